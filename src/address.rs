@@ -1,0 +1,193 @@
+//! [`SocketAddr`]: a Unix socket address, to and from `sockaddr_un`. Pure.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io;
+use std::mem::offset_of;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use rustix::net::SocketAddrUnix;
+
+/// Bytes that `sun_path` holds.
+const CAPACITY: usize = 108;
+
+/// The address of a Unix socket: a path, a name in the abstract namespace, or none.
+///
+/// See `unix(7)`. A path may use all 108 bytes of `sun_path`; the terminating NUL byte is left
+/// out then, which Linux accepts.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct SocketAddr {
+    name: Name,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Name {
+    Unnamed,
+    Pathname(PathBuf),
+    /// Without the leading NUL byte.
+    Abstract(Vec<u8>),
+}
+
+impl SocketAddr {
+    /// The address that a path stands for in this crate: a leading NUL byte makes it a name in
+    /// the abstract namespace (taken as it is, to the last byte), anything else is a pathname.
+    ///
+    /// # Errors
+    /// `InvalidInput` for an empty path, a path or name over 108 bytes (the leading NUL of an
+    /// abstract name counts), and a NUL byte inside a pathname.
+    pub fn from_path<P: AsRef<Path>>(path: P) -> io::Result<Self> {
+        let path = path.as_ref();
+        let bytes = path.as_os_str().as_bytes();
+        let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        if bytes.len() > CAPACITY {
+            return invalid(format!(
+                "socket path of {} bytes exceeds the limit of {CAPACITY} bytes (sun_path)",
+                bytes.len()
+            ));
+        }
+        let name = match bytes {
+            [] => return invalid("socket path is empty".into()),
+            [0, name @ ..] => Name::Abstract(name.to_vec()),
+            _ if bytes.contains(&0) => {
+                return invalid(
+                    "socket path has a NUL byte inside; only a leading one is allowed, \
+                     for the abstract namespace"
+                        .into(),
+                );
+            }
+            _ => Name::Pathname(path.to_path_buf()),
+        };
+        Ok(Self { name })
+    }
+
+    /// The address of a socket that is bound to nothing.
+    pub fn unnamed() -> Self {
+        Self { name: Name::Unnamed }
+    }
+
+    /// The path, if the address is one.
+    pub fn as_pathname(&self) -> Option<&Path> {
+        match &self.name {
+            Name::Pathname(path) => Some(path),
+            _ => None,
+        }
+    }
+
+    /// The name in the abstract namespace, without its leading NUL byte, if the address is one.
+    pub fn as_abstract_name(&self) -> Option<&[u8]> {
+        match &self.name {
+            Name::Abstract(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether the socket is bound to nothing.
+    pub fn is_unnamed(&self) -> bool {
+        matches!(self.name, Name::Unnamed)
+    }
+
+    /// The address as tokio-seqpacket reports it: an abstract name with its leading NUL byte,
+    /// nothing for an unnamed socket.
+    pub(crate) fn into_path_buf(self) -> PathBuf {
+        match self.name {
+            Name::Unnamed => PathBuf::new(),
+            Name::Pathname(path) => path,
+            Name::Abstract(name) => {
+                let bytes = [&[0], name.as_slice()].concat();
+                PathBuf::from(OsStr::from_bytes(&bytes))
+            }
+        }
+    }
+
+    /// From what the kernel wrote; `len` is the length it reported, which is 111 for a path that
+    /// fills `sun_path` (the kernel counts a NUL byte that does not fit).
+    pub(crate) fn from_raw(address: &libc::sockaddr_un, len: usize) -> io::Result<Self> {
+        if len < offset_of!(libc::sockaddr_un, sun_path) {
+            return Ok(Self::unnamed());
+        }
+        if address.sun_family != libc::AF_UNIX as libc::sa_family_t {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("address family {} is not AF_UNIX", address.sun_family),
+            ));
+        }
+        let len = (len - offset_of!(libc::sockaddr_un, sun_path)).min(CAPACITY);
+        let bytes = address.sun_path.map(|byte| byte as u8);
+        let name = match &bytes[..len] {
+            [] => Name::Unnamed,
+            [0, name @ ..] => Name::Abstract(name.to_vec()),
+            path => {
+                let end = path.iter().position(|&byte| byte == 0).unwrap_or(len);
+                Name::Pathname(PathBuf::from(OsStr::from_bytes(&path[..end])))
+            }
+        };
+        Ok(Self { name })
+    }
+
+    pub(crate) fn to_rustix(&self) -> io::Result<SocketAddrUnix> {
+        Ok(match &self.name {
+            Name::Unnamed => SocketAddrUnix::new_unnamed(),
+            Name::Pathname(path) => SocketAddrUnix::new(path)?,
+            Name::Abstract(name) => SocketAddrUnix::new_abstract_name(name)?,
+        })
+    }
+}
+
+impl fmt::Debug for SocketAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Name::Unnamed => f.write_str("(unnamed)"),
+            Name::Pathname(path) => write!(f, "{path:?} (pathname)"),
+            Name::Abstract(name) => write!(f, "\"{}\" (abstract)", name.escape_ascii()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(bytes: &[u8]) -> libc::sockaddr_un {
+        let mut address = libc::sockaddr_un {
+            sun_family: libc::AF_UNIX as libc::sa_family_t,
+            sun_path: [0; CAPACITY],
+        };
+        for (slot, byte) in address.sun_path.iter_mut().zip(bytes) {
+            *slot = *byte as libc::c_char;
+        }
+        address
+    }
+
+    #[test]
+    fn a_path_that_fills_sun_path_is_reported_with_length_111_and_read_whole() {
+        let path = [b'p'; CAPACITY];
+        let address = SocketAddr::from_raw(&raw(&path), 111).unwrap();
+        assert_eq!(address.into_path_buf().as_os_str().as_bytes(), path);
+    }
+
+    #[test]
+    fn limits_are_named() {
+        let error = SocketAddr::from_path("p".repeat(109)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        assert!(error.to_string().contains("108"), "{error}");
+        assert!(SocketAddr::from_path("").is_err());
+        assert!(SocketAddr::from_path("a\0b").is_err());
+        assert!(SocketAddr::from_path("p".repeat(108)).is_ok());
+    }
+
+    #[test]
+    fn abstract_names_keep_every_byte() {
+        let address = SocketAddr::from_path("\0name\0").unwrap();
+        assert_eq!(address.as_abstract_name(), Some(&b"name\0"[..]));
+        assert_eq!(address.into_path_buf(), Path::new("\0name\0"));
+        let address = SocketAddr::from_raw(&raw(b"\0name\0"), 2 + 6).unwrap();
+        assert_eq!(address.as_abstract_name(), Some(&b"name\0"[..]));
+    }
+
+    #[test]
+    fn an_unbound_socket_is_unnamed() {
+        assert!(SocketAddr::from_raw(&raw(b""), 2).unwrap().is_unnamed());
+        assert!(SocketAddr::from_raw(&raw(b""), 0).unwrap().is_unnamed());
+    }
+}

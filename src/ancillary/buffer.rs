@@ -1,0 +1,182 @@
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use super::wire::{self, MAX_CONTROL, MAX_FDS};
+use super::{AncillaryMessageReader, OwnedAncillaryMessage};
+use crate::UCred;
+
+/// Ancillary data as values: file descriptors that it owns, and credentials.
+///
+/// For the calls that take their buffers. A send call passes duplicates to the peer and gives the
+/// buffer back as it was; a receive call empties it first (what was in it is closed), then fills it
+/// with all that came with the message: there is always room for the 253 descriptors that a message
+/// can carry, credentials and a pidfd.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::UnixSeqpacket;
+/// use tokio_seqpacket::ancillary::AncillaryBuffer;
+///
+/// let (a, b) = UnixSeqpacket::pair()?;
+/// let mut ancillary = AncillaryBuffer::new();
+/// ancillary.push_fd(std::fs::File::open("/dev/null")?)?;
+/// let (sent, _, _) = a.send_owned_with_ancillary(b"a file".to_vec(), ancillary).await;
+/// assert_eq!(sent?, 6);
+///
+/// let (received, bytes, mut ancillary) =
+///     b.recv_owned_with_ancillary(Vec::with_capacity(64), AncillaryBuffer::new()).await;
+/// assert!(!received?.ancillary_truncated());
+/// assert_eq!(bytes, b"a file");
+/// assert_eq!(ancillary.drain_fds().count(), 1);
+/// # Ok(()) }
+/// ```
+#[derive(Default)]
+pub struct AncillaryBuffer {
+    fds: Vec<OwnedFd>,
+    credentials: Option<UCred>,
+    pidfd: Option<OwnedFd>,
+}
+
+impl AncillaryBuffer {
+    /// Without anything in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Add a file descriptor to be sent.
+    ///
+    /// # Errors
+    /// `InvalidInput` for the 254th (`SCM_MAX_FD`); it is closed then.
+    pub fn push_fd(&mut self, fd: impl Into<OwnedFd>) -> io::Result<()> {
+        if self.fds.len() == MAX_FDS {
+            return Err(too_many_fds(MAX_FDS + 1));
+        }
+        self.fds.push(fd.into());
+        Ok(())
+    }
+
+    /// The file descriptors.
+    pub fn fds(&self) -> &[OwnedFd] {
+        &self.fds
+    }
+
+    /// Take the file descriptors out. Those that the iterator does not come to are closed; the room
+    /// for them is kept for the next call.
+    pub fn drain_fds(&mut self) -> impl ExactSizeIterator<Item = OwnedFd> + '_ {
+        self.fds.drain(..)
+    }
+
+    /// Take the file descriptors out, in a vector of their own.
+    pub fn take_fds(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.fds)
+    }
+
+    /// The credentials: those to be sent, or those of the sender of the message received, if
+    /// `SO_PASSCRED` is set on the receiving socket.
+    pub fn credentials(&self) -> Option<UCred> {
+        self.credentials
+    }
+
+    /// Set the credentials to be sent. The kernel checks them and fails the send call with `EPERM`
+    /// if this process may not claim them.
+    pub fn set_credentials(&mut self, credentials: Option<UCred>) {
+        self.credentials = credentials;
+    }
+
+    /// Take the descriptor of the sending process that came with the message (`SCM_PIDFD`), if
+    /// `SO_PASSPIDFD` is set on the receiving socket. Never sent.
+    pub fn take_pidfd(&mut self) -> Option<OwnedFd> {
+        self.pidfd.take()
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.fds.is_empty() && self.credentials.is_none() && self.pidfd.is_none()
+    }
+
+    /// Empty it, closing the file descriptors.
+    pub fn clear(&mut self) {
+        self.fds.clear();
+        self.credentials = None;
+        self.pidfd = None;
+    }
+
+    /// Write what is to be sent as control data; returns its length.
+    pub(crate) fn encode(&self, control: &mut [u8; MAX_CONTROL]) -> io::Result<usize> {
+        if self.fds.len() > MAX_FDS {
+            return Err(too_many_fds(self.fds.len()));
+        }
+        let mut len = 0;
+        if let Some(credentials) = self.credentials {
+            wire::reserve(
+                control,
+                &mut len,
+                libc::SOL_SOCKET,
+                libc::SCM_CREDENTIALS,
+                UCred::WIRE_LEN,
+            )
+            .expect("MAX_CONTROL has room for credentials")
+            .copy_from_slice(&credentials.to_wire());
+        }
+        if !self.fds.is_empty() {
+            let data = wire::reserve(
+                control,
+                &mut len,
+                libc::SOL_SOCKET,
+                libc::SCM_RIGHTS,
+                self.fds.len() * wire::FD_LEN,
+            )
+            .expect("MAX_CONTROL has room for MAX_FDS descriptors");
+            for (slot, fd) in data.chunks_exact_mut(wire::FD_LEN).zip(&self.fds) {
+                slot.copy_from_slice(&fd.as_raw_fd().to_ne_bytes());
+            }
+        }
+        Ok(len)
+    }
+
+    /// Replace the contents with what came with a message.
+    pub(crate) fn fill(&mut self, received: AncillaryMessageReader<'_>) {
+        self.clear();
+        for message in received.into_messages() {
+            match message {
+                OwnedAncillaryMessage::FileDescriptors(fds) => self.fds.extend(fds),
+                OwnedAncillaryMessage::Credentials(credentials) => {
+                    self.credentials = credentials.get(0);
+                }
+                OwnedAncillaryMessage::Other(other) => {
+                    if let Some(pidfd) = other.into_pidfd() {
+                        self.pidfd = Some(pidfd);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for AncillaryBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AncillaryBuffer")
+            .field("fds", &self.fds)
+            .field("credentials", &self.credentials)
+            .field("pidfd", &self.pidfd)
+            .finish()
+    }
+}
+
+impl FromIterator<OwnedFd> for AncillaryBuffer {
+    /// With file descriptors to be sent. More than 253 are refused by the send call.
+    fn from_iter<I: IntoIterator<Item = OwnedFd>>(fds: I) -> Self {
+        Self { fds: fds.into_iter().collect(), ..Self::default() }
+    }
+}
+
+/// The error for more descriptors than one message can carry.
+pub(crate) fn too_many_fds(count: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "{count} file descriptors exceed the limit of {MAX_FDS} in one message (SCM_MAX_FD)"
+        ),
+    )
+}

@@ -1,0 +1,339 @@
+//! Reading control data, and owning the file descriptors in it.
+//!
+//! The numbers in an `SCM_RIGHTS` message that the kernel wrote are descriptors that it installed
+//! in this process. [`AncillaryMessageReader`] owns them from `new()` on; `into_messages` passes
+//! the ownership on; whoever holds it last closes them. All `unsafe` here rests on that chain.
+#![allow(
+    unsafe_code,
+    reason = "descriptor numbers in received bytes become BorrowedFd and OwnedFd"
+)]
+
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
+
+use super::wire::{self, FD_LEN};
+use crate::UCred;
+
+/// The ancillary data of a received message, in a buffer of the caller's.
+///
+/// Owns the file descriptors in it: they are closed with the reader, unless
+/// [`into_messages`](Self::into_messages) takes them.
+///
+/// # Example
+/// ```no_run
+/// # async fn f() -> std::io::Result<()> {
+/// use std::io::IoSliceMut;
+/// use tokio_seqpacket::UnixSeqpacket;
+/// use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+///
+/// let socket = UnixSeqpacket::connect("/run/foo.sock").await?;
+/// let (mut bytes, mut control) = ([0; 1024], [0; 128]);
+/// let (len, ancillary) = socket
+///     .recv_vectored_with_ancillary(&mut [IoSliceMut::new(&mut bytes)], &mut control)
+///     .await?;
+/// for message in ancillary.into_messages() {
+///     if let OwnedAncillaryMessage::FileDescriptors(fds) = message {
+///         for fd in fds {
+///             let file = std::fs::File::from(fd);
+///         }
+///     }
+/// }
+/// # let _ = len; Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct AncillaryMessageReader<'a> {
+    buffer: &'a mut [u8],
+    truncated: bool,
+}
+
+/// Iterator over the control messages of an [`AncillaryMessageReader`].
+#[derive(Copy, Clone)]
+pub struct AncillaryMessages<'a> {
+    buffer: &'a [u8],
+}
+
+/// Owning iterator over the control messages of an [`AncillaryMessageReader`].
+///
+/// Closes the file descriptors of the messages it did not come to.
+pub struct IntoAncillaryMessages<'a> {
+    buffer: &'a mut [u8],
+}
+
+/// One control message.
+pub enum AncillaryMessage<'a> {
+    /// File descriptors (`SCM_RIGHTS`).
+    FileDescriptors(FileDescriptors<'a>),
+
+    /// Credentials of the sender (`SCM_CREDENTIALS`), which come with every message while
+    /// `SO_PASSCRED` is set.
+    Credentials(UnixCredentials<'a>),
+
+    /// Anything else, uninterpreted.
+    Other(UnknownMessage<'a>),
+}
+
+/// One control message, with ownership of the file descriptors in it.
+pub enum OwnedAncillaryMessage<'a> {
+    /// File descriptors (`SCM_RIGHTS`).
+    FileDescriptors(OwnedFileDescriptors<'a>),
+
+    /// Credentials of the sender (`SCM_CREDENTIALS`), which come with every message while
+    /// `SO_PASSCRED` is set.
+    Credentials(UnixCredentials<'a>),
+
+    /// Anything else, uninterpreted. The descriptor in an `SCM_PIDFD` message belongs to whoever
+    /// receives it here.
+    Other(UnknownMessage<'a>),
+}
+
+/// Borrowed file descriptors of one control message.
+#[derive(Copy, Clone)]
+pub struct FileDescriptors<'a> {
+    data: &'a [u8],
+}
+
+/// Owned file descriptors of one control message. Those that are not taken are closed.
+pub struct OwnedFileDescriptors<'a> {
+    data: &'a mut [u8],
+}
+
+/// Credentials in one control message.
+#[derive(Copy, Clone)]
+pub struct UnixCredentials<'a> {
+    data: &'a [u8],
+}
+
+/// A control message of another kind.
+#[derive(Copy, Clone)]
+pub struct UnknownMessage<'a> {
+    level: i32,
+    kind: i32,
+    data: &'a [u8],
+}
+
+impl<'a> AncillaryMessageReader<'a> {
+    /// Read control data that was received by other means than this crate's.
+    ///
+    /// # Safety
+    /// `buffer` is exactly the control data (`msg_controllen` bytes) that the kernel wrote for a
+    /// message on a Unix socket, and nobody else owns the file descriptors in it.
+    pub unsafe fn new(buffer: &'a mut [u8], truncated: bool) -> Self {
+        Self { buffer, truncated }
+    }
+
+    /// Bytes of control data.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether there is no control data.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    /// Whether control data was discarded (`MSG_CTRUNC`): the buffer was too short, or the process
+    /// had no room for more file descriptors.
+    pub fn is_truncated(&self) -> bool {
+        self.truncated
+    }
+
+    /// Look at the control messages.
+    pub fn messages(&self) -> AncillaryMessages<'_> {
+        AncillaryMessages { buffer: self.buffer }
+    }
+
+    /// Take the control messages, and ownership of the file descriptors in them.
+    pub fn into_messages(mut self) -> IntoAncillaryMessages<'a> {
+        IntoAncillaryMessages { buffer: std::mem::take(&mut self.buffer) }
+    }
+}
+
+impl Drop for AncillaryMessageReader<'_> {
+    fn drop(&mut self) {
+        drop(IntoAncillaryMessages { buffer: std::mem::take(&mut self.buffer) });
+    }
+}
+
+impl<'a> Iterator for AncillaryMessages<'a> {
+    type Item = AncillaryMessage<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = wire::item_at(self.buffer, 0)?;
+        let data = &self.buffer[item.data.clone()];
+        self.buffer = &self.buffer[item.end..];
+        Some(if item.is_rights() {
+            AncillaryMessage::FileDescriptors(FileDescriptors { data })
+        } else if item.is_credentials() {
+            AncillaryMessage::Credentials(UnixCredentials { data })
+        } else {
+            AncillaryMessage::Other(UnknownMessage { level: item.level, kind: item.kind, data })
+        })
+    }
+}
+
+impl<'a> Iterator for IntoAncillaryMessages<'a> {
+    type Item = OwnedAncillaryMessage<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = wire::item_at(self.buffer, 0)?;
+        let (message, rest) = std::mem::take(&mut self.buffer).split_at_mut(item.end);
+        self.buffer = rest;
+        let data = &mut message[item.data.clone()];
+        Some(if item.is_rights() {
+            OwnedAncillaryMessage::FileDescriptors(OwnedFileDescriptors { data })
+        } else if item.is_credentials() {
+            OwnedAncillaryMessage::Credentials(UnixCredentials { data })
+        } else {
+            OwnedAncillaryMessage::Other(UnknownMessage {
+                level: item.level,
+                kind: item.kind,
+                data,
+            })
+        })
+    }
+}
+
+impl Drop for IntoAncillaryMessages<'_> {
+    fn drop(&mut self) {
+        for message in self {
+            match message {
+                OwnedAncillaryMessage::FileDescriptors(fds) => drop(fds),
+                OwnedAncillaryMessage::Credentials(_) => {}
+                OwnedAncillaryMessage::Other(other) => drop(other.into_pidfd()),
+            }
+        }
+    }
+}
+
+impl<'a> FileDescriptors<'a> {
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.data.len() / FD_LEN
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The descriptor at `index`, `None` beyond the end.
+    pub fn get(&self, index: usize) -> Option<BorrowedFd<'a>> {
+        let number = wire::fd_number(self.data, index)?;
+        // SAFETY: the number is a descriptor that the reader owns (module text), and 'a ends
+        // before the reader does.
+        Some(unsafe { BorrowedFd::borrow_raw(number) })
+    }
+}
+
+impl<'a> Iterator for FileDescriptors<'a> {
+    type Item = BorrowedFd<'a>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let fd = self.get(0)?;
+        self.data = &self.data[FD_LEN..];
+        Some(fd)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len(), Some(self.len()))
+    }
+}
+
+impl ExactSizeIterator for FileDescriptors<'_> {}
+
+impl OwnedFileDescriptors<'_> {
+    /// How many are left.
+    pub fn len(&self) -> usize {
+        self.data.len() / FD_LEN
+    }
+
+    /// Whether none are left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Iterator for OwnedFileDescriptors<'_> {
+    type Item = OwnedFd;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let number = wire::fd_number(self.data, 0)?;
+        self.data = &mut std::mem::take(&mut self.data)[FD_LEN..];
+        // SAFETY: the number is a descriptor that this value owns (module text); it has just left
+        // `data`, so it is handed out once.
+        Some(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len(), Some(self.len()))
+    }
+}
+
+impl ExactSizeIterator for OwnedFileDescriptors<'_> {}
+
+impl Drop for OwnedFileDescriptors<'_> {
+    fn drop(&mut self) {
+        self.for_each(drop);
+    }
+}
+
+impl UnixCredentials<'_> {
+    /// How many there are. The kernel sends one.
+    pub fn len(&self) -> usize {
+        self.data.len() / UCred::WIRE_LEN
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The credentials at `index`, `None` beyond the end.
+    pub fn get(&self, index: usize) -> Option<UCred> {
+        let from = index.checked_mul(UCred::WIRE_LEN)?;
+        Some(UCred::from_wire(*self.data.get(from..)?.first_chunk()?))
+    }
+}
+
+impl Iterator for UnixCredentials<'_> {
+    type Item = UCred;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let credentials = self.get(0)?;
+        self.data = &self.data[UCred::WIRE_LEN..];
+        Some(credentials)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.len(), Some(self.len()))
+    }
+}
+
+impl ExactSizeIterator for UnixCredentials<'_> {}
+
+impl<'a> UnknownMessage<'a> {
+    /// `cmsg_level` of the control message.
+    pub fn cmsg_level(&self) -> i32 {
+        self.level
+    }
+
+    /// `cmsg_type` of the control message.
+    pub fn cmsg_type(&self) -> i32 {
+        self.kind
+    }
+
+    /// The data of the control message.
+    pub fn data(&self) -> &'a [u8] {
+        self.data
+    }
+
+    /// The descriptor of an `SCM_PIDFD` message that came out of an owning iterator. The kernel
+    /// writes a negative number if it could not make one.
+    pub(super) fn into_pidfd(self) -> Option<OwnedFd> {
+        let is_pidfd = (self.level, self.kind) == (libc::SOL_SOCKET, wire::SCM_PIDFD);
+        let number = wire::fd_number(self.data, 0).filter(|number| is_pidfd && *number >= 0)?;
+        // SAFETY: the kernel installed the descriptor for this message, the owning iterator handed
+        // the message out once, and its two callers (the iterator's drop, AncillaryBuffer) ask
+        // once each for a message that they then drop.
+        Some(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+}

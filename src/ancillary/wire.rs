@@ -1,0 +1,162 @@
+//! Control data as bytes: the encoding of `cmsg(3)`, without pointers.
+//!
+//! A control message is a header (`cmsg_len` as `size_t`, `cmsg_level` and `cmsg_type` as `int`),
+//! its data, and padding to the alignment of `size_t`. Positions are relative to the start of the
+//! control data, so that the buffer itself may lie anywhere.
+
+use std::ops::Range;
+
+pub(crate) const HEADER_LEN: usize = size_of::<libc::cmsghdr>();
+pub(crate) const FD_LEN: usize = size_of::<libc::c_int>();
+
+/// `SCM_MAX_FD`: file descriptors that one message can carry.
+pub(crate) const MAX_FDS: usize = 253;
+
+/// Room for everything that can come with one message: credentials, descriptors, a pidfd.
+pub(crate) const MAX_CONTROL: usize =
+    space(crate::UCred::WIRE_LEN) + space(MAX_FDS * FD_LEN) + space(FD_LEN);
+
+/// `SCM_PIDFD` (Linux 6.5), which the libc crate does not have for every target.
+pub(crate) const SCM_PIDFD: libc::c_int = 4;
+
+const fn align(len: usize) -> usize {
+    len.next_multiple_of(size_of::<usize>())
+}
+
+/// `CMSG_SPACE`: what a control message with `data_len` bytes of data takes.
+pub(crate) const fn space(data_len: usize) -> usize {
+    align(HEADER_LEN) + align(data_len)
+}
+
+/// One control message's kind and where its data lies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Item {
+    pub(crate) level: i32,
+    pub(crate) kind: i32,
+    pub(crate) data: Range<usize>,
+    /// Where the next control message starts.
+    pub(crate) end: usize,
+}
+
+impl Item {
+    pub(crate) fn is_rights(&self) -> bool {
+        (self.level, self.kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS)
+    }
+
+    pub(crate) fn is_credentials(&self) -> bool {
+        (self.level, self.kind) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS)
+    }
+}
+
+/// The control message that starts at `at`; `None` at the end, or where no valid header stands.
+pub(crate) fn item_at(control: &[u8], at: usize) -> Option<Item> {
+    let header = control.get(at..)?.first_chunk::<HEADER_LEN>()?;
+    let word = |from: usize| [header[from], header[from + 1], header[from + 2], header[from + 3]];
+    let mut len = [0; size_of::<usize>()];
+    len.copy_from_slice(&header[..size_of::<usize>()]);
+    let len = usize::from_ne_bytes(len);
+    if len < HEADER_LEN || len > control.len() - at {
+        return None;
+    }
+    Some(Item {
+        level: i32::from_ne_bytes(word(size_of::<usize>())),
+        kind: i32::from_ne_bytes(word(size_of::<usize>() + 4)),
+        data: at + align(HEADER_LEN)..at + len,
+        end: (at + align(len)).min(control.len()),
+    })
+}
+
+/// All control messages.
+pub(crate) fn items(control: &[u8]) -> impl Iterator<Item = Item> + '_ {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let item = item_at(control, at)?;
+        at = item.end;
+        Some(item)
+    })
+}
+
+/// Write the header of a control message at `*len` and zero its data and padding; returns where
+/// the data goes. `None`, and nothing changed, if `control` is too short.
+pub(crate) fn reserve<'a>(
+    control: &'a mut [u8],
+    len: &mut usize,
+    level: i32,
+    kind: i32,
+    data_len: usize,
+) -> Option<&'a mut [u8]> {
+    // u32 is what CMSG_LEN(3) takes.
+    let _ = u32::try_from(data_len).ok()?;
+    let end = len.checked_add(space(data_len))?;
+    let message = control.get_mut(*len..end)?;
+    message.fill(0);
+    message[..size_of::<usize>()].copy_from_slice(&(HEADER_LEN + data_len).to_ne_bytes());
+    message[size_of::<usize>()..][..4].copy_from_slice(&level.to_ne_bytes());
+    message[size_of::<usize>() + 4..][..4].copy_from_slice(&kind.to_ne_bytes());
+    *len = end;
+    Some(&mut message[align(HEADER_LEN)..][..data_len])
+}
+
+/// The `index`-th descriptor number in the data of an `SCM_RIGHTS` or `SCM_PIDFD` message.
+pub(crate) fn fd_number(data: &[u8], index: usize) -> Option<i32> {
+    let bytes = data.get(index.checked_mul(FD_LEN)?..)?.first_chunk()?;
+    Some(i32::from_ne_bytes(*bytes))
+}
+
+/// File descriptors that control data passes.
+pub(crate) fn count_fds(control: &[u8]) -> usize {
+    items(control).filter(Item::is_rights).map(|item| item.data.len() / FD_LEN).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layout_is_that_of_cmsg_3() {
+        assert_eq!(std::mem::offset_of!(libc::cmsghdr, cmsg_len), 0);
+        assert_eq!(std::mem::offset_of!(libc::cmsghdr, cmsg_level), size_of::<usize>());
+        assert_eq!(std::mem::offset_of!(libc::cmsghdr, cmsg_type), size_of::<usize>() + 4);
+        assert_eq!(align(HEADER_LEN), HEADER_LEN);
+        assert_eq!(space(4), 24);
+        assert_eq!(space(8), 24);
+        assert_eq!(space(12), 32);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        let mut control = [0xff; 64];
+        let mut len = 0;
+        reserve(&mut control, &mut len, 1, 2, 4).unwrap().copy_from_slice(&7i32.to_ne_bytes());
+        reserve(&mut control, &mut len, 3, 4, 0).unwrap();
+        assert_eq!(len, 40);
+        let found: Vec<_> = items(&control[..len]).collect();
+        assert_eq!(found.len(), 2);
+        assert_eq!((found[0].level, found[0].kind), (1, 2));
+        assert_eq!(fd_number(&control[found[0].data.clone()], 0), Some(7));
+        assert_eq!((found[1].level, found[1].kind), (3, 4));
+        assert!(found[1].data.is_empty());
+    }
+
+    #[test]
+    fn no_room_changes_nothing() {
+        let mut control = [0xff; 23];
+        let mut len = 0;
+        assert!(reserve(&mut control, &mut len, 1, 2, 4).is_none());
+        assert_eq!((len, control), (0, [0xff; 23]));
+    }
+
+    #[test]
+    fn cut_and_nonsensical_headers_end_the_walk() {
+        assert_eq!(items(&[]).count(), 0);
+        assert_eq!(items(&[0; 16]).count(), 0);
+        assert_eq!(items(&[0xff; 64]).count(), 0);
+        let mut control = [0; 24];
+        let mut len = 0;
+        reserve(&mut control, &mut len, 1, 1, 8).unwrap();
+        assert_eq!(items(&control[..23]).count(), 0);
+        // The last message may lack its padding: the kernel writes CMSG_LEN bytes there.
+        reserve(&mut control, &mut 0, 1, 1, 4).unwrap();
+        assert_eq!(items(&control[..20]).count(), 1);
+    }
+}

@@ -1,0 +1,187 @@
+use std::fmt;
+use std::io;
+use std::os::fd::AsRawFd;
+
+use super::wire;
+use crate::UCred;
+use crate::borrow_fd::BorrowFd;
+
+/// Writes control messages into a buffer of the caller's; never allocates.
+///
+/// # Example
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use std::io::IoSlice;
+/// use tokio_seqpacket::UnixSeqpacket;
+/// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+///
+/// let (a, b) = UnixSeqpacket::pair()?;
+/// let file = std::fs::File::open("/dev/null")?;
+/// let mut buffer = [0; 64];
+/// let mut ancillary = AncillaryMessageWriter::new(&mut buffer);
+/// ancillary.add_fds(&[&file])?;
+/// a.send_vectored_with_ancillary(&[IoSlice::new(b"a file")], &mut ancillary).await?;
+/// # drop(b);
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct AncillaryMessageWriter<'a> {
+    buffer: &'a mut [u8],
+    length: usize,
+}
+
+/// A control message did not fit into the buffer of an [`AncillaryMessageWriter`].
+pub struct AddControlMessageError(());
+
+impl<'a> AncillaryMessageWriter<'a> {
+    /// Alignment of the first control message.
+    pub const BUFFER_ALIGN: usize = align_of::<libc::cmsghdr>();
+
+    /// Write into `buffer`. Bytes in front of the first aligned one (to
+    /// [`BUFFER_ALIGN`](Self::BUFFER_ALIGN)) are left unused; [`capacity()`](Self::capacity) is
+    /// what remains.
+    pub fn new(buffer: &'a mut [u8]) -> Self {
+        let skip = buffer.as_ptr().align_offset(Self::BUFFER_ALIGN);
+        Self { buffer: buffer.get_mut(skip..).unwrap_or_default(), length: 0 }
+    }
+
+    /// Bytes that can be used for control messages.
+    pub fn capacity(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether nothing was added.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+
+    /// Bytes that are used.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Add one `SCM_RIGHTS` message with these file descriptors.
+    ///
+    /// They stay borrowed until the writer is gone; the receiver gets duplicates. At most 253 fit
+    /// into one message (the send call refuses more).
+    ///
+    /// # Errors
+    /// If there is no room; nothing is added then.
+    pub fn add_fds<T>(&mut self, fds: &[T]) -> Result<(), AddControlMessageError>
+    where
+        T: BorrowFd<'a>,
+    {
+        self.add_numbers(fds.iter().map(|fd| fd.borrow_fd().as_raw_fd()))
+    }
+
+    /// As [`add_fds`](Self::add_fds), from an iterator of known length.
+    ///
+    /// # Errors
+    /// If there is no room; nothing is added then.
+    pub fn add_fds_iter<I>(&mut self, fds: I) -> Result<(), AddControlMessageError>
+    where
+        I: IntoIterator,
+        I::Item: BorrowFd<'a>,
+        I::IntoIter: ExactSizeIterator,
+    {
+        self.add_numbers(fds.into_iter().map(|fd| fd.borrow_fd().as_raw_fd()))
+    }
+
+    fn add_numbers(
+        &mut self,
+        numbers: impl ExactSizeIterator<Item = i32>,
+    ) -> Result<(), AddControlMessageError> {
+        let len = numbers.len().checked_mul(wire::FD_LEN).ok_or(AddControlMessageError(()))?;
+        let length = self.length;
+        let data = self.reserve(libc::SCM_RIGHTS, len)?;
+        let mut written = 0;
+        for (slot, number) in data.chunks_exact_mut(wire::FD_LEN).zip(numbers) {
+            slot.copy_from_slice(&number.to_ne_bytes());
+            written += wire::FD_LEN;
+        }
+        if written != len {
+            // The iterator gave fewer than it said.
+            self.length = length;
+            return Err(AddControlMessageError(()));
+        }
+        Ok(())
+    }
+
+    /// Add one `SCM_CREDENTIALS` message. The kernel takes exactly one [`UCred`] and checks it;
+    /// others make the send call fail with `EINVAL` or `EPERM`.
+    ///
+    /// # Errors
+    /// If there is no room; nothing is added then.
+    pub fn add_ucreds(&mut self, credentials: &[UCred]) -> Result<(), AddControlMessageError> {
+        let len =
+            credentials.len().checked_mul(UCred::WIRE_LEN).ok_or(AddControlMessageError(()))?;
+        let data = self.reserve(libc::SCM_CREDENTIALS, len)?;
+        for (slot, credentials) in data.chunks_exact_mut(UCred::WIRE_LEN).zip(credentials) {
+            slot.copy_from_slice(&credentials.to_wire());
+        }
+        Ok(())
+    }
+
+    fn reserve(&mut self, kind: i32, len: usize) -> Result<&mut [u8], AddControlMessageError> {
+        wire::reserve(self.buffer, &mut self.length, libc::SOL_SOCKET, kind, len)
+            .ok_or(AddControlMessageError(()))
+    }
+
+    /// The control data as the kernel takes it.
+    pub(crate) fn control(&self) -> &[u8] {
+        &self.buffer[..self.length]
+    }
+}
+
+impl std::error::Error for AddControlMessageError {}
+
+impl fmt::Debug for AddControlMessageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AddControlMessageError")
+    }
+}
+
+impl fmt::Display for AddControlMessageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("not enough room in the ancillary buffer for the control message")
+    }
+}
+
+impl From<AddControlMessageError> for io::Error {
+    fn from(_: AddControlMessageError) -> Self {
+        Self::from_raw_os_error(libc::ENOSPC)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_misaligned_buffer_is_used_from_its_first_aligned_byte() {
+        #[repr(align(8))]
+        struct Aligned([u8; 64]);
+        let mut buffer = Aligned([0; 64]);
+        assert_eq!(AncillaryMessageWriter::new(&mut buffer.0).capacity(), 64);
+        assert_eq!(AncillaryMessageWriter::new(&mut buffer.0[1..]).capacity(), 56);
+        assert_eq!(AncillaryMessageWriter::new(&mut buffer.0[1..4]).capacity(), 0);
+        assert_eq!(AncillaryMessageWriter::new(&mut []).capacity(), 0);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_not_added() {
+        let stdin = io::stdin();
+        #[repr(align(8))]
+        struct Aligned([u8; 24]);
+        let mut buffer = Aligned([0; 24]);
+        let mut writer = AncillaryMessageWriter::new(&mut buffer.0);
+        assert!(writer.add_fds(&[stdin.as_fd(); 3]).is_err());
+        assert!(writer.is_empty());
+        assert!(writer.add_ucreds(&[UCred::new(0, 0, 0)]).is_err());
+        writer.add_fds(&[stdin.as_fd(); 2]).unwrap();
+        assert_eq!(writer.len(), 24);
+        let error = io::Error::from(writer.add_fds(&[&stdin]).unwrap_err());
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+    }
+}

@@ -1,0 +1,37 @@
+//! The one caller of [`AsyncFd::register`].
+#![allow(unsafe_code, reason = "AsyncFd::register wants a promise about the descriptor")]
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use filedesc::FileDesc;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+
+/// Register a descriptor with the I/O driver of the current runtime.
+///
+/// # Errors
+/// Without a runtime, or in a runtime without its I/O driver; what `epoll_ctl(2)` says. The
+/// descriptor is closed then.
+pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<FileDesc>> {
+    if Handle::try_current().is_err() {
+        return Err(io::Error::other(
+            "no tokio runtime here: sockets are created inside one (Runtime::enter, block_on or a task)",
+        ));
+    }
+    let fd = FileDesc::new(fd);
+    // tokio offers no way to ask whether the I/O driver is enabled, and panics if it is not.
+    let registered = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: FileDesc owns its descriptor and neither replaces nor closes it while it lives
+        // (there is no interior mutability), and AsyncFd hands it out by shared reference only:
+        // this module's callers never use `get_mut`.
+        unsafe { AsyncFd::register(fd) }
+    }));
+    match registered {
+        Ok(result) => result.map_err(|error| error.into_parts().1),
+        Err(_) => Err(io::Error::other(
+            "this tokio runtime has no I/O driver: build it with Builder::enable_io or enable_all",
+        )),
+    }
+}

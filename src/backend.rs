@@ -1,0 +1,287 @@
+//! Which engine a socket runs on, and the only places that ask.
+//!
+//! What a backend supplies, as inherent methods of its `Socket` and `Listener` (no trait: a
+//! signature that drifts does not compile here):
+//!
+//! - `new(fd)` in the current runtime, of a non-blocking descriptor; `fd`, `into_fd`;
+//! - `send`, `send_message`, `recv`, `recv_message` and their owned forms: cancel safe, served in
+//!   the order of their first poll, paying tokio's cooperative budget;
+//! - `poll_*`, `try_*`, `ready`: never an operation in flight; a direction that somebody uses or
+//!   waits for counts as not ready, and whoever waits for it is woken when it settles.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+use std::task::{Context, Poll};
+
+use filedesc::FileDesc;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::buffer::{Parts, PartsMut};
+use crate::epoll;
+use crate::sys::Received;
+use crate::uring::probe::probe;
+
+/// What a socket runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// io_uring: messages are completions.
+    Uring,
+    /// epoll through tokio's I/O driver: readiness, then a system call.
+    Epoll,
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Uring => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+/// A wish for a [`Backend`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Selection {
+    /// The best that can be had, unless `TOKIO_SEQPACKET_BACKEND` names one.
+    #[default]
+    Auto,
+    /// io_uring, or an error that says why not.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+impl From<Backend> for Selection {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Uring => Self::Uring,
+            Backend::Epoll => Self::Epoll,
+        }
+    }
+}
+
+/// The operators' switch. Read once.
+const VARIABLE: &str = "TOKIO_SEQPACKET_BACKEND";
+
+fn from_environment() -> io::Result<Selection> {
+    static VALUE: OnceLock<Result<Selection, String>> = OnceLock::new();
+    let parsed = VALUE.get_or_init(|| match std::env::var_os(VARIABLE) {
+        None => Ok(Selection::Auto),
+        Some(value) => match value.to_str() {
+            Some("auto" | "") => Ok(Selection::Auto),
+            Some("uring") => Ok(Selection::Uring),
+            Some("epoll") => Ok(Selection::Epoll),
+            _ => Err(format!("{VARIABLE}={} is not one of auto, uring, epoll", value.display())),
+        },
+    });
+    match parsed {
+        Ok(selection) => Ok(*selection),
+        Err(what) => Err(io::Error::new(io::ErrorKind::InvalidInput, what.clone())),
+    }
+}
+
+/// Decide. An explicit wish that cannot be met is an error, never a silent fallback.
+pub(crate) fn select(selection: Selection) -> io::Result<Backend> {
+    let (selection, asked_by) = match selection {
+        Selection::Auto => (from_environment()?, VARIABLE),
+        explicit => (explicit, "the program"),
+    };
+    match selection {
+        Selection::Epoll | Selection::Auto => Ok(Backend::Epoll),
+        Selection::Uring => Err(io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "{asked_by} asks for io_uring, which this release does not have yet ({})",
+                probe()
+            ),
+        )),
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Epoll(epoll::Socket),
+}
+
+#[derive(Debug)]
+pub(crate) enum Listener {
+    Epoll(epoll::Listener),
+}
+
+/// The same call on whichever it is.
+macro_rules! on {
+    ($this:expr, $inner:ident => $call:expr) => {
+        match $this {
+            Self::Epoll($inner) => $call,
+        }
+    };
+}
+
+impl Socket {
+    pub(crate) fn new(backend: Backend, fd: OwnedFd) -> io::Result<Self> {
+        match backend {
+            Backend::Epoll | Backend::Uring => epoll::Socket::new(fd).map(Self::Epoll),
+        }
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        match self {
+            Self::Epoll(_) => Backend::Epoll,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        on!(self, socket => socket.fd())
+    }
+
+    pub(crate) fn as_async_fd(&self) -> &AsyncFd<FileDesc> {
+        on!(self, socket => socket.as_async_fd())
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        on!(self, socket => socket.into_fd())
+    }
+
+    pub(crate) async fn send(&self, message: &[u8]) -> io::Result<usize> {
+        on!(self, socket => socket.send(message).await)
+    }
+
+    pub(crate) async fn send_message(
+        &self,
+        message: &[IoSlice<'_>],
+        control: &[u8],
+    ) -> io::Result<usize> {
+        on!(self, socket => socket.send_message(message, control).await)
+    }
+
+    pub(crate) async fn send_owned<P: Parts>(
+        &self,
+        parts: P,
+        ancillary: AncillaryBuffer,
+    ) -> (io::Result<usize>, P, AncillaryBuffer) {
+        on!(self, socket => socket.send_owned(parts, ancillary).await)
+    }
+
+    pub(crate) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        on!(self, socket => socket.recv(buffer).await)
+    }
+
+    pub(crate) async fn recv_message<'a>(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
+        on!(self, socket => socket.recv_message(buffers, control).await)
+    }
+
+    pub(crate) async fn recv_owned<P: PartsMut>(
+        &self,
+        parts: P,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<Received>, P) {
+        on!(self, socket => socket.recv_owned(parts, ancillary).await)
+    }
+
+    pub(crate) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        message: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on!(self, socket => socket.poll_send(cx, message))
+    }
+
+    pub(crate) fn poll_send_message(
+        &self,
+        cx: &mut Context<'_>,
+        message: &[IoSlice<'_>],
+        control: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        on!(self, socket => socket.poll_send_message(cx, message, control))
+    }
+
+    pub(crate) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        on!(self, socket => socket.poll_recv(cx, buffer))
+    }
+
+    pub(crate) fn poll_recv_message<'a>(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> Poll<io::Result<(Received, AncillaryMessageReader<'a>)>> {
+        on!(self, socket => socket.poll_recv_message(cx, buffers, control))
+    }
+
+    pub(crate) fn try_send(&self, message: &[u8]) -> io::Result<usize> {
+        on!(self, socket => socket.try_send(message))
+    }
+
+    pub(crate) fn try_send_message(
+        &self,
+        message: &[IoSlice<'_>],
+        control: &[u8],
+    ) -> io::Result<usize> {
+        on!(self, socket => socket.try_send_message(message, control))
+    }
+
+    pub(crate) fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        on!(self, socket => socket.try_recv(buffer))
+    }
+
+    pub(crate) fn try_recv_message<'a>(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
+        on!(self, socket => socket.try_recv_message(buffers, control))
+    }
+
+    pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        on!(self, socket => socket.ready(interest).await)
+    }
+
+    pub(crate) fn poll_ready(
+        &self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+    ) -> Poll<io::Result<()>> {
+        on!(self, socket => socket.poll_ready(cx, interest))
+    }
+}
+
+impl Listener {
+    pub(crate) fn new(backend: Backend, fd: OwnedFd) -> io::Result<Self> {
+        match backend {
+            Backend::Epoll | Backend::Uring => epoll::Listener::new(fd).map(Self::Epoll),
+        }
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        match self {
+            Self::Epoll(_) => Backend::Epoll,
+        }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        on!(self, listener => listener.fd())
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        on!(self, listener => listener.into_fd())
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
+        on!(self, listener => listener.accept().await)
+    }
+
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+        on!(self, listener => listener.poll_accept(cx))
+    }
+}

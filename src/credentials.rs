@@ -1,0 +1,119 @@
+//! [`UCred`]: user, group and process id of a peer.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use libc::{gid_t, pid_t, uid_t};
+
+use crate::sys;
+
+/// Credentials of a process.
+///
+/// As ancillary data (`SCM_CREDENTIALS`) the kernel checks them against the sender: an
+/// unprivileged process can only send its own ids. See `unix(7)`.
+#[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
+pub struct UCred {
+    uid: uid_t,
+    gid: gid_t,
+    pid: pid_t,
+}
+
+impl UCred {
+    /// Credentials with the given ids. A `pid` of 0 makes [`pid()`](Self::pid) return `None`.
+    pub fn new(uid: uid_t, gid: gid_t, pid: pid_t) -> Self {
+        Self { uid, gid, pid }
+    }
+
+    /// The real user and group id of this process, and its process id.
+    pub fn from_current_process() -> Self {
+        Self {
+            uid: rustix::process::getuid().as_raw(),
+            gid: rustix::process::getgid().as_raw(),
+            pid: rustix::process::getpid().as_raw_pid(),
+        }
+    }
+
+    /// The credentials of the process that connected, or listened on, the other end of a Unix
+    /// socket, as they were at that time (`SO_PEERCRED`, see `unix(7)`).
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says: `EBADF`, `ENOTSOCK`.
+    pub fn from_socket_peer<T: AsRawFd>(socket: &T) -> io::Result<Self> {
+        sys::peer_credentials(socket.as_raw_fd()).map(Self::from_raw)
+    }
+
+    /// The user id.
+    pub fn uid(&self) -> uid_t {
+        self.uid
+    }
+
+    /// Replace the user id.
+    pub fn set_uid(&mut self, uid: uid_t) {
+        self.uid = uid;
+    }
+
+    /// The group id.
+    pub fn gid(&self) -> gid_t {
+        self.gid
+    }
+
+    /// Replace the group id.
+    pub fn set_gid(&mut self, gid: gid_t) {
+        self.gid = gid;
+    }
+
+    /// The process id, or `None` where the kernel reports 0: the process is in a process
+    /// namespace that cannot be seen from here.
+    pub fn pid(&self) -> Option<pid_t> {
+        (self.pid != 0).then_some(self.pid)
+    }
+
+    /// Replace the process id; 0 stands for none.
+    pub fn set_pid(&mut self, pid: pid_t) {
+        self.pid = pid;
+    }
+
+    pub(crate) fn from_raw(raw: libc::ucred) -> Self {
+        Self::new(raw.uid, raw.gid, raw.pid)
+    }
+
+    pub(crate) const WIRE_LEN: usize = size_of::<libc::ucred>();
+
+    /// The bytes of a `struct ucred`.
+    pub(crate) fn to_wire(self) -> [u8; Self::WIRE_LEN] {
+        let mut bytes = [0; Self::WIRE_LEN];
+        bytes[..4].copy_from_slice(&self.pid.to_ne_bytes());
+        bytes[4..8].copy_from_slice(&self.uid.to_ne_bytes());
+        bytes[8..].copy_from_slice(&self.gid.to_ne_bytes());
+        bytes
+    }
+
+    /// From the bytes of a `struct ucred`.
+    pub(crate) fn from_wire(bytes: [u8; Self::WIRE_LEN]) -> Self {
+        let word = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
+        Self {
+            pid: pid_t::from_ne_bytes(word(0)),
+            uid: uid_t::from_ne_bytes(word(4)),
+            gid: gid_t::from_ne_bytes(word(8)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wire_format_is_struct_ucred() {
+        assert_eq!(std::mem::offset_of!(libc::ucred, pid), 0);
+        assert_eq!(std::mem::offset_of!(libc::ucred, uid), 4);
+        assert_eq!(std::mem::offset_of!(libc::ucred, gid), 8);
+        let credentials = UCred::new(1, 2, 3);
+        assert_eq!(UCred::from_wire(credentials.to_wire()), credentials);
+    }
+
+    #[test]
+    fn process_id_zero_is_none() {
+        assert_eq!(UCred::new(1, 2, 0).pid(), None);
+    }
+}

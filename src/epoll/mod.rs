@@ -1,0 +1,15 @@
+//! The epoll backend: readiness from tokio's I/O driver, then a direct system call.
+//!
+//! A receive or accept happens inside one poll, so dropping its future cannot lose anything.
+//! What tokio's readiness alone does not give is order: everybody who waits for the same direction
+//! is woken at once. Here each direction is a [`lane`] whose turn goes from hand to hand, first
+//! polled, first served; the system call is made only by whoever has the turn.
+//!
+//! Safe code only: the descriptor is registered in `crate::async_fd`, called in `crate::sys`.
+
+mod lane;
+mod listener;
+mod socket;
+
+pub(crate) use listener::Listener;
+pub(crate) use socket::Socket;

@@ -1,0 +1,43 @@
+//! Errors that name the limit which was exceeded. Off the hot path: asked only after a failure.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::ancillary::{too_many_fds, wire};
+use crate::sys;
+
+/// What of a message's length the kernel keeps for itself in the send buffer.
+const SEND_BUFFER_OVERHEAD: usize = 32;
+
+/// Say of a failed send what the system's error leaves out.
+pub(crate) fn refused_send(
+    error: io::Error,
+    fd: BorrowedFd<'_>,
+    message_len: usize,
+    control: &[u8],
+) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::EMSGSIZE) => match sys::send_buffer_size(fd) {
+            Ok(size) => io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "message of {message_len} bytes exceeds the limit of {} bytes of this socket's \
+                     send buffer (SO_SNDBUF; EMSGSIZE)",
+                    size.saturating_sub(SEND_BUFFER_OVERHEAD)
+                ),
+            ),
+            Err(_) => error,
+        },
+        Some(libc::ENOBUFS) => io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "message of {message_len} bytes exceeds what the kernel can hold in one piece, \
+                 some 4 MiB whatever SO_SNDBUF says (ENOBUFS)"
+            ),
+        ),
+        Some(libc::EINVAL) if wire::count_fds(control) > wire::MAX_FDS => {
+            too_many_fds(wire::count_fds(control))
+        }
+        _ => error,
+    }
+}

@@ -1,0 +1,103 @@
+//! Unix `SOCK_SEQPACKET` sockets for [tokio](https://docs.rs/tokio).
+//!
+//! Seqpacket sockets are connection oriented, keep the order of messages and their boundaries, and
+//! carry file descriptors and credentials beside the bytes: see `unix(7)`. A drop-in replacement
+//! for `tokio-seqpacket` 0.8, with owned buffers and a choice of backends behind the same API.
+//!
+//! ```no_run
+//! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+//! use tokio_seqpacket::UnixSeqpacket;
+//!
+//! let mut socket = UnixSeqpacket::connect("/run/foo.sock").await?;
+//! socket.send(b"Hello!").await?;
+//!
+//! let mut buffer = [0u8; 128];
+//! let len = socket.recv(&mut buffer).await?;
+//! println!("{}", String::from_utf8_lossy(&buffer[..len]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`UnixSeqpacketListener`] accepts connections, [`UnixSeqpacket::connect`] makes one,
+//! [`UnixSeqpacket::pair`] makes two connected sockets.
+//!
+//! # What can be relied on
+//!
+//! - A send that returns `Ok` was delivered whole, exactly once. Sends on one socket are delivered
+//!   in the order in which they were first polled, also from several tasks and when the peer's
+//!   queue was full.
+//! - Every call is cancel safe. A receive that is dropped loses nothing: bytes, and file
+//!   descriptors, reach the next receive. A send that is dropped went out whole or never will.
+//! - Several tasks may send and receive on one socket through `&self`; waiters are served first
+//!   in, first out.
+//! - Received file descriptors are close-on-exec and owned from the start; those that nobody takes
+//!   are closed.
+//! - Nothing is cut silently where the call can say so: [`MessageInfo`] reports data and ancillary
+//!   data separately.
+//! - If the peer closes with unread messages in its queue, one call fails with `ECONNRESET`. That is
+//!   not the end: messages that the peer had sent are still delivered, then end of stream.
+//!
+//! # Errors that every call can return
+//!
+//! Creating a socket outside a tokio runtime, or in a runtime without its I/O driver, is an error.
+//! A socket belongs to the runtime it was created in; once that is gone, calls return an error.
+//!
+//! # Backends
+//!
+//! [`Backend`] says what a socket runs on, [`Options`] chooses in code, and operators choose with
+//! the environment variable `TOKIO_SEQPACKET_BACKEND` (`auto`, `uring` or `epoll`). [`probe()`]
+//! explains in words whether io_uring can be used here.
+//!
+//! # Architecture
+//!
+//! Arrows point down: [`UnixSeqpacket`], [`UnixSeqpacketListener`] and the halves are the public
+//! API; `backend` chooses between `epoll` and `uring`, which know nothing of each other; both rest
+//! on `sys` (system calls), `ancillary`, `address` and `buffer`. ARCHITECTURE.md has the map.
+
+#[cfg(not(target_os = "linux"))]
+compile_error!(
+    "tokio-seqpacket-uring runs on Linux only (io_uring and epoll); on other systems use tokio-seqpacket"
+);
+
+mod address;
+pub mod ancillary;
+mod async_fd;
+mod backend;
+pub mod borrow_fd;
+mod buffer;
+mod connect;
+mod credentials;
+mod epoll;
+mod error;
+mod listener;
+mod message;
+mod options;
+mod raw_fd;
+mod socket;
+mod split;
+mod sys;
+mod uring;
+
+pub use address::SocketAddr;
+pub use backend::{Backend, Selection};
+pub use credentials::UCred;
+pub use listener::UnixSeqpacketListener;
+pub use message::MessageInfo;
+pub use options::Options;
+pub use socket::UnixSeqpacket;
+pub use split::{ReadHalf, WriteHalf};
+pub use uring::probe::{Unavailable, UringSupport, probe};
+
+pub use tokio_uring::BufResult;
+/// The vocabulary of owned buffers, from tokio-uring.
+pub mod buf {
+    pub use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice};
+}
+
+#[doc(no_inline)]
+pub use libc::{gid_t, pid_t, uid_t};
+
+/// README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,154 @@
+//! [`UnixSeqpacketListener`].
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
+
+use crate::address::SocketAddr;
+use crate::backend::{self, Backend};
+use crate::{Options, UnixSeqpacket, sys};
+
+/// A listening Unix seqpacket socket.
+///
+/// Dropping it closes it; the socket file stays. Connections that were not accepted are closed.
+pub struct UnixSeqpacketListener {
+    inner: backend::Listener,
+}
+
+impl UnixSeqpacketListener {
+    pub(crate) fn on(backend: Backend, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { inner: backend::Listener::new(backend, fd)? })
+    }
+
+    /// Listen at `address`, with a backlog of 128.
+    ///
+    /// A leading NUL byte makes the address a name in the abstract namespace.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside;
+    /// `EADDRINUSE` if the path exists, also where nobody listens any more; else what `bind(2)` and
+    /// `listen(2)` say. Outside a runtime, or in one without its I/O driver.
+    pub fn bind<P: AsRef<Path>>(address: P) -> io::Result<Self> {
+        Self::bind_with_backlog(address, 128)
+    }
+
+    /// Listen at `address`, with a backlog of the given length.
+    ///
+    /// The kernel caps it at `net.core.somaxconn`, and holds one connection more than that. See
+    /// `listen(2)`.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_with_backlog<P: AsRef<Path>>(address: P, backlog: i32) -> io::Result<Self> {
+        Options::new().bind(address, backlog)
+    }
+
+    /// Accept a connection.
+    ///
+    /// Cancel safe: dropping the future loses no connection. Tasks that wait are served first in,
+    /// first out.
+    ///
+    /// # Errors
+    /// What `accept4(2)` says. At `EMFILE` and `ENFILE` the connection stays in the queue: close
+    /// descriptors, or wait, before calling again.
+    pub async fn accept(&self) -> io::Result<UnixSeqpacket> {
+        let fd = self.inner.accept().await?;
+        UnixSeqpacket::on(self.inner.backend(), fd)
+    }
+
+    /// Accept a connection, or have this task woken when there is one.
+    ///
+    /// Only the last task that called is woken. While another task waits in
+    /// [`accept`](Self::accept) this waits too.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixSeqpacket>> {
+        let fd = ready!(self.inner.poll_accept(cx))?;
+        Poll::Ready(UnixSeqpacket::on(self.inner.backend(), fd))
+    }
+
+    /// The address it listens at, as a path; a leading NUL byte marks a name in the abstract
+    /// namespace.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    pub fn local_addr(&self) -> io::Result<PathBuf> {
+        self.local_socket_addr().map(SocketAddr::into_path_buf)
+    }
+
+    /// The address it listens at.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    pub fn local_socket_addr(&self) -> io::Result<SocketAddr> {
+        sys::local_address(self.as_fd())
+    }
+
+    /// Take the pending error of the socket (`SO_ERROR`), if there is one.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        sys::take_error(self.as_fd())
+    }
+
+    /// What it runs on; accepted sockets run on the same.
+    pub fn backend(&self) -> Backend {
+        self.inner.backend()
+    }
+
+    /// The number of the file descriptor.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+
+    /// Leave the runtime and give the file descriptor away; closing it is the caller's now.
+    pub fn into_raw_fd(self) -> RawFd {
+        OwnedFd::from(self).into_raw_fd()
+    }
+}
+
+impl fmt::Debug for UnixSeqpacketListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnixSeqpacketListener")
+            .field("fd", &self.as_raw_fd())
+            .field("backend", &self.backend())
+            .finish()
+    }
+}
+
+impl AsFd for UnixSeqpacketListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd()
+    }
+}
+
+impl AsRawFd for UnixSeqpacketListener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_raw_fd()
+    }
+}
+
+impl IntoRawFd for UnixSeqpacketListener {
+    fn into_raw_fd(self) -> RawFd {
+        self.into_raw_fd()
+    }
+}
+
+impl TryFrom<OwnedFd> for UnixSeqpacketListener {
+    type Error = io::Error;
+
+    /// Take over a listening socket, inherited for example; it is made non-blocking.
+    fn try_from(fd: OwnedFd) -> io::Result<Self> {
+        Options::new().listener_from_fd(fd)
+    }
+}
+
+impl From<UnixSeqpacketListener> for OwnedFd {
+    fn from(listener: UnixSeqpacketListener) -> Self {
+        listener.inner.into_fd()
+    }
+}

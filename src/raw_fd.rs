@@ -1,0 +1,39 @@
+//! The `from_raw_fd` constructors of tokio-seqpacket.
+#![allow(unsafe_code, reason = "unsafe fn from_raw_fd is part of the drop-in API")]
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use crate::{UnixSeqpacket, UnixSeqpacketListener};
+
+impl UnixSeqpacket {
+    /// Take over a connected socket by its number.
+    ///
+    /// `TryFrom<OwnedFd>` does the same without `unsafe`.
+    ///
+    /// # Errors
+    /// As `TryFrom<OwnedFd>`; the descriptor is closed then.
+    ///
+    /// # Safety
+    /// `fd` is open and nobody else owns it.
+    pub unsafe fn from_raw_fd(fd: RawFd) -> io::Result<Self> {
+        // SAFETY: the caller's promise is the one that OwnedFd wants.
+        Self::try_from(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}
+
+impl UnixSeqpacketListener {
+    /// Take over a listening socket by its number.
+    ///
+    /// `TryFrom<OwnedFd>` does the same without `unsafe`.
+    ///
+    /// # Errors
+    /// As `TryFrom<OwnedFd>`; the descriptor is closed then.
+    ///
+    /// # Safety
+    /// `fd` is open and nobody else owns it.
+    pub unsafe fn from_raw_fd(fd: RawFd) -> io::Result<Self> {
+        // SAFETY: the caller's promise is the one that OwnedFd wants.
+        Self::try_from(unsafe { OwnedFd::from_raw_fd(fd) })
+    }
+}

@@ -1,0 +1,639 @@
+//! [`UnixSeqpacket`]: the public API of a connected socket.
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::Path;
+use std::task::{Context, Poll, ready};
+
+use filedesc::FileDesc;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+use tokio_uring::BufResult;
+use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
+
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
+use crate::backend::{self, Backend};
+use crate::buffer::{One, Parts, PartsMut};
+use crate::error::refused_send;
+use crate::{MessageInfo, Options, ReadHalf, UCred, WriteHalf, sys};
+
+/// A connected Unix seqpacket socket.
+///
+/// Any number of tasks may send and receive through `&self`. Dropping the socket closes it.
+///
+/// # Which call to use
+///
+/// - `send`, `recv` and their vectored and ancillary forms borrow their buffers, as in
+///   tokio-seqpacket.
+/// - `send_owned`, `recv_owned` and their forms take the buffer and give it back with the result.
+///   They say more about a message ([`MessageInfo`]).
+/// - `try_*` return `WouldBlock` instead of waiting; `poll_*` are for hand-written futures.
+///
+/// # Errors common to all receive calls
+/// - `ECONNRESET` once, if the peer closed while messages for it were unread. Messages that it had
+///   sent, and then end of stream, still follow. A send can take this error instead.
+/// - `WouldBlock` from `try_*`.
+///
+/// # Errors common to all send calls
+/// - `BrokenPipe` if the peer closed or shut down. No signal is raised.
+/// - `InvalidInput` naming the limit for a message larger than the send buffer allows, and for more
+///   than 253 file descriptors. Nothing is sent.
+/// - `EBADF`, `EPERM`, `ETOOMANYREFS` for ancillary data, see `unix(7)`.
+pub struct UnixSeqpacket {
+    inner: backend::Socket,
+}
+
+impl UnixSeqpacket {
+    pub(crate) fn on(backend: Backend, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { inner: backend::Socket::new(backend, fd)? })
+    }
+
+    /// Connect to a listener.
+    ///
+    /// A leading NUL byte makes the address a name in the abstract namespace. While the listener's
+    /// backlog is full this waits, trying again every 1 to 32 ms, until the connection is queued or
+    /// refused. Cancel safe.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside;
+    /// `ECONNREFUSED` if nobody listens, `ENOENT`, `EACCES`, `EPROTOTYPE` as in `connect(2)`.
+    /// Outside a runtime, or in one without its I/O driver.
+    pub async fn connect<P: AsRef<Path>>(address: P) -> io::Result<Self> {
+        Options::new().connect(address).await
+    }
+
+    /// Two connected sockets.
+    ///
+    /// # Errors
+    /// What `socketpair(2)` says; outside a runtime, or in one without its I/O driver.
+    pub fn pair() -> io::Result<(Self, Self)> {
+        Options::new().pair()
+    }
+
+    /// What it runs on.
+    pub fn backend(&self) -> Backend {
+        self.inner.backend()
+    }
+
+    /// Borrow the socket twice. All calls work through `&self`, so this is never needed; it is here
+    /// for code written for the first releases of tokio-seqpacket.
+    pub fn split(&self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        (ReadHalf(self), WriteHalf(self))
+    }
+
+    /// The socket as registered with tokio's I/O driver, to wait for readiness and make system calls
+    /// of your own.
+    ///
+    /// ```no_run
+    /// # async fn f() -> std::io::Result<()> {
+    /// let socket = tokio_seqpacket::UnixSeqpacket::connect("/run/foo.sock").await?;
+    /// socket.as_async_fd().writable().await?.retain_ready();
+    /// # Ok(()) }
+    /// ```
+    pub fn as_async_fd(&self) -> &AsyncFd<FileDesc> {
+        self.inner.as_async_fd()
+    }
+
+    /// The credentials of the process that connected or made the pair, or that listened, as they
+    /// were then (`SO_PEERCRED`). Not necessarily of the process that holds the other end now.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn peer_cred(&self) -> io::Result<UCred> {
+        UCred::from_socket_peer(self)
+    }
+
+    /// Take the pending error of the socket (`SO_ERROR`), if there is one.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        sys::take_error(self.as_fd())
+    }
+
+    /// Shut down reading, writing or both, for all duplicates of the socket in all processes. Calls
+    /// that wait return; see `shutdown(2)`.
+    ///
+    /// # Errors
+    /// What `shutdown(2)` says.
+    pub fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
+        sys::shutdown(self.as_fd(), how)
+    }
+
+    // ----- send -----
+
+    /// Send a message.
+    ///
+    /// Returns the number of bytes, which is all of them: a message is sent whole or not at all.
+    /// Waits while the peer's queue is full; sends on one socket go out in the order in which they
+    /// were first polled.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped has sent the message whole or never will.
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn send(&self, buffer: &[u8]) -> io::Result<usize> {
+        let sent = self.inner.send(buffer).await;
+        self.explained(sent, || buffer.len(), &[])
+    }
+
+    /// Send a message gathered from several buffers. Else as [`send`](Self::send).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn send_vectored(&self, buffer: &[IoSlice<'_>]) -> io::Result<usize> {
+        let sent = self.inner.send_message(buffer, &[]).await;
+        self.explained(sent, || total(buffer), &[])
+    }
+
+    /// Send a message with ancillary data. Else as [`send`](Self::send).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn send_with_ancillary(
+        &self,
+        buffer: &[u8],
+        ancillary: &mut AncillaryMessageWriter<'_>,
+    ) -> io::Result<usize> {
+        self.send_vectored_with_ancillary(&[IoSlice::new(buffer)], ancillary).await
+    }
+
+    /// Send a message gathered from several buffers, with ancillary data. Else as
+    /// [`send`](Self::send).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn send_vectored_with_ancillary(
+        &self,
+        buffer: &[IoSlice<'_>],
+        ancillary: &mut AncillaryMessageWriter<'_>,
+    ) -> io::Result<usize> {
+        let sent = self.inner.send_message(buffer, ancillary.control()).await;
+        self.explained(sent, || total(buffer), ancillary.control())
+    }
+
+    /// Send a message from an owned buffer: its initialised bytes, within its bounds. The buffer
+    /// comes back with the result. Else as [`send`](Self::send).
+    ///
+    /// A future that is dropped drops the buffer, at the latest when the send has settled.
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn send_owned<B: BoundedBuf + Send>(&self, buffer: B) -> BufResult<usize, B> {
+        let (sent, One(buffer), _) = self.send_parts(One(buffer), AncillaryBuffer::new()).await;
+        (sent, buffer)
+    }
+
+    /// Send a message from an owned buffer, with ancillary data: the peer gets duplicates of the
+    /// file descriptors. Else as [`send_owned`](Self::send_owned).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn send_owned_with_ancillary<B: BoundedBuf + Send>(
+        &self,
+        buffer: B,
+        ancillary: AncillaryBuffer,
+    ) -> (io::Result<usize>, B, AncillaryBuffer) {
+        let (sent, One(buffer), ancillary) = self.send_parts(One(buffer), ancillary).await;
+        (sent, buffer, ancillary)
+    }
+
+    /// Send a message gathered from several owned buffers. Else as [`send_owned`](Self::send_owned).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn send_owned_vectored<B: BoundedBuf + Send>(
+        &self,
+        buffers: Vec<B>,
+    ) -> BufResult<usize, Vec<B>> {
+        let (sent, buffers, _) = self.send_parts(buffers, AncillaryBuffer::new()).await;
+        (sent, buffers)
+    }
+
+    /// Send a message gathered from several owned buffers, with ancillary data. Else as
+    /// [`send_owned`](Self::send_owned).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn send_owned_vectored_with_ancillary<B: BoundedBuf + Send>(
+        &self,
+        buffers: Vec<B>,
+        ancillary: AncillaryBuffer,
+    ) -> (io::Result<usize>, Vec<B>, AncillaryBuffer) {
+        self.send_parts(buffers, ancillary).await
+    }
+
+    async fn send_parts<P: Parts>(
+        &self,
+        parts: P,
+        ancillary: AncillaryBuffer,
+    ) -> (io::Result<usize>, P, AncillaryBuffer) {
+        let (sent, parts, ancillary) = self.inner.send_owned(parts, ancillary).await;
+        (self.explained(sent, || parts.total(), &[]), parts, ancillary)
+    }
+
+    /// Send a message if that is possible at once.
+    ///
+    /// # Errors
+    /// `WouldBlock` if the peer's queue is full, or another task is sending or waits to send. Else
+    /// see [`UnixSeqpacket`].
+    pub fn try_send(&self, buffer: &[u8]) -> io::Result<usize> {
+        self.explained(self.inner.try_send(buffer), || buffer.len(), &[])
+    }
+
+    /// Send a message gathered from several buffers, if that is possible at once.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_vectored(&self, buffer: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.explained(self.inner.try_send_message(buffer, &[]), || total(buffer), &[])
+    }
+
+    /// Send a message with ancillary data, if that is possible at once.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_vectored_with_ancillary(
+        &self,
+        buffer: &[IoSlice<'_>],
+        ancillary: &mut AncillaryMessageWriter<'_>,
+    ) -> io::Result<usize> {
+        let sent = self.inner.try_send_message(buffer, ancillary.control());
+        self.explained(sent, || total(buffer), ancillary.control())
+    }
+
+    /// Send a message, or have this task woken when that may be possible.
+    ///
+    /// Nothing is in flight between two calls: a later call may come with other bytes. Only the last
+    /// task that called is woken; while other tasks send, this waits for them.
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub fn poll_send(&self, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        let sent = ready!(self.inner.poll_send(cx, buffer));
+        Poll::Ready(self.explained(sent, || buffer.len(), &[]))
+    }
+
+    /// Send a message gathered from several buffers. Else as [`poll_send`](Self::poll_send).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub fn poll_send_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let sent = ready!(self.inner.poll_send_message(cx, buffer, &[]));
+        Poll::Ready(self.explained(sent, || total(buffer), &[]))
+    }
+
+    /// Send a message with ancillary data. Else as [`poll_send`](Self::poll_send).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub fn poll_send_with_ancillary(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &[u8],
+        ancillary: &mut AncillaryMessageWriter<'_>,
+    ) -> Poll<io::Result<usize>> {
+        self.poll_send_vectored_with_ancillary(cx, &[IoSlice::new(buffer)], ancillary)
+    }
+
+    /// Send a message gathered from several buffers, with ancillary data. Else as
+    /// [`poll_send`](Self::poll_send).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub fn poll_send_vectored_with_ancillary(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &[IoSlice<'_>],
+        ancillary: &mut AncillaryMessageWriter<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let sent = ready!(self.inner.poll_send_message(cx, buffer, ancillary.control()));
+        Poll::Ready(self.explained(sent, || total(buffer), ancillary.control()))
+    }
+
+    // ----- receive -----
+
+    /// Receive a message.
+    ///
+    /// Returns the number of bytes that were written into `buffer`; 0 for an empty message and for
+    /// end of stream. What does not fit is lost, and file descriptors that came with the message are
+    /// closed, without a sign: [`recv_owned`](Self::recv_owned) tells.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped loses nothing: the message goes to the next receive.
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.recv(buffer).await
+    }
+
+    /// Receive a message scattered into several buffers. Else as [`recv`](Self::recv).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let capacity = room(buffer);
+        let (received, _) = self.inner.recv_message(buffer, &mut []).await?;
+        Ok(received.message_len.min(capacity))
+    }
+
+    /// Receive a message with its ancillary data. Else as
+    /// [`recv_vectored_with_ancillary`](Self::recv_vectored_with_ancillary).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn recv_with_ancillary<'a>(
+        &self,
+        buffer: &mut [u8],
+        ancillary_buffer: &'a mut [u8],
+    ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+        self.recv_vectored_with_ancillary(&mut [IoSliceMut::new(buffer)], ancillary_buffer).await
+    }
+
+    /// Receive a message with its ancillary data.
+    ///
+    /// The reader owns the file descriptors that came with the message and closes those that are not
+    /// taken; all are close-on-exec. It says whether ancillary data was cut. Else as
+    /// [`recv`](Self::recv).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn recv_vectored_with_ancillary<'a>(
+        &self,
+        buffer: &mut [IoSliceMut<'_>],
+        ancillary_buffer: &'a mut [u8],
+    ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+        let capacity = room(buffer);
+        let (received, reader) = self.inner.recv_message(buffer, ancillary_buffer).await?;
+        Ok((received.message_len.min(capacity), reader))
+    }
+
+    /// Receive a message into an owned buffer: from the start of its bounds, over what is in it. The
+    /// buffer comes back with the result; it is marked as initialised as far as the message reached,
+    /// so a vector that was longer keeps its length.
+    ///
+    /// [`MessageInfo`] tells whether the message was cut, and that ancillary data came with it and
+    /// was discarded.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped loses no message: it goes to the next receive. The buffer is dropped
+    /// with the future, at the latest when the receive has settled.
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn recv_owned<B: BoundedBufMut + Send>(
+        &self,
+        buffer: B,
+    ) -> BufResult<MessageInfo, B> {
+        let (received, One(buffer)) = self.recv_parts(One(buffer), None).await;
+        (received, buffer)
+    }
+
+    /// Receive a message into an owned buffer, with its ancillary data. Else as
+    /// [`recv_owned`](Self::recv_owned).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn recv_owned_with_ancillary<B: BoundedBufMut + Send>(
+        &self,
+        buffer: B,
+        mut ancillary: AncillaryBuffer,
+    ) -> (io::Result<MessageInfo>, B, AncillaryBuffer) {
+        let (received, One(buffer)) = self.recv_parts(One(buffer), Some(&mut ancillary)).await;
+        (received, buffer, ancillary)
+    }
+
+    /// Receive a message scattered into several owned buffers. Else as
+    /// [`recv_owned`](Self::recv_owned).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn recv_owned_vectored<B: BoundedBufMut + Send>(
+        &self,
+        buffers: Vec<B>,
+    ) -> BufResult<MessageInfo, Vec<B>> {
+        self.recv_parts(buffers, None).await
+    }
+
+    /// Receive a message scattered into several owned buffers, with its ancillary data. Else as
+    /// [`recv_owned`](Self::recv_owned).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub async fn recv_owned_vectored_with_ancillary<B: BoundedBufMut + Send>(
+        &self,
+        buffers: Vec<B>,
+        mut ancillary: AncillaryBuffer,
+    ) -> (io::Result<MessageInfo>, Vec<B>, AncillaryBuffer) {
+        let (received, buffers) = self.recv_parts(buffers, Some(&mut ancillary)).await;
+        (received, buffers, ancillary)
+    }
+
+    async fn recv_parts<P: PartsMut>(
+        &self,
+        mut parts: P,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<MessageInfo>, P) {
+        let capacity = parts.capacity();
+        let (received, parts) = self.inner.recv_owned(parts, ancillary).await;
+        (received.map(|received| MessageInfo::new(&received, capacity)), parts)
+    }
+
+    /// Receive a message if there is one.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is none, or another task is receiving or waits to receive. Else see
+    /// [`UnixSeqpacket`].
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.try_recv(buffer)
+    }
+
+    /// Receive a message scattered into several buffers, if there is one.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let capacity = room(buffer);
+        let (received, _) = self.inner.try_recv_message(buffer, &mut [])?;
+        Ok(received.message_len.min(capacity))
+    }
+
+    /// Receive a message with its ancillary data, if there is one.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_vectored_with_ancillary<'a>(
+        &self,
+        buffer: &mut [IoSliceMut<'_>],
+        ancillary_buffer: &'a mut [u8],
+    ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+        let capacity = room(buffer);
+        let (received, reader) = self.inner.try_recv_message(buffer, ancillary_buffer)?;
+        Ok((received.message_len.min(capacity), reader))
+    }
+
+    /// Receive a message, or have this task woken when there may be one.
+    ///
+    /// Only the last task that called is woken; while other tasks receive, this waits for them.
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.inner.poll_recv(cx, buffer)
+    }
+
+    /// Receive a message scattered into several buffers. Else as [`poll_recv`](Self::poll_recv).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub fn poll_recv_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let capacity = room(buffer);
+        let (received, _) = ready!(self.inner.poll_recv_message(cx, buffer, &mut []))?;
+        Poll::Ready(Ok(received.message_len.min(capacity)))
+    }
+
+    /// Receive a message with its ancillary data. Else as [`poll_recv`](Self::poll_recv).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub fn poll_recv_vectored_with_ancillary<'a>(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [IoSliceMut<'_>],
+        ancillary_buffer: &'a mut [u8],
+    ) -> Poll<io::Result<(usize, AncillaryMessageReader<'a>)>> {
+        let capacity = room(buffer);
+        let (received, reader) =
+            ready!(self.inner.poll_recv_message(cx, buffer, ancillary_buffer))?;
+        Poll::Ready(Ok((received.message_len.min(capacity), reader)))
+    }
+
+    // ----- readiness -----
+
+    /// Wait until the socket may be ready for one of the given directions, and say which.
+    ///
+    /// A direction in which another task is at work or waits does not count as ready. Readiness can
+    /// be wrong: a `try_*` call may still return `WouldBlock`. Cancel safe.
+    ///
+    /// # Errors
+    /// If the runtime is gone.
+    pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        self.inner.ready(interest).await
+    }
+
+    /// Wait until [`try_recv`](Self::try_recv) may succeed. See [`ready`](Self::ready).
+    ///
+    /// # Errors
+    /// If the runtime is gone.
+    pub async fn readable(&self) -> io::Result<()> {
+        self.ready(Interest::READABLE).await.map(drop)
+    }
+
+    /// Wait until [`try_send`](Self::try_send) may succeed. See [`ready`](Self::ready).
+    ///
+    /// # Errors
+    /// If the runtime is gone.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.ready(Interest::WRITABLE).await.map(drop)
+    }
+
+    /// Whether [`try_recv`](Self::try_recv) may succeed, or have this task woken when it may. Only
+    /// the last task that called this or another receiving `poll_*` function is woken.
+    ///
+    /// # Errors
+    /// If the runtime is gone.
+    pub fn poll_recv_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_ready(cx, Interest::READABLE)
+    }
+
+    /// Whether [`try_send`](Self::try_send) may succeed, or have this task woken when it may. Only
+    /// the last task that called this or another sending `poll_*` function is woken.
+    ///
+    /// # Errors
+    /// If the runtime is gone.
+    pub fn poll_send_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.inner.poll_ready(cx, Interest::WRITABLE)
+    }
+
+    // ----- descriptors -----
+
+    /// The number of the file descriptor.
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+
+    /// Leave the runtime and give the file descriptor away; closing it is the caller's now.
+    pub fn into_raw_fd(self) -> RawFd {
+        OwnedFd::from(self).into_raw_fd()
+    }
+
+    fn explained(
+        &self,
+        sent: io::Result<usize>,
+        len: impl FnOnce() -> usize,
+        control: &[u8],
+    ) -> io::Result<usize> {
+        sent.map_err(|error| refused_send(error, self.as_fd(), len(), control))
+    }
+}
+
+fn total(buffers: &[IoSlice<'_>]) -> usize {
+    buffers.iter().map(|buffer| buffer.len()).sum()
+}
+
+fn room(buffers: &[IoSliceMut<'_>]) -> usize {
+    buffers.iter().map(|buffer| buffer.len()).sum()
+}
+
+impl fmt::Debug for UnixSeqpacket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnixSeqpacket")
+            .field("fd", &self.as_raw_fd())
+            .field("backend", &self.backend())
+            .finish()
+    }
+}
+
+impl AsFd for UnixSeqpacket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd()
+    }
+}
+
+impl AsRawFd for UnixSeqpacket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_raw_fd()
+    }
+}
+
+impl IntoRawFd for UnixSeqpacket {
+    fn into_raw_fd(self) -> RawFd {
+        self.into_raw_fd()
+    }
+}
+
+impl TryFrom<OwnedFd> for UnixSeqpacket {
+    type Error = io::Error;
+
+    /// Take over a connected socket, inherited for example; it is made non-blocking.
+    fn try_from(fd: OwnedFd) -> io::Result<Self> {
+        Options::new().socket_from_fd(fd)
+    }
+}
+
+impl From<UnixSeqpacket> for OwnedFd {
+    fn from(socket: UnixSeqpacket) -> Self {
+        socket.inner.into_fd()
+    }
+}

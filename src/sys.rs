@@ -1,0 +1,305 @@
+//! System calls: a borrowed descriptor in, an owned descriptor or an `io::Result` out.
+//!
+//! Whatever rustix can say safely is said with rustix. By hand are only `sendmsg(2)` and
+//! `recvmsg(2)` (the control data is raw bytes here, which rustix does not take), the two
+//! `getsockname(2)`/`getsockopt(2)` calls whose answers rustix would narrow, and the step
+//! from a raw number to a borrowed descriptor in [`peer_credentials`].
+#![allow(unsafe_code, reason = "sendmsg, recvmsg, getsockname and SO_PEERCRED through libc")]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt,
+};
+
+use crate::address::SocketAddr;
+use crate::ancillary::AncillaryMessageReader;
+use crate::buffer::PartsMut;
+
+const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR | libc::MSG_DONTWAIT;
+const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+
+/// What `recvmsg(2)` said about one message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Length of the message as it was sent, which may be more than the buffers held.
+    pub(crate) message_len: usize,
+    /// `MSG_CTRUNC`: control data was discarded.
+    pub(crate) control_truncated: bool,
+}
+
+/// A new non-blocking, close-on-exec socket that is not connected.
+pub(crate) fn socket() -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?)
+}
+
+/// Two connected sockets, non-blocking and close-on-exec.
+pub(crate) fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?)
+}
+
+pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+    Ok(rustix::net::bind(fd, &address.to_rustix()?)?)
+}
+
+/// `listen(2)`. The kernel caps the backlog at `net.core.somaxconn` and holds one more than asked.
+pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    Ok(rustix::net::listen(fd, backlog)?)
+}
+
+/// `connect(2)`; on a non-blocking socket `WouldBlock` means that the backlog is full.
+pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+    let address = address.to_rustix()?;
+    Ok(retry_on_intr(|| rustix::net::connect(fd, &address))?)
+}
+
+/// Accept one connection; the new socket is non-blocking and close-on-exec.
+pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    Ok(retry_on_intr(|| {
+        rustix::net::accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    })?)
+}
+
+pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: std::net::Shutdown) -> io::Result<()> {
+    let how = match how {
+        std::net::Shutdown::Read => Shutdown::Read,
+        std::net::Shutdown::Write => Shutdown::Write,
+        std::net::Shutdown::Both => Shutdown::Both,
+    };
+    Ok(rustix::net::shutdown(fd, how)?)
+}
+
+pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    Ok(sockopt::socket_error(fd)?.err().map(io::Error::from))
+}
+
+/// The send buffer size as the kernel accounts it (twice what `SO_SNDBUF` was set to).
+pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(sockopt::socket_send_buffer_size(fd)?)
+}
+
+/// Check that a descriptor is what its new owner takes it for, and make it non-blocking.
+pub(crate) fn adopt(fd: BorrowedFd<'_>, listening: bool) -> io::Result<()> {
+    let refused = |what: String| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("fd {}: {what}", fd.as_raw_fd()))
+    };
+    match sockopt::socket_domain(fd) {
+        Ok(AddressFamily::UNIX) => {}
+        Ok(other) => {
+            return Err(refused(format!(
+                "not a Unix socket (address family {}, AF_UNIX wanted)",
+                other.as_raw()
+            )));
+        }
+        Err(Errno::NOTSOCK) => return Err(refused("not a socket".into())),
+        Err(error) => return Err(error.into()),
+    }
+    let kind = sockopt::socket_type(fd)?;
+    if kind != SocketType::SEQPACKET {
+        return Err(refused(format!(
+            "a Unix socket of type {}, not SOCK_SEQPACKET ({})",
+            kind.as_raw(),
+            SocketType::SEQPACKET.as_raw()
+        )));
+    }
+    if sockopt::socket_acceptconn(fd)? != listening {
+        return Err(refused(if listening {
+            "not a listening socket (listen(2) was not called)".into()
+        } else {
+            "a listening socket, not a connection".into()
+        }));
+    }
+    Ok(rustix::io::ioctl_fionbio(fd, true)?)
+}
+
+/// `send(2)` without waiting.
+pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::EOR | SendFlags::DONTWAIT;
+    Ok(retry_on_intr(|| rustix::net::send(fd, message, flags))?)
+}
+
+/// `recv(2)` without waiting; what does not fit into `buffer` is discarded, descriptors too.
+pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let (_, len) = retry_on_intr(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT))?;
+    Ok(len)
+}
+
+/// `sendmsg(2)` without waiting.
+pub(crate) fn send_message(
+    fd: BorrowedFd<'_>,
+    message: &[IoSlice<'_>],
+    control: &[u8],
+) -> io::Result<usize> {
+    // IoSlice is ABI compatible with iovec (std's documented guarantee).
+    let mut header = header(message.as_ptr() as *mut libc::iovec, message.len());
+    if !control.is_empty() {
+        header.msg_control = control.as_ptr() as *mut libc::c_void;
+        header.msg_controllen = control.len();
+    }
+    loop {
+        // SAFETY: `header` points to `message` and `control`, both borrowed until this function
+        // returns; sendmsg only reads them.
+        let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &header, SEND_FLAGS) };
+        match usize::try_from(sent) {
+            Ok(sent) => return Ok(sent),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => continue,
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+/// `recvmsg(2)` without waiting, into initialised buffers. Descriptors that the kernel installs
+/// are close-on-exec and belong to the reader. `control` is taken when a message was received,
+/// and left where it is on an error.
+pub(crate) fn recv_message<'a>(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    control: &mut &'a mut [u8],
+) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
+    // IoSliceMut is ABI compatible with iovec (std's documented guarantee).
+    let header = header(buffers.as_mut_ptr().cast(), buffers.len());
+    // SAFETY: the iovecs are the caller's exclusive borrows, alive until this function returns.
+    unsafe { recv_with_header(fd, header, control) }
+}
+
+/// `recvmsg(2)` without waiting, into owned buffers; what was received is marked as such.
+/// Else as [`recv_message`].
+pub(crate) fn recv_parts<'a>(
+    fd: BorrowedFd<'_>,
+    parts: &mut impl PartsMut,
+    control: &mut &'a mut [u8],
+) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
+    let mut vectors = [NO_IOVEC; 8];
+    let mut more = Vec::new();
+    let mut count = 0;
+    let mut capacity = 0;
+    for room in parts.rooms() {
+        let vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+        capacity += room.len();
+        match vectors.get_mut(count) {
+            Some(slot) => *slot = vector,
+            None => {
+                if more.is_empty() {
+                    more.extend_from_slice(&vectors);
+                }
+                more.push(vector);
+            }
+        }
+        count += 1;
+    }
+    let vectors = if more.is_empty() { &mut vectors[..count] } else { &mut more[..] };
+    let header = header(vectors.as_mut_ptr(), vectors.len());
+    // SAFETY: the iovecs are the rooms of `parts`, borrowed exclusively until this function
+    // returns; the kernel writes to them and never reads.
+    let (received, reader) = unsafe { recv_with_header(fd, header, control)? };
+    // SAFETY: recvmsg has written that many bytes into the rooms, in order.
+    unsafe { parts.set_received(received.message_len.min(capacity)) };
+    Ok((received, reader))
+}
+
+const NO_IOVEC: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+
+/// # Safety
+/// The iovecs of `header` must be writable for the kernel during the call.
+unsafe fn recv_with_header<'a>(
+    fd: BorrowedFd<'_>,
+    mut header: libc::msghdr,
+    control: &mut &'a mut [u8],
+) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
+    if !control.is_empty() {
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = control.len();
+    }
+    loop {
+        // SAFETY: the iovecs are writable (the caller's duty); `control` is borrowed exclusively
+        // until this function returns.
+        let received = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, RECV_FLAGS) };
+        match usize::try_from(received) {
+            Ok(message_len) => {
+                let received = Received {
+                    message_len,
+                    control_truncated: header.msg_flags & libc::MSG_CTRUNC != 0,
+                };
+                let control = std::mem::take(control);
+                let len = header.msg_controllen.min(control.len());
+                // SAFETY: recvmsg has just written these `msg_controllen` bytes, and nothing else
+                // has looked at them.
+                let reader = unsafe {
+                    AncillaryMessageReader::new(&mut control[..len], received.control_truncated)
+                };
+                return Ok((received, reader));
+            }
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => continue,
+                error => return Err(error),
+            },
+        }
+    }
+}
+
+fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {
+    // SAFETY: msghdr is a C struct of integers and pointers, for which zero is a valid value.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = vectors;
+    header.msg_iovlen = count;
+    header
+}
+
+/// `getsockname(2)`.
+pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    // SAFETY: sockaddr_un is a C struct of integers, for which zero is a valid value.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: both out-pointers are locals of the size that `len` says; the kernel writes no more
+    // than that and reports the untruncated length.
+    let result = unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut address).cast(), &mut len) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    SocketAddr::from_raw(&address, len as usize)
+}
+
+/// `SO_PEERCRED`. Not rustix's: its process id cannot be zero, which is what the kernel reports
+/// for a peer of a process namespace that is not visible from here.
+pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: both out-pointers are locals of the size that `len` says; a number that is no open
+    // descriptor is answered with EBADF.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &mut len,
+        )
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(credentials)
+}
+
+fn retry_on_intr<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => continue,
+            result => return result,
+        }
+    }
+}
