@@ -16,9 +16,7 @@ use tokio::runtime::Handle;
 /// descriptor is closed then.
 pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<FileDesc>> {
     if Handle::try_current().is_err() {
-        return Err(io::Error::other(
-            "no tokio runtime here: sockets are created inside one (Runtime::enter, block_on or a task)",
-        ));
+        return Err(no_runtime());
     }
     let fd = FileDesc::new(fd);
     // tokio offers no way to ask whether the I/O driver is enabled, and panics if it is not.
@@ -34,4 +32,10 @@ pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<FileDesc>> {
             "this tokio runtime has no I/O driver: build it with Builder::enable_io or enable_all",
         )),
     }
+}
+
+pub(crate) fn no_runtime() -> io::Error {
+    io::Error::other(
+        "no tokio runtime here: sockets are created inside one (Runtime::enter, block_on or a task)",
+    )
 }

@@ -22,7 +22,8 @@ use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{Parts, PartsMut};
 use crate::epoll;
 use crate::sys::Received;
-use crate::uring::probe::probe;
+use crate::uring;
+use crate::uring::probe::{UringSupport, explain, probe};
 
 /// What a socket runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -83,32 +84,65 @@ fn from_environment() -> io::Result<Selection> {
     }
 }
 
+/// A decision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    backend: Backend,
+    /// io_uring was not asked for: where it cannot be had, epoll will do.
+    may_fall_back: bool,
+}
+
+impl Choice {
+    /// For sockets that a listener accepts.
+    pub(crate) fn as_listener(self) -> Self {
+        Self { may_fall_back: true, ..self }
+    }
+}
+
 /// Decide. An explicit wish that cannot be met is an error, never a silent fallback.
-pub(crate) fn select(selection: Selection) -> io::Result<Backend> {
+pub(crate) fn select(selection: Selection) -> io::Result<Choice> {
     let (selection, asked_by) = match selection {
         Selection::Auto => (from_environment()?, VARIABLE),
         explicit => (explicit, "the program"),
     };
-    match selection {
-        Selection::Epoll | Selection::Auto => Ok(Backend::Epoll),
-        Selection::Uring => Err(io::Error::new(
+    let epoll = Choice { backend: Backend::Epoll, may_fall_back: false };
+    match (selection, probe()) {
+        (Selection::Epoll, _) | (Selection::Auto, UringSupport::Unavailable(_)) => Ok(epoll),
+        (Selection::Auto, UringSupport::Available { .. }) => {
+            Ok(Choice { backend: Backend::Uring, may_fall_back: true })
+        }
+        (Selection::Uring, UringSupport::Available { .. }) => {
+            Ok(Choice { backend: Backend::Uring, may_fall_back: false })
+        }
+        (Selection::Uring, support @ UringSupport::Unavailable(_)) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
-            format!(
-                "{asked_by} asks for io_uring, which this release does not have yet ({})",
-                probe()
-            ),
+            format!("{asked_by} asks for io_uring: {support}"),
         )),
+    }
+}
+
+/// Say why a ring that was asked for could not be had.
+fn no_ring(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            UringSupport::Unavailable(explain(&error)).to_string(),
+        ),
+        None => error,
     }
 }
 
 #[derive(Debug)]
 pub(crate) enum Socket {
     Epoll(epoll::Socket),
+    Uring(uring::Socket),
 }
 
+/// Listening is readiness and `accept(2)` on both backends; the accepted sockets differ.
 #[derive(Debug)]
-pub(crate) enum Listener {
-    Epoll(epoll::Listener),
+pub(crate) struct Listener {
+    inner: epoll::Listener,
+    choice: Choice,
 }
 
 /// The same call on whichever it is.
@@ -116,20 +150,28 @@ macro_rules! on {
     ($this:expr, $inner:ident => $call:expr) => {
         match $this {
             Self::Epoll($inner) => $call,
+            Self::Uring($inner) => $call,
         }
     };
 }
 
 impl Socket {
-    pub(crate) fn new(backend: Backend, fd: OwnedFd) -> io::Result<Self> {
-        match backend {
-            Backend::Epoll | Backend::Uring => epoll::Socket::new(fd).map(Self::Epoll),
-        }
+    pub(crate) fn new(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
+        let fd = match choice.backend {
+            Backend::Epoll => fd,
+            Backend::Uring => match uring::Socket::new(fd) {
+                Ok(socket) => return Ok(Self::Uring(socket)),
+                Err((_, fd)) if choice.may_fall_back => fd,
+                Err((error, _)) => return Err(no_ring(error)),
+            },
+        };
+        epoll::Socket::new(fd).map(Self::Epoll)
     }
 
     pub(crate) fn backend(&self) -> Backend {
         match self {
             Self::Epoll(_) => Backend::Epoll,
+            Self::Uring(_) => Backend::Uring,
         }
     }
 
@@ -257,31 +299,40 @@ impl Socket {
 }
 
 impl Listener {
-    pub(crate) fn new(backend: Backend, fd: OwnedFd) -> io::Result<Self> {
-        match backend {
-            Backend::Epoll | Backend::Uring => epoll::Listener::new(fd).map(Self::Epoll),
+    pub(crate) fn new(mut choice: Choice, fd: OwnedFd) -> io::Result<Self> {
+        if choice.backend == Backend::Uring
+            && let Err(error) = uring::Socket::check()
+        {
+            if !choice.may_fall_back {
+                return Err(no_ring(error));
+            }
+            choice.backend = Backend::Epoll;
         }
+        Ok(Self { inner: epoll::Listener::new(fd)?, choice: choice.as_listener() })
+    }
+
+    /// What accepted sockets run on.
+    pub(crate) fn choice(&self) -> Choice {
+        self.choice
     }
 
     pub(crate) fn backend(&self) -> Backend {
-        match self {
-            Self::Epoll(_) => Backend::Epoll,
-        }
+        self.choice.backend
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        on!(self, listener => listener.fd())
+        self.inner.fd()
     }
 
     pub(crate) fn into_fd(self) -> OwnedFd {
-        on!(self, listener => listener.into_fd())
+        self.inner.into_fd()
     }
 
     pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
-        on!(self, listener => listener.accept().await)
+        self.inner.accept().await
     }
 
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
-        on!(self, listener => listener.poll_accept(cx))
+        self.inner.poll_accept(cx)
     }
 }

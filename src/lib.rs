@@ -70,6 +70,7 @@ mod credentials;
 mod epoll;
 mod error;
 mod listener;
+mod look;
 mod message;
 mod options;
 mod raw_fd;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::task::{Context, Poll, ready};
 
 use crate::address::SocketAddr;
-use crate::backend::{self, Backend};
+use crate::backend::{self, Backend, Choice};
 use crate::{Options, UnixSeqpacket, sys};
 
 /// A listening Unix seqpacket socket.
@@ -18,8 +18,8 @@ pub struct UnixSeqpacketListener {
 }
 
 impl UnixSeqpacketListener {
-    pub(crate) fn on(backend: Backend, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { inner: backend::Listener::new(backend, fd)? })
+    pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { inner: backend::Listener::new(choice, fd)? })
     }
 
     /// Listen at `address`, with a backlog of 128.
@@ -55,7 +55,7 @@ impl UnixSeqpacketListener {
     /// descriptors, or wait, before calling again.
     pub async fn accept(&self) -> io::Result<UnixSeqpacket> {
         let fd = self.inner.accept().await?;
-        UnixSeqpacket::on(self.inner.backend(), fd)
+        UnixSeqpacket::on(self.inner.choice(), fd)
     }
 
     /// Accept a connection, or have this task woken when there is one.
@@ -67,7 +67,7 @@ impl UnixSeqpacketListener {
     /// As [`accept`](Self::accept).
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixSeqpacket>> {
         let fd = ready!(self.inner.poll_accept(cx))?;
-        Poll::Ready(UnixSeqpacket::on(self.inner.backend(), fd))
+        Poll::Ready(UnixSeqpacket::on(self.inner.choice(), fd))
     }
 
     /// The address it listens at, as a path; a leading NUL byte marks a name in the abstract

@@ -83,11 +83,18 @@ impl Options {
         let backend = backend::select(self.selection)?;
         let address = SocketAddr::from_path(address)?;
         let fd = sys::socket()?;
-        // Everything that can fail without a file in the file system comes before bind(2).
-        let listener = UnixSeqpacketListener::on(backend, fd)?;
-        sys::bind(listener.as_fd(), &address)?;
-        sys::listen(listener.as_fd(), backlog)?;
-        Ok(listener)
+        sys::bind(fd.as_fd(), &address)?;
+        // Registered once it listens, not before: a socket that does not listen yet counts as hung
+        // up, which tokio remembers for good, and then accept(2) would be tried without end.
+        let listener =
+            sys::listen(fd.as_fd(), backlog).and_then(|()| UnixSeqpacketListener::on(backend, fd));
+        if listener.is_err()
+            && let Some(path) = address.as_pathname()
+        {
+            // The file that bind(2) has just made.
+            let _ = std::fs::remove_file(path);
+        }
+        listener
     }
 
     /// Take over a listening socket; it is made non-blocking.

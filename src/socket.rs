@@ -13,7 +13,7 @@ use tokio_uring::BufResult;
 use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
 
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
-use crate::backend::{self, Backend};
+use crate::backend::{self, Backend, Choice};
 use crate::buffer::{One, Parts, PartsMut};
 use crate::error::refused_send;
 use crate::{MessageInfo, Options, ReadHalf, UCred, WriteHalf, sys};
@@ -45,8 +45,8 @@ pub struct UnixSeqpacket {
 }
 
 impl UnixSeqpacket {
-    pub(crate) fn on(backend: Backend, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { inner: backend::Socket::new(backend, fd)? })
+    pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
+        Ok(Self { inner: backend::Socket::new(choice, fd)? })
     }
 
     /// Connect to a listener.

@@ -15,8 +15,9 @@ use rustix::net::{
 };
 
 use crate::address::SocketAddr;
-use crate::ancillary::AncillaryMessageReader;
-use crate::buffer::PartsMut;
+use crate::ancillary::wire::MAX_CONTROL;
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::buffer::{Parts, PartsMut};
 
 const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR | libc::MSG_DONTWAIT;
 const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
@@ -176,14 +177,35 @@ pub(crate) fn recv_message<'a>(
     unsafe { recv_with_header(fd, header, control) }
 }
 
-/// `recvmsg(2)` without waiting, into owned buffers; what was received is marked as such.
-/// Else as [`recv_message`].
-pub(crate) fn recv_parts<'a>(
+/// `sendmsg(2)`, or `send(2)` where that will do, without waiting, from owned buffers.
+pub(crate) fn send_parts(
+    fd: BorrowedFd<'_>,
+    parts: &impl Parts,
+    ancillary: &AncillaryBuffer,
+) -> io::Result<usize> {
+    if ancillary.is_empty() {
+        if parts.count() == 1 {
+            return send(fd, parts.part(0));
+        }
+        return send_message(fd, &slices(parts), &[]);
+    }
+    let mut control = [0; MAX_CONTROL];
+    let len = ancillary.encode(&mut control)?;
+    send_message(fd, &slices(parts), &control[..len])
+}
+
+fn slices<P: Parts>(parts: &P) -> Vec<IoSlice<'_>> {
+    (0..parts.count()).map(|index| IoSlice::new(parts.part(index))).collect()
+}
+
+/// `recvmsg(2)` without waiting, into owned buffers; what was received is marked as such. Without
+/// an ancillary buffer there is no room for control data.
+pub(crate) fn recv_parts(
     fd: BorrowedFd<'_>,
     parts: &mut impl PartsMut,
-    control: &mut &'a mut [u8],
-) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
-    let mut vectors = [NO_IOVEC; 8];
+    ancillary: Option<&mut AncillaryBuffer>,
+) -> io::Result<Received> {
+    let mut vectors = [NO_IOVEC; 4];
     let mut more = Vec::new();
     let mut count = 0;
     let mut capacity = 0;
@@ -203,12 +225,22 @@ pub(crate) fn recv_parts<'a>(
     }
     let vectors = if more.is_empty() { &mut vectors[..count] } else { &mut more[..] };
     let header = header(vectors.as_mut_ptr(), vectors.len());
-    // SAFETY: the iovecs are the rooms of `parts`, borrowed exclusively until this function
-    // returns; the kernel writes to them and never reads.
-    let (received, reader) = unsafe { recv_with_header(fd, header, control)? };
+    let received = match ancillary {
+        Some(ancillary) => {
+            let mut control = [0; MAX_CONTROL];
+            // SAFETY: the iovecs are the rooms of `parts`, borrowed exclusively until this function
+            // returns; the kernel writes to them and never reads.
+            let (received, reader) =
+                unsafe { recv_with_header(fd, header, &mut &mut control[..])? };
+            ancillary.fill(reader);
+            received
+        }
+        // SAFETY: as above.
+        None => unsafe { recv_with_header(fd, header, &mut &mut [][..])?.0 },
+    };
     // SAFETY: recvmsg has written that many bytes into the rooms, in order.
     unsafe { parts.set_received(received.message_len.min(capacity)) };
-    Ok((received, reader))
+    Ok(received)
 }
 
 const NO_IOVEC: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };

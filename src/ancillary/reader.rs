@@ -141,6 +141,41 @@ impl<'a> AncillaryMessageReader<'a> {
         AncillaryMessages { buffer: self.buffer }
     }
 
+    /// Move the control data into another buffer, cutting it as the kernel does where there is less
+    /// room (`put_cmsg`, `scm_detach_fds`): as many descriptors as fit, the rest are closed.
+    pub(crate) fn move_into(mut self, room: &mut [u8]) -> AncillaryMessageReader<'_> {
+        let source = std::mem::take(&mut self.buffer);
+        let mut truncated = self.truncated;
+        let mut len = 0;
+        for item in wire::items(source) {
+            let (level, kind) = (item.level, item.kind);
+            let owns_fds = item.is_rights() || wire::is_pidfd(level, kind);
+            let data = &source[item.data.clone()];
+            let space = room.len().saturating_sub(len + wire::HEADER_LEN);
+            let fitting = match space.min(data.len()) {
+                cut if item.is_rights() => cut - cut % FD_LEN,
+                cut if owns_fds && cut < data.len() => 0,
+                cut => cut,
+            };
+            let whole = fitting == data.len();
+            truncated |= !whole;
+            if owns_fds {
+                for index in fitting / FD_LEN..data.len() / FD_LEN {
+                    if let Some(number) = wire::fd_number(data, index).filter(|number| *number >= 0)
+                    {
+                        // SAFETY: this reader owned the descriptor (module text) and has given up
+                        // its buffer; the number is not moved on.
+                        drop(unsafe { OwnedFd::from_raw_fd(number) });
+                    }
+                }
+            }
+            if whole || fitting > 0 {
+                wire::put(room, &mut len, level, kind, &data[..fitting]);
+            }
+        }
+        AncillaryMessageReader { buffer: &mut room[..len], truncated }
+    }
+
     /// Take the control messages, and ownership of the file descriptors in them.
     pub fn into_messages(mut self) -> IntoAncillaryMessages<'a> {
         IntoAncillaryMessages { buffer: std::mem::take(&mut self.buffer) }
@@ -329,11 +364,81 @@ impl<'a> UnknownMessage<'a> {
     /// The descriptor of an `SCM_PIDFD` message that came out of an owning iterator. The kernel
     /// writes a negative number if it could not make one.
     pub(super) fn into_pidfd(self) -> Option<OwnedFd> {
-        let is_pidfd = (self.level, self.kind) == (libc::SOL_SOCKET, wire::SCM_PIDFD);
+        let is_pidfd = wire::is_pidfd(self.level, self.kind);
         let number = wire::fd_number(self.data, 0).filter(|number| is_pidfd && *number >= 0)?;
         // SAFETY: the kernel installed the descriptor for this message, the owning iterator handed
         // the message out once, and its two callers (the iterator's drop, AncillaryBuffer) ask
         // once each for a message that they then drop.
         Some(unsafe { OwnedFd::from_raw_fd(number) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsRawFd, IntoRawFd};
+
+    /// A pipe whose write ends are `count` descriptors in one SCM_RIGHTS message; its read end sees
+    /// the end once all of them are closed.
+    fn received(count: usize) -> (std::io::PipeReader, Vec<u8>) {
+        let (reader, writer) = std::io::pipe().unwrap();
+        let mut control = vec![0; wire::space(count * FD_LEN)];
+        let data =
+            wire::reserve(&mut control, &mut 0, libc::SOL_SOCKET, libc::SCM_RIGHTS, count * FD_LEN)
+                .unwrap();
+        for slot in data.chunks_exact_mut(FD_LEN) {
+            let number = writer.try_clone().unwrap().into_raw_fd();
+            slot.copy_from_slice(&number.to_ne_bytes());
+        }
+        (reader, control)
+    }
+
+    fn all_closed(mut reader: std::io::PipeReader) -> bool {
+        use std::io::Read;
+        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        matches!(reader.read(&mut [0]), Ok(0))
+    }
+
+    #[test]
+    fn descriptors_that_do_not_fit_are_closed_and_the_cut_is_told() {
+        for (room, fitting) in
+            [(0, 0), (16, 0), (19, 0), (20, 1), (24, 2), (27, 2), (28, 3), (64, 3)]
+        {
+            let (pipe, mut control) = received(3);
+            // SAFETY: the descriptors in `control` were made for it.
+            let reader = unsafe { AncillaryMessageReader::new(&mut control, false) };
+            let mut buffer = vec![0; room];
+            let moved = reader.move_into(&mut buffer);
+            let count = wire::count_fds(moved.buffer);
+            assert_eq!(count, fitting, "{room} bytes of room");
+            assert_eq!(moved.is_truncated(), fitting < 3, "{room} bytes of room");
+            for message in moved.into_messages() {
+                if let OwnedAncillaryMessage::FileDescriptors(fds) = message {
+                    assert_eq!(fds.map(|fd| fd.as_raw_fd()).count(), fitting);
+                }
+            }
+            assert!(all_closed(pipe), "{room} bytes of room");
+        }
+    }
+
+    #[test]
+    fn a_reader_closes_what_was_not_taken() {
+        let (pipe, mut control) = received(3);
+        // SAFETY: the descriptors in `control` were made for it.
+        drop(unsafe { AncillaryMessageReader::new(&mut control, false) });
+        assert!(all_closed(pipe));
+
+        let (pipe, mut control) = received(3);
+        // SAFETY: as above.
+        let mut messages =
+            unsafe { AncillaryMessageReader::new(&mut control, false) }.into_messages();
+        let Some(OwnedAncillaryMessage::FileDescriptors(mut fds)) = messages.next() else {
+            panic!("no descriptors");
+        };
+        let first = fds.next();
+        drop(fds);
+        assert!(!all_closed(pipe.try_clone().unwrap()));
+        drop(first);
+        assert!(all_closed(pipe));
     }
 }

@@ -97,6 +97,22 @@ pub(crate) fn reserve<'a>(
     Some(&mut message[align(HEADER_LEN)..][..data_len])
 }
 
+/// Append a control message as the kernel's `put_cmsg` does: the padding behind the last one may
+/// lack. The caller has checked that header and data fit.
+pub(crate) fn put(control: &mut [u8], len: &mut usize, level: i32, kind: i32, data: &[u8]) {
+    let message = &mut control[*len..];
+    message[..size_of::<usize>()].copy_from_slice(&(HEADER_LEN + data.len()).to_ne_bytes());
+    message[size_of::<usize>()..][..4].copy_from_slice(&level.to_ne_bytes());
+    message[size_of::<usize>() + 4..][..4].copy_from_slice(&kind.to_ne_bytes());
+    message[HEADER_LEN..][..data.len()].copy_from_slice(data);
+    *len += space(data.len()).min(message.len());
+}
+
+/// Whether a control message carries the sender's process as a descriptor.
+pub(crate) fn is_pidfd(level: i32, kind: i32) -> bool {
+    (level, kind) == (libc::SOL_SOCKET, SCM_PIDFD)
+}
+
 /// The `index`-th descriptor number in the data of an `SCM_RIGHTS` or `SCM_PIDFD` message.
 pub(crate) fn fd_number(data: &[u8], index: usize) -> Option<i32> {
     let bytes = data.get(index.checked_mul(FD_LEN)?..)?.first_chunk()?;

@@ -1,122 +1,159 @@
-//! One direction of one socket: who may call the kernel now.
+//! One direction of one socket: who may call the kernel now. Pure: takes no lock, wakes nobody.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
-use std::task::{Context, Poll, Waker};
+use std::collections::VecDeque;
+use std::task::Waker;
 
-use tokio::sync::futures::Notified;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-
-/// A direction of a socket. The turn is the only permit of a fair semaphore: waiters get it in the
-/// order in which they first asked, and whoever asks without waiting gets it only when nobody waits.
-#[derive(Debug)]
+/// Those who wait, first polled, first served. Only the first may call the kernel and wait for
+/// readiness; with nobody waiting, whoever comes may.
+#[derive(Debug, Default)]
 pub(super) struct Lane {
-    turn: Semaphore,
-    /// Tasks in a `poll_*` call that found the lane busy.
-    parked: Mutex<Option<Waker>>,
-    has_parked: AtomicBool,
-    /// Futures that wait for the lane to become idle (`readable` and the like).
-    settled: Notify,
-    watchers: AtomicUsize,
+    waiters: VecDeque<Waiter>,
+    next_ticket: Ticket,
+    /// Tasks that want to know when the lane is idle. Each stands here once.
+    watchers: Vec<Waker>,
 }
 
-/// The right to call the kernel in this direction, until dropped.
-pub(super) struct Turn<'a> {
-    lane: &'a Lane,
-    permit: Option<SemaphorePermit<'a>>,
+pub(super) type Ticket = u64;
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: Ticket,
+    /// How to tell him that he is first. `None` when he knows.
+    waker: Option<Waker>,
+    /// How often he looks into the kernel without waiting for readiness.
+    looks: u8,
+}
+
+/// Whom to wake after the lock is gone.
+#[derive(Debug, Default)]
+#[must_use]
+pub(super) struct Wakers {
+    first: Option<Waker>,
+    watchers: Vec<Waker>,
+}
+
+impl Wakers {
+    pub(super) fn wake(self) {
+        if let Some(waker) = self.first {
+            waker.wake();
+        }
+        for waker in self.watchers {
+            waker.wake();
+        }
+    }
 }
 
 impl Lane {
-    pub(super) fn new() -> Self {
-        Self {
-            turn: Semaphore::new(1),
-            parked: Mutex::new(None),
-            has_parked: AtomicBool::new(false),
-            settled: Notify::new(),
-            watchers: AtomicUsize::new(0),
-        }
-    }
-
-    /// Wait for the turn, first polled, first served.
-    pub(super) async fn turn(&self) -> Turn<'_> {
-        if let Some(turn) = self.try_turn() {
-            return turn;
-        }
-        let permit = self.turn.acquire().await;
-        self.taken(permit.expect("the lane's semaphore is never closed"))
-    }
-
-    /// The turn, if nobody has it or waits for it.
-    pub(super) fn try_turn(&self) -> Option<Turn<'_>> {
-        Some(self.taken(self.turn.try_acquire().ok()?))
-    }
-
-    /// The turn, or a wake-up for this task once the lane is idle. As with tokio's `poll_*`
-    /// functions, only the last task that called is woken.
-    pub(super) fn poll_turn(&self, cx: &mut Context<'_>) -> Poll<Turn<'_>> {
-        if let Some(turn) = self.try_turn() {
-            return Poll::Ready(turn);
-        }
-        let replaced = {
-            let mut parked = self.parked.lock().expect("no panic under this lock");
-            self.has_parked.store(true, Ordering::Relaxed);
-            parked.replace(cx.waker().clone())
-        };
-        drop(replaced);
-        // Pairs with the fence in `Turn::drop`: either the turn's holder sees `has_parked`, or this
-        // task sees the turn given back.
-        fence(Ordering::SeqCst);
-        match self.try_turn() {
-            Some(turn) => Poll::Ready(turn),
-            None => Poll::Pending,
-        }
-    }
-
     pub(super) fn is_idle(&self) -> bool {
-        self.turn.available_permits() > 0
+        self.waiters.is_empty()
     }
 
-    /// Complete when the lane has become idle, which may be over by then.
-    pub(super) async fn settled(&self) {
-        struct Watch<'a>(&'a AtomicUsize);
-        impl Drop for Watch<'_> {
-            fn drop(&mut self) {
-                self.0.fetch_sub(1, Ordering::Relaxed);
-            }
-        }
-        self.watchers.fetch_add(1, Ordering::Relaxed);
-        let _watch = Watch(&self.watchers);
-        // From its creation on a Notified is told by notify_waiters.
-        let notified: Notified<'_> = self.settled.notified();
-        fence(Ordering::SeqCst);
-        if !self.is_idle() {
-            notified.await;
+    /// Join the queue.
+    pub(super) fn enqueue(&mut self, waker: &Waker, looks: u8) -> Ticket {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let waker = (!self.is_idle()).then(|| waker.clone());
+        self.waiters.push_back(Waiter { ticket, waker, looks });
+        ticket
+    }
+
+    pub(super) fn is_turn(&self, ticket: Ticket) -> bool {
+        self.waiters.front().is_some_and(|first| first.ticket == ticket)
+    }
+
+    /// Remember how to wake a caller whose turn it is not. Returns the waker this replaces, to be
+    /// dropped after the lock is gone.
+    pub(super) fn remember(&mut self, ticket: Ticket, waker: &Waker) -> Option<Waker> {
+        let waiter = self.waiters.iter_mut().find(|waiter| waiter.ticket == ticket)?;
+        match &mut waiter.waker {
+            Some(known) if known.will_wake(waker) => None,
+            known => known.replace(waker.clone()),
         }
     }
 
-    fn taken<'a>(&'a self, permit: SemaphorePermit<'a>) -> Turn<'a> {
-        Turn { lane: self, permit: Some(permit) }
+    /// How often the first looks by himself.
+    pub(super) fn looks(&mut self) -> Option<&mut u8> {
+        self.waiters.front_mut().map(|first| &mut first.looks)
+    }
+
+    /// A caller leaves: served, or not interested any more.
+    pub(super) fn leave(&mut self, ticket: Ticket) -> Wakers {
+        let Some(at) = self.waiters.iter().position(|waiter| waiter.ticket == ticket) else {
+            return Wakers::default();
+        };
+        self.waiters.remove(at);
+        let first = match at {
+            0 => self.waiters.front_mut().and_then(|first| first.waker.take()),
+            _ => None,
+        };
+        let watchers = if self.is_idle() { std::mem::take(&mut self.watchers) } else { Vec::new() };
+        Wakers { first, watchers }
+    }
+
+    /// Be woken when the lane is idle.
+    pub(super) fn watch(&mut self, waker: &Waker) {
+        if !self.watchers.iter().any(|known| known.will_wake(waker)) {
+            self.watchers.push(waker.clone());
+        }
     }
 }
 
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        // Goes to the first waiter, if there is one.
-        drop(self.permit.take());
-        fence(Ordering::SeqCst);
-        let lane = self.lane;
-        let has_parked = lane.has_parked.load(Ordering::Relaxed);
-        let has_watchers = lane.watchers.load(Ordering::Relaxed) > 0;
-        if (has_parked || has_watchers) && lane.is_idle() {
-            let parked = {
-                let mut parked = lane.parked.lock().expect("no panic under this lock");
-                lane.has_parked.store(false, Ordering::Relaxed);
-                parked.take()
-            };
-            lane.settled.notify_waiters();
-            if let Some(waker) = parked {
-                waker.wake();
-            }
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    struct Count(AtomicUsize);
+    impl std::task::Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn waker() -> (Arc<Count>, Waker) {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        (count.clone(), count.into())
+    }
+
+    #[test]
+    fn the_turn_goes_to_the_next_in_line_and_only_he_is_woken() {
+        let mut lane = Lane::default();
+        let wakers: Vec<_> = (0..3).map(|_| waker()).collect();
+        let tickets: Vec<_> = wakers.iter().map(|(_, waker)| lane.enqueue(waker, 0)).collect();
+        assert!(lane.is_turn(tickets[0]));
+        assert!(!lane.is_turn(tickets[1]));
+        lane.leave(tickets[0]).wake();
+        let woken: Vec<_> =
+            wakers.iter().map(|(count, _)| count.0.load(Ordering::Relaxed)).collect();
+        assert_eq!(woken, [0, 1, 0]);
+        assert!(lane.is_turn(tickets[1]));
+        assert!(!lane.is_turn(tickets[2]));
+    }
+
+    #[test]
+    fn somebody_who_leaves_the_middle_of_the_line_wakes_nobody() {
+        let mut lane = Lane::default();
+        let wakers: Vec<_> = (0..3).map(|_| waker()).collect();
+        let tickets: Vec<_> = wakers.iter().map(|(_, waker)| lane.enqueue(waker, 0)).collect();
+        lane.leave(tickets[1]).wake();
+        assert!(wakers.iter().all(|(count, _)| count.0.load(Ordering::Relaxed) == 0));
+        lane.leave(tickets[0]).wake();
+        assert!(lane.is_turn(tickets[2]));
+    }
+
+    #[test]
+    fn watchers_are_woken_once_the_lane_is_idle() {
+        let mut lane = Lane::default();
+        let (_, waiter) = waker();
+        let (count, watcher) = waker();
+        let first = lane.enqueue(&waiter, 0);
+        let second = lane.enqueue(&waiter, 0);
+        lane.watch(&watcher);
+        lane.watch(&watcher);
+        lane.leave(first).wake();
+        assert_eq!(count.0.load(Ordering::Relaxed), 0);
+        lane.leave(second).wake();
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 }

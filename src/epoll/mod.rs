@@ -2,13 +2,14 @@
 //!
 //! A receive or accept happens inside one poll, so dropping its future cannot lose anything.
 //! What tokio's readiness alone does not give is order: everybody who waits for the same direction
-//! is woken at once. Here each direction is a [`lane`] whose turn goes from hand to hand, first
-//! polled, first served; the system call is made only by whoever has the turn.
+//! is woken at once. Here each direction is a [`lane`]: those who have to wait stand in line, first
+//! polled, first served; only the first waits for readiness and calls the kernel.
 //!
 //! Safe code only: the descriptor is registered in `crate::async_fd`, called in `crate::sys`.
 
 mod lane;
 mod listener;
+mod operation;
 mod socket;
 
 pub(crate) use listener::Listener;

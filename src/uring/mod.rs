@@ -1,3 +1,13 @@
-//! The io_uring backend: so far, whether it can be had.
+//! The io_uring backend.
 
+mod buffers;
+mod driver;
+mod graveyard;
+mod lane;
+mod payload;
 pub(crate) mod probe;
+mod ring;
+mod shard;
+mod socket;
+
+pub(crate) use socket::Socket;

@@ -1,0 +1,247 @@
+//! A direction of a registered descriptor, and one call in it.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use filedesc::FileDesc;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::task::coop;
+
+use super::lane::{Lane, Ticket};
+use crate::look::Looks;
+
+/// Reading or writing, as epoll has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Read,
+    Write,
+}
+
+/// One direction: its line, and what looks have found in it.
+#[derive(Debug)]
+pub(super) struct Gate {
+    direction: Direction,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lane: Lane,
+    looks: Looks,
+}
+
+impl Gate {
+    pub(super) fn new(direction: Direction) -> Self {
+        Self { direction, state: Mutex::default() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock panics half-way or runs foreign code.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().lane.is_idle()
+    }
+
+    /// Idle, or the task is woken when that may be so.
+    pub(super) fn poll_idle(&self, waker: &Waker) -> Poll<()> {
+        let mut state = self.lock();
+        if state.lane.is_idle() {
+            return Poll::Ready(());
+        }
+        state.lane.watch(waker);
+        Poll::Pending
+    }
+
+    fn poll_ready<'a>(
+        &self,
+        io: &'a AsyncFd<FileDesc>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<AsyncFdReadyGuard<'a, FileDesc>>> {
+        match self.direction {
+            Direction::Read => io.poll_read_ready(cx),
+            Direction::Write => io.poll_write_ready(cx),
+        }
+    }
+
+    /// Call the kernel when epoll says so.
+    fn poll_call<T>(
+        &self,
+        io: &AsyncFd<FileDesc>,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        loop {
+            let mut guard = ready!(self.poll_ready(io, cx))?;
+            match call(io.get_ref().as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                result => return Poll::Ready(result),
+            }
+        }
+    }
+
+    /// Call the kernel from a `poll_*` function: nothing waits in line between two calls.
+    pub(super) fn poll_operation<T>(
+        &self,
+        io: &AsyncFd<FileDesc>,
+        cx: &mut Context<'_>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        let mut state = self.lock();
+        // Also where the lane is idle: a call that comes and waits takes over the one waker that
+        // tokio keeps for a direction.
+        if !state.lane.is_idle() {
+            state.lane.watch(cx.waker());
+            return Poll::Pending;
+        }
+        let polled = self.poll_call(io, cx, call);
+        if polled.is_pending() {
+            state.lane.watch(cx.waker());
+        }
+        polled
+    }
+
+    /// Call the kernel now, if nobody waits in line. Also where tokio has not heard of readiness
+    /// yet, as it has not for a new socket; through `try_io`, so that readiness found wrong is
+    /// cleared.
+    pub(super) fn try_operation<T>(
+        &self,
+        io: &AsyncFd<FileDesc>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let state = self.lock();
+        if !state.lane.is_idle() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let interest = match self.direction {
+            Direction::Read => tokio::io::Interest::READABLE,
+            Direction::Write => tokio::io::Interest::WRITABLE,
+        };
+        let mut called = false;
+        let result = io.try_io(interest, |fd| {
+            called = true;
+            call(fd.as_fd())
+        });
+        if called { result } else { call(io.get_ref().as_fd()) }
+    }
+
+    /// Wait in line, then call the kernel.
+    pub(super) async fn operation<T>(
+        &self,
+        io: &AsyncFd<FileDesc>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let mut operation = Operation { gate: self, io, call, ticket: None };
+        std::future::poll_fn(|cx| operation.poll(cx)).await
+    }
+}
+
+/// A call that stands in line from its first poll on, if it has to wait, until it is dropped.
+struct Operation<'a, F> {
+    gate: &'a Gate,
+    io: &'a AsyncFd<FileDesc>,
+    call: F,
+    ticket: Option<Ticket>,
+}
+
+impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let coop = ready!(coop::poll_proceed(cx));
+        let result = ready!(match self.ticket {
+            None => self.poll_first(cx),
+            Some(ticket) => self.poll_waiting(ticket, cx),
+        });
+        coop.made_progress();
+        Poll::Ready(result)
+    }
+
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let mut state = self.gate.lock();
+        if !state.lane.is_idle() {
+            self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
+            return Poll::Pending;
+        }
+        if self.gate.direction == Direction::Write {
+            let polled = self.gate.poll_call(self.io, cx, &mut self.call);
+            if polled.is_pending() {
+                self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
+            }
+            return polled;
+        }
+        if state.looks.first_is_due() {
+            match (self.call)(self.io.get_ref().as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    state.looks.first_found(false);
+                }
+                result => {
+                    state.looks.first_found(true);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+        let looks = state.looks.second_looks();
+        let ticket = state.lane.enqueue(cx.waker(), looks);
+        self.ticket = Some(ticket);
+        drop(state);
+        if looks > 0 {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        self.poll_waiting(ticket, cx)
+    }
+
+    fn poll_waiting(&mut self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        let mut state = self.gate.lock();
+        if !state.lane.is_turn(ticket) {
+            let replaced = state.lane.remember(ticket, cx.waker());
+            drop(state);
+            drop(replaced);
+            return Poll::Pending;
+        }
+        let State { lane, looks } = &mut *state;
+        if let Some(left @ 1..) = lane.looks() {
+            match (self.call)(self.io.get_ref().as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    *left -= 1;
+                    if *left > 0 {
+                        drop(state);
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    looks.second_found(false);
+                }
+                result => {
+                    looks.second_found(true);
+                    return self.served(ticket, state, result);
+                }
+            }
+        }
+        let result = ready!(self.gate.poll_call(self.io, cx, &mut self.call));
+        self.served(ticket, state, result)
+    }
+
+    fn served(
+        &mut self,
+        ticket: Ticket,
+        mut state: MutexGuard<'_, State>,
+        result: io::Result<T>,
+    ) -> Poll<io::Result<T>> {
+        self.ticket = None;
+        let wakers = state.lane.leave(ticket);
+        drop(state);
+        wakers.wake();
+        Poll::Ready(result)
+    }
+}
+
+impl<F> Drop for Operation<'_, F> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            let wakers = self.gate.lock().lane.leave(ticket);
+            wakers.wake();
+        }
+    }
+}

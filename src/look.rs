@@ -1,0 +1,84 @@
+//! When a receive looks into the kernel by itself before it is parked.
+//!
+//! Parking is what a receive costs most: an event, a wake-up and often a call that finds nothing.
+//! Two looks can save it. The *first*, at once, finds a message where the sender is faster. The
+//! *second* finds it after the tasks that are ready have run, for it is often one of them that
+//! sends the answer: the task stands aside by waking itself, which puts it behind the others. A look
+//! that finds nothing is a wasted system call, so whether to look follows what looks have found.
+
+/// How often a receive stands aside and looks again before it is parked.
+const SECOND_LOOKS: u8 = 3;
+
+/// What looks on one socket have found.
+#[derive(Debug, Default)]
+pub(crate) struct Looks {
+    first: Probe,
+    second: Probe,
+}
+
+/// After a miss the next tries are skipped, ever more of them; after a hit none is.
+#[derive(Debug, Default)]
+struct Probe {
+    interval: u8,
+    skip: u8,
+}
+
+impl Looks {
+    /// Whether to look at once.
+    pub(crate) fn first_is_due(&mut self) -> bool {
+        self.first.is_due()
+    }
+
+    pub(crate) fn first_found(&mut self, found: bool) {
+        self.first.note(found);
+    }
+
+    /// How often to stand aside and look again.
+    pub(crate) fn second_looks(&mut self) -> u8 {
+        if self.second.is_due() { SECOND_LOOKS } else { 0 }
+    }
+
+    /// What came of the second looks, or would have come of them.
+    pub(crate) fn second_found(&mut self, found: bool) {
+        self.second.note(found);
+    }
+}
+
+impl Probe {
+    fn is_due(&mut self) -> bool {
+        if self.skip == 0 {
+            return true;
+        }
+        self.skip -= 1;
+        false
+    }
+
+    fn note(&mut self, found: bool) {
+        if found {
+            *self = Self::default();
+        } else {
+            self.interval = (self.interval * 2 + 1).min(63);
+            self.skip = self.interval;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn misses_make_looks_rare_and_a_hit_makes_them_frequent_again() {
+        let mut looks = Looks::default();
+        let mut looked = 0;
+        for _ in 0..1000 {
+            if looks.second_looks() > 0 {
+                looked += 1;
+                looks.second_found(false);
+            }
+        }
+        assert!((10..30).contains(&looked), "{looked}");
+        looks.second_found(true);
+        assert_eq!(looks.second_looks(), SECOND_LOOKS);
+    }
+}

@@ -1,0 +1,334 @@
+//! One driver for each runtime: found when a socket is made, alive as long as the runtime.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use filedesc::FileDesc;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::{Handle, Id, RuntimeFlavor};
+
+use super::graveyard::{self, Remains};
+use super::ring::{Completion, Refused, Ring, Submission};
+use super::shard::{Attend, Dead, Shard};
+use crate::async_fd;
+
+/// How long a dying driver waits for cancelled operations to settle. Those that another thread
+/// submitted settle on that thread.
+const LAST_WAIT: Duration = Duration::from_millis(1);
+
+/// The drivers of all runtimes. An id can be used again when its runtime is gone; the entry is
+/// removed before, when the driver task is dropped.
+static REGISTRY: Mutex<Option<HashMap<Id, Registered>>> = Mutex::new(None);
+
+enum Registered {
+    Alive(Weak<Driver>),
+    /// The ring refused service: new sockets of this runtime go to epoll.
+    Broken(String),
+}
+
+/// What the sockets of one runtime share.
+pub(super) struct Driver {
+    handle: Handle,
+    multi_thread: bool,
+    dead: AtomicBool,
+    broken: OnceLock<String>,
+    /// By worker. The first always exists; `None` where a ring could not be had.
+    shards: Box<[OnceLock<Option<Arc<Shard>>>]>,
+}
+
+impl Driver {
+    /// The driver of the current runtime, made if there is none yet.
+    ///
+    /// # Errors
+    /// Without a runtime or its I/O driver; if no ring can be had.
+    pub(super) fn here() -> io::Result<Arc<Self>> {
+        let handle = Handle::try_current().map_err(|_| async_fd::no_runtime())?;
+        let id = handle.id();
+        {
+            let registry = registry();
+            match registry.as_ref().and_then(|drivers| drivers.get(&id)) {
+                Some(Registered::Alive(driver)) => {
+                    if let Some(driver) = driver.upgrade().filter(|driver| !driver.is_dead()) {
+                        return Ok(driver);
+                    }
+                }
+                Some(Registered::Broken(why)) => return Err(io::Error::other(why.clone())),
+                None => {}
+            }
+        }
+        graveyard::sweep();
+        let multi_thread = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
+        let count = if multi_thread { handle.metrics().num_workers().clamp(1, 1 << 15) } else { 1 };
+        let driver = Arc::new(Self {
+            handle,
+            multi_thread,
+            dead: AtomicBool::new(false),
+            broken: OnceLock::new(),
+            shards: (0..count).map(|_| OnceLock::new()).collect(),
+        });
+        let task = DriverTask::new(&driver, 0)?;
+        // Two threads of a runtime may come here together: the first to register wins.
+        {
+            let mut registry = registry();
+            let drivers = registry.get_or_insert_default();
+            if let Some(Registered::Alive(other)) = drivers.get(&id)
+                && let Some(other) = other.upgrade().filter(|driver| !driver.is_dead())
+            {
+                driver.dead.store(true, Ordering::Release);
+                return Ok(other);
+            }
+            drivers.insert(id, Registered::Alive(Arc::downgrade(&driver)));
+        }
+        let shard = task.shard.clone();
+        let _ = driver.shards[0].set(Some(shard));
+        driver.handle.spawn(task);
+        if driver.is_dead() {
+            return Err(driver.error());
+        }
+        Ok(driver)
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// Why calls fail.
+    pub(super) fn error(&self) -> io::Error {
+        match self.broken.get() {
+            Some(why) => io::Error::other(why.clone()),
+            None => io::Error::other("the tokio runtime that this socket belongs to is gone"),
+        }
+    }
+
+    /// Whether the current thread is none of a multi-thread runtime's workers: there, waiting for a
+    /// driver costs a hop to another thread.
+    pub(super) fn is_far(&self) -> bool {
+        self.multi_thread && tokio::runtime::worker_index().is_none()
+    }
+
+    /// Run `f` where tokio finds this driver's runtime.
+    pub(super) fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _guard = self.handle.enter();
+        f()
+    }
+
+    /// Have a lane attended to, by the shard of this worker.
+    pub(super) fn attend(self: &Arc<Self>, attend: Attend) -> Result<(), Dead> {
+        if self.is_dead() {
+            return Err(Dead);
+        }
+        self.shard_here().push(attend)
+    }
+
+    pub(super) fn shard(&self, index: u16) -> Option<&Arc<Shard>> {
+        self.shards.get(usize::from(index))?.get()?.as_ref()
+    }
+
+    fn shard_here(self: &Arc<Self>) -> &Arc<Shard> {
+        let first = || self.shard(0).expect("set before the driver is handed out");
+        if self.shards.len() == 1 {
+            return first();
+        }
+        // Of another runtime, perhaps: any shard will do.
+        let Some(index) = tokio::runtime::worker_index().map(|index| index % self.shards.len())
+        else {
+            return first();
+        };
+        let shard = self.shards[index].get_or_init(|| {
+            let task = self.enter(|| DriverTask::new(self, index as u16)).ok()?;
+            let shard = task.shard.clone();
+            self.handle.spawn(task);
+            Some(shard)
+        });
+        shard.as_ref().unwrap_or_else(first)
+    }
+
+    /// Nothing goes through this driver any more.
+    fn die(&self, broken: Option<String>) {
+        if let Some(why) = broken {
+            let _ = self.broken.set(why);
+        }
+        let was_dead = self.dead.swap(true, Ordering::AcqRel);
+        if let Some(drivers) = registry().as_mut() {
+            let mine = match drivers.get(&self.handle.id()) {
+                Some(Registered::Alive(driver)) => std::ptr::eq(driver.as_ptr(), self),
+                _ => false,
+            };
+            match self.broken.get() {
+                Some(why) if mine => {
+                    drivers.insert(self.handle.id(), Registered::Broken(why.clone()));
+                }
+                None if mine => drop(drivers.remove(&self.handle.id())),
+                _ => {}
+            }
+        }
+        let _ = was_dead;
+    }
+
+    /// The runtime is going: its id may be used again.
+    fn unregister_broken(&self) {
+        if self.broken.get().is_some()
+            && let Some(drivers) = registry().as_mut()
+            && let Some(Registered::Broken(_)) = drivers.get(&self.handle.id())
+        {
+            drivers.remove(&self.handle.id());
+        }
+    }
+}
+
+fn registry() -> MutexGuard<'static, Option<HashMap<Id, Registered>>> {
+    REGISTRY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The task that submits and reaps for one shard.
+struct DriverTask {
+    driver: Arc<Driver>,
+    shard: Arc<Shard>,
+    /// `None` when the shard is dead.
+    ring: Option<Arc<Ring>>,
+    eventfd: AsyncFd<FileDesc>,
+    /// What was pushed before the last poll and is to be submitted in the next.
+    held: Vec<Attend>,
+    pushed: Vec<Attend>,
+    listening: bool,
+    // Kept for their allocations.
+    submissions: Vec<Submission>,
+    completions: Vec<Completion>,
+    wakes: Vec<Waker>,
+}
+
+impl DriverTask {
+    fn new(driver: &Arc<Driver>, index: u16) -> io::Result<Self> {
+        let (shard, ring) = Shard::new(index)?;
+        let eventfd: OwnedFd = ring.eventfd().try_clone_to_owned()?;
+        Ok(Self {
+            driver: driver.clone(),
+            shard,
+            ring: Some(ring),
+            eventfd: async_fd::register(eventfd)?,
+            held: Vec::new(),
+            pushed: Vec::new(),
+            listening: false,
+            submissions: Vec::new(),
+            completions: Vec::new(),
+            wakes: Vec::new(),
+        })
+    }
+
+    /// One cycle: submit what has been held, reap, wake. Whether anything happened.
+    fn cycle(&mut self, ring: &Ring) -> Result<bool, Refused> {
+        // What was pushed since the last cycle is held until the next, so that every task which is
+        // ready runs before it is submitted: messages that those tasks send are there by then, and a
+        // receive that finds its message need not be parked in the kernel, which is what costs most.
+        self.shard.next_cycle();
+        self.shard.take_pushed(&mut self.pushed);
+        let due = !self.held.is_empty();
+        for attend in self.held.drain(..) {
+            let Attend { core, direction } = attend;
+            core.attend(direction, &self.shard, &mut self.submissions, &mut self.wakes);
+        }
+        std::mem::swap(&mut self.held, &mut self.pushed);
+        if !self.submissions.is_empty() {
+            let shard = &self.shard;
+            ring.submit(&self.submissions, || shard.reap_all(ring))?;
+            self.submissions.clear();
+        } else if ring.has_deferred_work() {
+            ring.get_events()?;
+        }
+        let reaped = self.shard.reap(ring, &mut self.completions, &mut self.wakes);
+        self.wakes.drain(..).for_each(Waker::wake);
+        Ok(due || reaped > 0 || !self.held.is_empty())
+    }
+
+    /// The end of this shard: fail what waits, cancel what is in flight, close the ring.
+    fn die(&mut self, broken: Option<&Refused>) {
+        let Some(ring) = self.ring.take() else { return };
+        self.driver.die(broken.map(|refused| {
+            format!("io_uring stopped working in this process: io_uring_enter: {}", refused.error)
+        }));
+        let (mut lanes, shared) = self.shard.kill();
+        drop(shared);
+        lanes.append(&mut self.held);
+        lanes.append(&mut self.pushed);
+        self.submissions.clear();
+        if broken.is_none() && self.shard.in_flight() > 0 {
+            let until = Instant::now() + LAST_WAIT;
+            let mut refused = ring.cancel_all();
+            self.shard.reap(&ring, &mut self.completions, &mut self.wakes);
+            while refused.is_ok() && self.shard.in_flight() > 0 && Instant::now() < until {
+                std::thread::yield_now();
+                refused = ring.get_events();
+                self.shard.reap(&ring, &mut self.completions, &mut self.wakes);
+            }
+        }
+        lanes.append(&mut self.shard.take_in_flight());
+        let mut remains = Remains::default();
+        for Attend { core, direction } in lanes {
+            core.abandon(direction, &mut remains, &mut self.wakes);
+        }
+        // Another thread may be using the ring for the drop of a socket; the last one closes it.
+        let watch = Arc::into_inner(ring).and_then(Ring::close);
+        if !remains.is_empty() {
+            graveyard::bury(watch, remains);
+        }
+        graveyard::sweep();
+        self.wakes.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Future for DriverTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let Some(ring) = this.ring.clone() else { return Poll::Ready(()) };
+        if std::mem::take(&mut this.listening) {
+            ring.silence();
+        }
+        match this.cycle(&ring) {
+            Ok(false) => {}
+            Ok(true) => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Err(refused) => {
+                drop(ring);
+                this.die(Some(&refused));
+                // The task stays, to know when the runtime goes.
+                return Poll::Pending;
+            }
+        }
+        // Nothing to do: sleep until something is pushed or the eventfd is written.
+        loop {
+            if ring.listen() {
+                ring.silence();
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            match this.eventfd.poll_read_ready(cx) {
+                // Written for something that has been reaped, or that the next look finds.
+                Poll::Ready(Ok(mut guard)) => guard.clear_ready(),
+                // The runtime is shutting down; the drop of this task does the rest.
+                Poll::Ready(Err(_)) | Poll::Pending => break,
+            }
+        }
+        this.listening = true;
+        if !this.shard.park(cx.waker()) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for DriverTask {
+    fn drop(&mut self) {
+        self.die(None);
+        self.driver.unregister_broken();
+    }
+}

@@ -1,0 +1,123 @@
+//! What a closed ring may still write to, kept until it cannot.
+//!
+//! Closing a ring does not end its operations at once: the kernel cancels them later, in its own
+//! time. Their payloads wait here. Pure: what tells that a ring's context is gone is a parameter.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::payload::{InFlight, ReceivePayload, SendPayload};
+use super::ring::{ContextGone, ContextWatch};
+
+/// Tells when what was buried with it may be freed.
+pub(super) trait Watch {
+    type Proof;
+
+    fn gone(&self) -> Option<Self::Proof>;
+}
+
+pub(super) struct Graveyard<W, R> {
+    graves: Vec<(W, R)>,
+}
+
+impl<W: Watch, R> Graveyard<W, R> {
+    pub(super) const fn new() -> Self {
+        Self { graves: Vec::new() }
+    }
+
+    pub(super) fn bury(&mut self, watch: W, remains: R) {
+        self.graves.push((watch, remains));
+    }
+
+    /// What may be freed now.
+    pub(super) fn sweep(&mut self) -> Vec<(W::Proof, R)> {
+        let mut free = Vec::new();
+        let mut at = 0;
+        while let Some((watch, _)) = self.graves.get(at) {
+            match watch.gone() {
+                Some(proof) => free.push((proof, self.graves.swap_remove(at).1)),
+                None => at += 1,
+            }
+        }
+        free
+    }
+}
+
+/// Payloads of operations whose completions nobody will see.
+#[derive(Default)]
+pub(super) struct Remains {
+    pub(super) receives: Vec<InFlight<ReceivePayload>>,
+    pub(super) sends: Vec<InFlight<SendPayload>>,
+}
+
+impl Remains {
+    pub(super) fn is_empty(&self) -> bool {
+        self.receives.is_empty() && self.sends.is_empty()
+    }
+
+    fn free(self, gone: &ContextGone) {
+        for receive in self.receives {
+            drop(receive.exhumed(gone).release());
+        }
+        for send in self.sends {
+            drop(send.exhumed(gone));
+        }
+    }
+}
+
+impl Watch for ContextWatch {
+    type Proof = ContextGone;
+
+    fn gone(&self) -> Option<ContextGone> {
+        Self::gone(self)
+    }
+}
+
+static GRAVEYARD: Mutex<Graveyard<ContextWatch, Remains>> = Mutex::new(Graveyard::new());
+
+/// Keep what the kernel may still write to. Without a watch it is leaked.
+pub(super) fn bury(watch: Option<ContextWatch>, remains: Remains) {
+    if let Some(watch) = watch {
+        GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner).bury(watch, remains);
+    }
+}
+
+/// Free what can be freed. Called when a driver comes or goes.
+pub(super) fn sweep() {
+    let free = GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner).sweep();
+    for (gone, remains) in free {
+        remains.free(&gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::rc::Rc;
+
+    impl Watch for Rc<Cell<bool>> {
+        type Proof = ();
+
+        fn gone(&self) -> Option<()> {
+            self.get().then_some(())
+        }
+    }
+
+    #[test]
+    fn remains_stay_until_their_own_ring_is_gone() {
+        let rings: Vec<_> = (0..3).map(|_| Rc::new(Cell::new(false))).collect();
+        let mut graveyard = Graveyard::new();
+        for (number, ring) in rings.iter().enumerate() {
+            graveyard.bury(ring.clone(), number);
+        }
+        assert!(graveyard.sweep().is_empty());
+        rings[1].set(true);
+        assert_eq!(graveyard.sweep(), [((), 1)]);
+        assert!(graveyard.sweep().is_empty());
+        rings[0].set(true);
+        rings[2].set(true);
+        let mut rest: Vec<_> = graveyard.sweep().into_iter().map(|(_, number)| number).collect();
+        rest.sort_unstable();
+        assert_eq!(rest, [0, 2]);
+    }
+}

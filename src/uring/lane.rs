@@ -1,0 +1,661 @@
+//! One direction of one socket: the state machine. Pure: knows no kernel, takes no lock, wakes
+//! nobody. Every method decides and says what is to be done; the caller does it without the lock.
+//!
+//! Both lanes keep one operation in flight at most (the kernel does not keep the order of parked
+//! operations), and are *attended* to by the shard's driver: [`attend`](ReceiveLane::attend) says
+//! what to submit, if anything. `queued` is true while the lane stands on a shard's list, so that it
+//! stands there once. A lane that was closed takes no more callers.
+
+use std::collections::VecDeque;
+use std::io;
+use std::task::Waker;
+
+use slab::Slab;
+
+/// What to submit for a lane.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    Nothing,
+    /// Submit an operation: for a receive the first waiter's, for a send the first in order.
+    Submit,
+    /// Cancel the operation with this key; nobody wants it any more.
+    Cancel(u64),
+}
+
+/// What is to be done after the lock is gone.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct After<T> {
+    /// Tasks to wake.
+    pub(super) wake: Wakers,
+    /// Put the lane on a shard's list (`queued` has been set).
+    pub(super) attend: bool,
+    /// Something to drop, or to give back to the pool.
+    pub(super) release: Option<T>,
+}
+
+impl<T> Default for After<T> {
+    fn default() -> Self {
+        Self { wake: Wakers::default(), attend: false, release: None }
+    }
+}
+
+/// Wakers to be called: one caller's, and those of all who watch for the lane to settle.
+#[derive(Debug, Default)]
+pub(super) struct Wakers {
+    pub(super) one: Option<Waker>,
+    pub(super) watchers: Vec<Waker>,
+}
+
+impl Wakers {
+    pub(super) fn wake(self) {
+        if let Some(waker) = self.one {
+            waker.wake();
+        }
+        for waker in self.watchers {
+            waker.wake();
+        }
+    }
+}
+
+/// How an operation ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Outcome<T> {
+    /// The kernel did it.
+    Done(T),
+    /// It failed, and that is an answer for the caller.
+    Failed(i32),
+    /// `-ECANCELED` or `-EAGAIN`: nothing was received or sent. Not an answer: a cancel may have come
+    /// from nobody (the submitting thread ended).
+    Void,
+}
+
+/// Tasks that want to know when a lane becomes idle. Each task stands here once.
+#[derive(Debug, Default)]
+struct Watchers(Vec<Waker>);
+
+impl Watchers {
+    fn add(&mut self, waker: &Waker) {
+        if !self.0.iter().any(|known| known.will_wake(waker)) {
+            self.0.push(waker.clone());
+        }
+    }
+
+    fn take(&mut self) -> Vec<Waker> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// Keep the waker of the task that polled last. The one it replaces is for the caller to drop.
+fn remember(known: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match known {
+        Some(known) if known.will_wake(waker) => None,
+        known => known.replace(waker.clone()),
+    }
+}
+
+// ----- receive -----
+
+/// Identifies a waiting receive.
+pub(super) type Ticket = u64;
+
+#[derive(Debug)]
+enum Receiving<F> {
+    Idle,
+    InFlight { key: u64, payload: F, cancelling: bool },
+}
+
+#[derive(Debug)]
+struct Waiter<R> {
+    ticket: Ticket,
+    /// `None` once woken, until it is polled again.
+    waker: Option<Waker>,
+    /// Where the caller wants the message, until that is lent to the kernel.
+    room: Option<R>,
+    /// He has only stepped aside for the tasks that are ready, and looks again himself, so often.
+    looks: u8,
+}
+
+/// What was received: a message, or an error number that is to be reported once.
+pub(super) type Received<M> = Result<M, i32>;
+
+/// A message handed out: which of the caller's rooms it is in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Delivery<M, R> {
+    pub(super) received: Received<M>,
+    /// The caller's room, if the message was received elsewhere.
+    pub(super) room: Option<R>,
+}
+
+/// The receive lane. `F` is a payload in flight, `M` a message, `R` a caller's room.
+#[derive(Debug)]
+pub(super) struct ReceiveLane<F, M, R> {
+    state: Receiving<F>,
+    waiters: VecDeque<Waiter<R>>,
+    /// A message received for nobody yet, or for the first waiter.
+    stash: Option<Received<M>>,
+    /// Whose room the operation in flight has.
+    armed_for: Option<Ticket>,
+    next_ticket: Ticket,
+    queued: bool,
+    closed: bool,
+    watchers: Watchers,
+}
+
+impl<F, M, R> ReceiveLane<F, M, R> {
+    pub(super) fn new() -> Self {
+        Self {
+            state: Receiving::Idle,
+            waiters: VecDeque::new(),
+            stash: None,
+            armed_for: None,
+            next_ticket: 0,
+            queued: false,
+            closed: false,
+            watchers: Watchers::default(),
+        }
+    }
+
+    /// Whether a receive may call the kernel directly: nothing is in flight, stashed or waited for.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.state, Receiving::Idle) && self.waiters.is_empty() && self.stash.is_none()
+    }
+
+    /// Whether a receive would not have to wait for others: idle, or a message lies ready.
+    pub(super) fn is_open(&self) -> bool {
+        self.waiters.is_empty() && (self.stash.is_some() || matches!(self.state, Receiving::Idle))
+    }
+
+    /// Whether a message lies ready for whoever comes first.
+    pub(super) fn has_stash(&self) -> bool {
+        self.waiters.is_empty() && self.stash.is_some()
+    }
+
+    /// Take the message that lies ready, if nobody waits for it.
+    pub(super) fn take_stash(&mut self) -> Option<Received<M>> {
+        if !self.waiters.is_empty() {
+            return None;
+        }
+        self.stash.take()
+    }
+
+    /// Join the queue. The caller has found the lane not idle, or the kernel without a message.
+    ///
+    /// A caller who is first looks into the kernel himself, so many times more, before the lane is
+    /// armed for him with [`arm`](Self::arm).
+    pub(super) fn enqueue(
+        &mut self,
+        waker: &Waker,
+        room: Option<R>,
+        looks: u8,
+    ) -> (Ticket, After<M>) {
+        let ticket = self.next_ticket;
+        self.next_ticket += 1;
+        let looks = if self.is_idle() { looks } else { 0 };
+        let waker = (looks == 0).then(|| waker.clone());
+        self.waiters.push_back(Waiter { ticket, waker, room, looks });
+        (ticket, After { attend: self.wants_attention(), ..After::default() })
+    }
+
+    /// Whether this caller came back to look into the kernel himself, and may: it is his turn, and
+    /// nothing has come for him meanwhile.
+    pub(super) fn may_look(&self, ticket: Ticket) -> bool {
+        let first = self.waiters.front();
+        first.is_some_and(|first| first.ticket == ticket && first.looks > 0)
+            && matches!(self.state, Receiving::Idle)
+            && self.stash.is_none()
+    }
+
+    /// The caller who came back has found a message, and leaves.
+    pub(super) fn found(&mut self) -> After<M> {
+        self.waiters.pop_front();
+        self.settled()
+    }
+
+    /// The caller who came back has found nothing; whether he looks again.
+    pub(super) fn looks_again(&mut self) -> bool {
+        self.waiters.front_mut().is_some_and(|first| {
+            first.looks -= 1;
+            first.looks > 0
+        })
+    }
+
+    /// The caller who came back has looked often enough: from now on the lane waits for him.
+    pub(super) fn arm(&mut self, waker: &Waker, room: Option<R>) -> After<M> {
+        if let Some(first) = self.waiters.front_mut() {
+            first.looks = 0;
+            first.room = room;
+            first.waker = Some(waker.clone());
+        }
+        After { attend: self.wants_attention(), ..After::default() }
+    }
+
+    /// Take the message, if there is one and it is this caller's turn; else remember the waker, and
+    /// return the one which that replaces. The first in the queue is served first.
+    pub(super) fn poll(
+        &mut self,
+        ticket: Ticket,
+        waker: &Waker,
+    ) -> Result<(Delivery<M, R>, After<M>), Option<Waker>> {
+        let first = self.waiters.front().is_some_and(|waiter| waiter.ticket == ticket);
+        if first && let Some(received) = self.stash.take() {
+            let mut waiter = self.waiters.pop_front().expect("looked at above");
+            let room = waiter.room.take();
+            let after = self.settled();
+            return Ok((Delivery { received, room }, after));
+        }
+        let waiter = self.waiters.iter_mut().find(|waiter| waiter.ticket == ticket);
+        Err(waiter.and_then(|waiter| remember(&mut waiter.waker, waker)))
+    }
+
+    /// A caller leaves without a message. His room, if the kernel does not have it, is returned; a
+    /// message that was for him is for the next.
+    pub(super) fn forget(&mut self, ticket: Ticket) -> (Option<R>, After<M>) {
+        let Some(at) = self.waiters.iter().position(|waiter| waiter.ticket == ticket) else {
+            return (None, After::default());
+        };
+        let room = self.waiters.remove(at).and_then(|waiter| waiter.room);
+        let mut after = self.settled();
+        if self.stash.is_some() {
+            after.wake.one = self.waiters.front_mut().and_then(|first| first.waker.take());
+        }
+        (room, after)
+    }
+
+    /// What to submit now. Clears `queued`.
+    pub(super) fn attend(&mut self) -> Step {
+        self.queued = false;
+        let needs_arming = self.needs_arming();
+        let unwanted = self.waiters.is_empty() || self.closed;
+        match &mut self.state {
+            Receiving::Idle if needs_arming => Step::Submit,
+            Receiving::InFlight { key, cancelling, .. } if unwanted && !*cancelling => {
+                *cancelling = true;
+                Step::Cancel(*key)
+            }
+            _ => Step::Nothing,
+        }
+    }
+
+    /// The room of the caller for whom the lane is about to be armed.
+    pub(super) fn room_to_arm(&mut self) -> Option<R> {
+        let first = self.waiters.front_mut()?;
+        let room = first.room.take();
+        self.armed_for = room.is_some().then_some(first.ticket);
+        room
+    }
+
+    /// The operation that [`Step::Submit`] asked for is on its way.
+    pub(super) fn armed(&mut self, key: u64, payload: F) {
+        self.state = Receiving::InFlight { key, payload, cancelling: false };
+    }
+
+    /// The operation could not be made: tell the caller for whom it was, and give his room back.
+    pub(super) fn not_armed(&mut self, errno: i32, room: Option<R>) -> After<M> {
+        if let Some(first) = self.waiters.front_mut() {
+            first.room = room;
+        }
+        self.armed_for = None;
+        self.stash = Some(Err(errno));
+        self.front_wakes()
+    }
+
+    /// The payload of the operation with this key, whose completion has been reaped. `None` for a
+    /// key that is not in flight.
+    pub(super) fn reaped(&mut self, key: u64) -> Option<F> {
+        match std::mem::replace(&mut self.state, Receiving::Idle) {
+            Receiving::InFlight { key: in_flight, payload, .. } if in_flight == key => {
+                Some(payload)
+            }
+            other => {
+                self.state = other;
+                None
+            }
+        }
+    }
+
+    /// How the operation ended whose payload [`reaped`](Self::reaped) has just given out. `room` is
+    /// the caller's room that a void operation had.
+    pub(super) fn complete(
+        &mut self,
+        outcome: Outcome<M>,
+        room: Option<R>,
+    ) -> (Option<R>, After<M>) {
+        let owner = self.armed_for.take();
+        match outcome {
+            Outcome::Done(message) => {
+                if self.closed {
+                    return (room, After { release: Some(message), ..After::default() });
+                }
+                self.stash = Some(Ok(message));
+                (room, self.front_wakes())
+            }
+            Outcome::Failed(errno) => {
+                let room = self.room_back(owner, room);
+                if self.closed {
+                    return (room, After::default());
+                }
+                self.stash = Some(Err(errno));
+                (room, self.front_wakes())
+            }
+            Outcome::Void => {
+                let room = self.room_back(owner, room);
+                (room, self.settled())
+            }
+        }
+    }
+
+    /// Give a caller his room back; if he is gone, it is for the caller of this to drop.
+    fn room_back(&mut self, owner: Option<Ticket>, room: Option<R>) -> Option<R> {
+        match self.waiters.iter_mut().find(|waiter| Some(waiter.ticket) == owner) {
+            Some(waiter) => {
+                waiter.room = room;
+                None
+            }
+            None => room,
+        }
+    }
+
+    /// The socket is going. Nobody waits on it, save those who have been forgotten; what is in
+    /// flight is cancelled.
+    pub(super) fn close(&mut self) -> (After<M>, Vec<Option<R>>) {
+        self.closed = true;
+        let rooms = self.waiters.drain(..).map(|waiter| waiter.room).collect();
+        let release = self.stash.take().and_then(Result::ok);
+        let attend = self.wants_attention();
+        let wake = Wakers { one: None, watchers: self.watchers.take() };
+        (After { wake, attend, release }, rooms)
+    }
+
+    /// The ring is gone: everybody who waits is to ask again, and to be told so. What was in flight
+    /// is returned.
+    pub(super) fn abandon(&mut self) -> (Option<F>, Vec<Waker>) {
+        self.queued = false;
+        let mut wake: Vec<_> = self.waiters.iter_mut().filter_map(|w| w.waker.take()).collect();
+        wake.append(&mut self.watchers.take());
+        match std::mem::replace(&mut self.state, Receiving::Idle) {
+            Receiving::InFlight { payload, .. } => (Some(payload), wake),
+            Receiving::Idle => (None, wake),
+        }
+    }
+
+    /// Be woken when the lane may be open.
+    pub(super) fn watch(&mut self, waker: &Waker) {
+        self.watchers.add(waker);
+    }
+
+    fn needs_arming(&self) -> bool {
+        self.waiters.front().is_some_and(|first| first.looks == 0)
+            && self.stash.is_none()
+            && !self.closed
+    }
+
+    /// Whether the driver has something to do here; sets `queued` if it has.
+    fn wants_attention(&mut self) -> bool {
+        let wants = match &self.state {
+            Receiving::Idle => self.needs_arming(),
+            Receiving::InFlight { cancelling, .. } => {
+                (self.waiters.is_empty() || self.closed) && !cancelling
+            }
+        };
+        let attend = wants && !self.queued;
+        self.queued |= attend;
+        attend
+    }
+
+    fn settled(&mut self) -> After<M> {
+        let watchers = if self.is_open() { self.watchers.take() } else { Vec::new() };
+        let wake = Wakers { one: None, watchers };
+        After { wake, attend: self.wants_attention(), release: None }
+    }
+
+    fn front_wakes(&mut self) -> After<M> {
+        let mut after = self.settled();
+        after.wake.one = self.waiters.front_mut().and_then(|first| first.waker.take());
+        after
+    }
+}
+
+// ----- send -----
+
+#[derive(Debug)]
+enum Sending<P> {
+    /// In `order`, its payload not yet lent to the kernel.
+    Waiting(P),
+    /// The kernel has it.
+    InFlight,
+    /// Settled, for the caller to fetch.
+    Settled(io::Result<usize>, P),
+}
+
+#[derive(Debug)]
+struct Send<P> {
+    state: Sending<P>,
+    waker: Option<Waker>,
+    abandoned: bool,
+}
+
+/// The send lane. `P` is a payload, `F` the same in flight.
+#[derive(Debug)]
+pub(super) struct SendLane<P, F> {
+    sends: Slab<Send<P>>,
+    /// Those that wait, in the order of their first poll.
+    order: VecDeque<usize>,
+    in_flight: Option<SendInFlight<F>>,
+    queued: bool,
+    closed: bool,
+    watchers: Watchers,
+}
+
+#[derive(Debug)]
+struct SendInFlight<F> {
+    key: u64,
+    slot: usize,
+    payload: F,
+    cancelling: bool,
+}
+
+impl<P, F> SendLane<P, F> {
+    pub(super) fn new() -> Self {
+        Self {
+            sends: Slab::new(),
+            order: VecDeque::new(),
+            in_flight: None,
+            queued: false,
+            closed: false,
+            watchers: Watchers::default(),
+        }
+    }
+
+    /// Whether a send may call the kernel directly: none is in flight and none waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.in_flight.is_none() && self.order.is_empty()
+    }
+
+    /// Join the queue. The caller has found the lane not idle, or the kernel's queue full.
+    pub(super) fn enqueue(&mut self, waker: &Waker, payload: P) -> (usize, After<P>) {
+        let state = Sending::Waiting(payload);
+        let slot = self.sends.insert(Send { state, waker: Some(waker.clone()), abandoned: false });
+        self.order.push_back(slot);
+        (slot, After { attend: self.wants_attention(), ..After::default() })
+    }
+
+    /// Fetch the result; else remember the waker, and return the one which that replaces.
+    pub(super) fn poll(
+        &mut self,
+        slot: usize,
+        waker: &Waker,
+    ) -> Result<(io::Result<usize>, P), Option<Waker>> {
+        let Some(send) = self.sends.get_mut(slot) else { return Err(None) };
+        if !matches!(send.state, Sending::Settled(..)) {
+            return Err(remember(&mut send.waker, waker));
+        }
+        match self.sends.remove(slot).state {
+            Sending::Settled(result, payload) => Ok((result, payload)),
+            Sending::Waiting(_) | Sending::InFlight => Err(None),
+        }
+    }
+
+    /// A caller leaves. What the kernel does not have is returned to be dropped and will never be
+    /// sent; what it has is cancelled.
+    pub(super) fn forget(&mut self, slot: usize) -> After<P> {
+        let Some(send) = self.sends.get_mut(slot) else {
+            return After::default();
+        };
+        if let Sending::InFlight = send.state {
+            send.abandoned = true;
+            return After { attend: self.wants_attention(), ..After::default() };
+        }
+        let release = match self.sends.remove(slot).state {
+            Sending::Waiting(payload) => {
+                self.order.retain(|waiting| *waiting != slot);
+                Some(payload)
+            }
+            Sending::Settled(_, payload) => Some(payload),
+            Sending::InFlight => None,
+        };
+        After { release, ..self.settled() }
+    }
+
+    /// What to submit now. Clears `queued`.
+    pub(super) fn attend(&mut self) -> Step {
+        self.queued = false;
+        match &mut self.in_flight {
+            None if !self.order.is_empty() && !self.closed => Step::Submit,
+            Some(flight) if !flight.cancelling => {
+                if self.closed || self.sends.get(flight.slot).is_none_or(|send| send.abandoned) {
+                    flight.cancelling = true;
+                    return Step::Cancel(flight.key);
+                }
+                Step::Nothing
+            }
+            _ => Step::Nothing,
+        }
+    }
+
+    /// The payload of the send that is next, to be lent to the kernel or sent directly. It is
+    /// followed by [`armed`](Self::armed), [`settle`](Self::settle) or [`put_back`](Self::put_back).
+    pub(super) fn next(&mut self) -> Option<(usize, P)> {
+        if self.in_flight.is_some() || self.closed {
+            return None;
+        }
+        let slot = self.order.pop_front()?;
+        match std::mem::replace(&mut self.sends[slot].state, Sending::InFlight) {
+            Sending::Waiting(payload) => Some((slot, payload)),
+            other => {
+                self.sends[slot].state = other;
+                None
+            }
+        }
+    }
+
+    pub(super) fn armed(&mut self, slot: usize, key: u64, payload: F) {
+        self.in_flight = Some(SendInFlight { key, slot, payload, cancelling: false });
+    }
+
+    /// It is first in order again.
+    pub(super) fn put_back(&mut self, slot: usize, payload: P) -> After<P> {
+        self.sends[slot].state = Sending::Waiting(payload);
+        self.order.push_front(slot);
+        After { attend: self.wants_attention(), ..After::default() }
+    }
+
+    /// The payload of the operation with this key, whose completion has been reaped, and its slot.
+    pub(super) fn reaped(&mut self, key: u64) -> Option<(usize, F)> {
+        self.in_flight
+            .take_if(|flight| flight.key == key)
+            .map(|flight| (flight.slot, flight.payload))
+    }
+
+    /// How the send ended whose payload was last given out.
+    pub(super) fn complete(
+        &mut self,
+        slot: usize,
+        payload: P,
+        outcome: Outcome<usize>,
+    ) -> After<P> {
+        let result = match outcome {
+            Outcome::Done(len) => Ok(len),
+            Outcome::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
+            Outcome::Void => {
+                if self.closed || self.sends[slot].abandoned {
+                    self.sends.remove(slot);
+                    return After { release: Some(payload), ..self.settled() };
+                }
+                return self.put_back(slot, payload);
+            }
+        };
+        self.settle(slot, payload, result)
+    }
+
+    /// The send has a result.
+    pub(super) fn settle(
+        &mut self,
+        slot: usize,
+        payload: P,
+        result: io::Result<usize>,
+    ) -> After<P> {
+        let send = &mut self.sends[slot];
+        if send.abandoned || self.closed {
+            self.sends.remove(slot);
+            return After { release: Some(payload), ..self.settled() };
+        }
+        send.state = Sending::Settled(result, payload);
+        let one = send.waker.take();
+        let mut after = self.settled();
+        after.wake.one = one;
+        after
+    }
+
+    /// The socket is going. Nobody waits, save those who have been forgotten.
+    pub(super) fn close(&mut self) -> (After<P>, Vec<P>) {
+        self.closed = true;
+        self.order.clear();
+        let in_flight = self.in_flight.as_ref().map(|flight| flight.slot);
+        let mut payloads = Vec::new();
+        self.sends.retain(|slot, send| {
+            if Some(slot) == in_flight {
+                return true;
+            }
+            match std::mem::replace(&mut send.state, Sending::InFlight) {
+                Sending::Waiting(payload) | Sending::Settled(_, payload) => payloads.push(payload),
+                Sending::InFlight => {}
+            }
+            false
+        });
+        (After { attend: self.wants_attention(), ..After::default() }, payloads)
+    }
+
+    /// The ring is gone: every send that has not settled fails. What was in flight is returned.
+    pub(super) fn abandon(&mut self) -> (Option<F>, Vec<Waker>) {
+        self.queued = false;
+        let mut wake = self.watchers.take();
+        wake.extend(self.sends.iter_mut().filter_map(|(_, send)| send.waker.take()));
+        (self.in_flight.take().map(|flight| flight.payload), wake)
+    }
+
+    /// Be woken when the lane may be idle.
+    pub(super) fn watch(&mut self, waker: &Waker) {
+        self.watchers.add(waker);
+    }
+
+    fn wants_attention(&mut self) -> bool {
+        let wants = match &self.in_flight {
+            None => !self.order.is_empty() && !self.closed,
+            Some(flight) => {
+                !flight.cancelling
+                    && (self.closed
+                        || self.sends.get(flight.slot).is_none_or(|send| send.abandoned))
+            }
+        };
+        let attend = wants && !self.queued;
+        self.queued |= attend;
+        attend
+    }
+
+    fn settled(&mut self) -> After<P> {
+        let watchers = if self.is_idle() { self.watchers.take() } else { Vec::new() };
+        let wake = Wakers { one: None, watchers };
+        After { wake, attend: self.wants_attention(), release: None }
+    }
+}

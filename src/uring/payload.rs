@@ -1,0 +1,540 @@
+//! What the kernel may touch while an operation is in flight: buffers, headers, control data,
+//! descriptors to pass.
+//!
+//! A payload is built in a box, at its final place. [`InFlight`] takes the box apart into a bare
+//! pointer before the operation is submitted, and is the only trace of it until the completion has
+//! been reaped: nothing moves, reads or frees the payload meanwhile, because nothing else can reach
+//! it. Dropping an `InFlight` leaks the payload, which is what must happen if the completion is
+//! never seen.
+#![allow(unsafe_code, reason = "headers that point into buffers; payloads lent to the kernel")]
+
+use std::any::Any;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::{Mutex, PoisonError};
+
+use io_uring::{opcode, types};
+
+use super::buffers::{SLOT_LEN, Slot};
+use super::ring::{Completion, ContextGone, Submission};
+use crate::ancillary::wire::{self, MAX_CONTROL};
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::buffer::{Parts, PartsMut};
+use crate::sys::Received;
+
+const RECV_FLAGS: u32 = (libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC) as u32;
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_EOR;
+
+/// Payloads of receives that are kept for the next ones.
+const KEPT: usize = 64;
+
+/// A payload that the kernel has, and the key of the operation.
+#[derive(Debug)]
+pub(super) struct InFlight<P> {
+    payload: NonNull<P>,
+    key: u64,
+}
+
+// SAFETY: it stands for exclusive ownership of a P, as a Box<P> would, and gives no access to it.
+unsafe impl<P: Send> Send for InFlight<P> {}
+
+impl<P> InFlight<P> {
+    fn new(payload: Box<P>, key: u64) -> Self {
+        Self { payload: NonNull::from(Box::leak(payload)), key }
+    }
+
+    /// Have the payload back, now that the operation has completed.
+    ///
+    /// # Panics
+    /// If the completion is another operation's.
+    pub(super) fn completed(self, completion: &Completion) -> Box<P> {
+        assert_eq!(self.key, completion.key(), "the lane matched the key");
+        // SAFETY: the pointer came from a box in `new`, and `self` is consumed. A Completion comes
+        // from the ring only, and with this key once: the kernel is done with the payload.
+        unsafe { Box::from_raw(self.payload.as_ptr()) }
+    }
+
+    /// Have the payload back, now that nothing of the ring is left.
+    pub(super) fn exhumed(self, _gone: &ContextGone) -> Box<P> {
+        // SAFETY: as above, and the kernel has released the context that knew the operation, as
+        // whoever made the ContextGone has seen.
+        unsafe { Box::from_raw(self.payload.as_ptr()) }
+    }
+}
+
+fn empty_header() -> libc::msghdr {
+    // SAFETY: msghdr is a C struct of integers and pointers, for which zero is a valid value.
+    unsafe { std::mem::zeroed() }
+}
+
+fn vector(bytes: *const u8, len: usize) -> libc::iovec {
+    libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: len }
+}
+
+#[repr(C, align(8))]
+struct Control([u8; MAX_CONTROL]);
+
+// ----- receive -----
+
+/// The caller's owned buffers, without their type, and where they are.
+pub(super) struct Rooms {
+    shell: Box<dyn Shell>,
+    vectors: Vec<libc::iovec>,
+    capacity: usize,
+}
+
+// SAFETY: the iovecs point into the buffers in `shell`, which is Send and owned with them.
+unsafe impl Send for Rooms {}
+
+/// A box whose type is known to the caller only, and which survives what is in it: the next
+/// operation with buffers of the same type reuses it.
+trait Shell: Any + Send {
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+impl<P: Send + 'static> Shell for Option<P> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
+    }
+}
+
+impl Rooms {
+    /// Take the buffers to their final place and note where that is. `spare` is an emptied box of
+    /// an earlier operation. Runs the buffers' own methods.
+    pub(super) fn new<P: PartsMut>(parts: P, mut spare: Option<Rooms>) -> Self {
+        let fits = |spare: &mut Rooms| spare.shell.as_any().is::<Option<P>>();
+        let new = || Self { shell: Box::new(None::<P>), vectors: Vec::new(), capacity: 0 };
+        let mut rooms = spare.take_if(fits).unwrap_or_else(new);
+        rooms.vectors.clear();
+        rooms.capacity = 0;
+        let slot = rooms.shell.as_any().downcast_mut::<Option<P>>().expect("checked or made above");
+        for room in slot.insert(parts).rooms() {
+            rooms.capacity += room.len();
+            rooms.vectors.push(vector(room.as_ptr().cast(), room.len()));
+        }
+        rooms
+    }
+
+    /// Take the buffers out again; the empty box can be reused.
+    pub(super) fn take<P: PartsMut>(&mut self) -> P {
+        let slot = self.shell.as_any().downcast_mut::<Option<P>>();
+        slot.and_then(Option::take).expect("taken once, by the caller who knows the type")
+    }
+}
+
+/// A receive: room for the largest message, wherever it may end up, and for all control data.
+pub(super) struct ReceivePayload {
+    header: libc::msghdr,
+    control: Control,
+    /// The caller's buffers, then the slot.
+    vectors: Vec<libc::iovec>,
+    rooms: Option<Rooms>,
+    slot: Slot,
+}
+
+// SAFETY: the pointers lead into the payload itself and into what it owns.
+unsafe impl Send for ReceivePayload {}
+
+static POOL: Mutex<Vec<Box<ReceivePayload>>> = Mutex::new(Vec::new());
+
+impl ReceivePayload {
+    /// Room of the library's own, and that of the caller in front of it if there is one.
+    ///
+    /// # Errors
+    /// No address space; the caller's room comes back.
+    pub(super) fn new(rooms: Option<Rooms>) -> Result<Box<Self>, (io::Error, Option<Rooms>)> {
+        let pooled = POOL.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut payload = match pooled {
+            Some(payload) => payload,
+            None => match Slot::take() {
+                Ok(slot) => Box::new(Self {
+                    header: empty_header(),
+                    control: Control([0; MAX_CONTROL]),
+                    vectors: Vec::with_capacity(2),
+                    rooms: None,
+                    slot,
+                }),
+                Err(error) => return Err((error, rooms)),
+            },
+        };
+        let own = vector(payload.slot.as_ptr(), SLOT_LEN);
+        payload.vectors.clear();
+        if let Some(rooms) = &rooms {
+            payload.vectors.extend_from_slice(&rooms.vectors);
+        }
+        payload.vectors.push(own);
+        payload.rooms = rooms;
+        Ok(payload)
+    }
+
+    /// Lend the payload to the kernel.
+    pub(super) fn submit(
+        mut self: Box<Self>,
+        fd: BorrowedFd<'_>,
+        key: u64,
+    ) -> (InFlight<Self>, Submission) {
+        self.header = empty_header();
+        self.header.msg_iovlen = self.vectors.len();
+        self.header.msg_controllen = MAX_CONTROL;
+        let in_flight = InFlight::new(self, key);
+        let payload = in_flight.payload.as_ptr();
+        // SAFETY: `payload` is a live allocation that nothing else refers to; from here on it is
+        // reached through this pointer only. What the entry points to lies in the payload or is
+        // owned by it, and stays until `InFlight` is given a proof that the kernel is
+        // done with it.
+        let submission = unsafe {
+            (*payload).header.msg_iov = (*payload).vectors.as_mut_ptr();
+            (*payload).header.msg_control = (&raw mut (*payload).control).cast();
+            let entry = opcode::RecvMsg::new(types::Fd(fd.as_raw_fd()), &raw mut (*payload).header)
+                .flags(RECV_FLAGS)
+                .build();
+            Submission::new(entry, key)
+        };
+        (in_flight, submission)
+    }
+
+    /// The completion was no message: the caller's room comes back, the rest is kept for another.
+    pub(super) fn release(mut self: Box<Self>) -> Option<Rooms> {
+        let rooms = self.rooms.take();
+        self.keep(0);
+        rooms
+    }
+
+    fn keep(self: Box<Self>, used: usize) {
+        let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
+        if pool.len() < KEPT && used <= 64 << 10 {
+            pool.push(self);
+        } else {
+            drop(pool);
+            self.slot.give_back(used);
+        }
+    }
+}
+
+/// A message that the kernel has written into a payload. Owns the descriptors that came with it.
+pub(super) struct Message {
+    /// `None` only while being dropped.
+    payload: Option<Box<ReceivePayload>>,
+    len: usize,
+}
+
+impl Message {
+    /// The completion of `payload` said that a message of `len` bytes was received.
+    pub(super) fn new(payload: Box<ReceivePayload>, len: usize) -> Self {
+        Self { payload: Some(payload), len }
+    }
+
+    fn payload(&mut self) -> &mut ReceivePayload {
+        self.payload.as_mut().expect("only drop takes the payload")
+    }
+
+    /// Length of the message, and whether control data was discarded by the kernel.
+    fn received(&mut self) -> Received {
+        let message_len = self.len;
+        let control_truncated = self.payload().header.msg_flags & libc::MSG_CTRUNC != 0;
+        Received { message_len, control_truncated }
+    }
+
+    /// The pieces of memory that the message fills, in order.
+    fn pieces(&mut self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = self.len;
+        self.payload().vectors.iter().map_while(move |vector| {
+            let len = rest.min(vector.iov_len);
+            rest -= len;
+            // SAFETY: the iovecs point to memory owned by this payload, and the kernel filled them
+            // one after the other with `self.len` bytes, as its completion said.
+            (len > 0).then(|| unsafe { std::slice::from_raw_parts(vector.iov_base.cast(), len) })
+        })
+    }
+
+    /// Copy as many bytes as fit.
+    fn copy_into(&mut self, mut write: impl FnMut(&[u8]) -> usize) {
+        for piece in self.pieces() {
+            if write(piece) < piece.len() {
+                return;
+            }
+        }
+    }
+
+    fn control(&mut self) -> AncillaryMessageReader<'_> {
+        let truncated = self.received().control_truncated;
+        let payload = self.payload();
+        let len = std::mem::take(&mut payload.header.msg_controllen).min(MAX_CONTROL);
+        // SAFETY: the kernel wrote these bytes, as its completion said, and the length has just been
+        // set to zero, so that nobody reads them again.
+        unsafe { AncillaryMessageReader::new(&mut payload.control.0[..len], truncated) }
+    }
+
+    /// Deliver to a caller who lent a buffer and wants no ancillary data.
+    pub(super) fn deliver(mut self, mut buffer: &mut [u8]) -> usize {
+        let room = buffer.len();
+        self.copy_into(|piece| {
+            let len = piece.len().min(buffer.len());
+            let (head, tail) = std::mem::take(&mut buffer).split_at_mut(len);
+            head.copy_from_slice(&piece[..len]);
+            buffer = tail;
+            len
+        });
+        self.len.min(room)
+    }
+
+    /// Deliver to a caller who lent buffers.
+    pub(super) fn deliver_message<'a>(
+        mut self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> (Received, AncillaryMessageReader<'a>) {
+        let mut rest = &mut *buffers;
+        let mut at = 0;
+        self.copy_into(|mut piece| {
+            let len = piece.len();
+            while let Some(buffer) = rest.first_mut() {
+                let room = &mut buffer[at..];
+                let now = room.len().min(piece.len());
+                room[..now].copy_from_slice(&piece[..now]);
+                piece = &piece[now..];
+                at += now;
+                if piece.is_empty() {
+                    break;
+                }
+                (rest, at) = (&mut std::mem::take(&mut rest)[1..], 0);
+            }
+            len - piece.len()
+        });
+        let mut received = self.received();
+        let reader = self.control().move_into(control);
+        received.control_truncated = reader.is_truncated();
+        (received, reader)
+    }
+
+    /// Deliver to a caller who gave buffers away. `mine` are those buffers if the message was
+    /// received elsewhere; else it lies in them already. Runs the buffers' own methods.
+    pub(super) fn deliver_owned<P: PartsMut>(
+        mut self,
+        mine: Option<Rooms>,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (Received, P, Rooms) {
+        let mut received = self.received();
+        match ancillary {
+            Some(ancillary) => ancillary.fill(self.control()),
+            None => received.control_truncated |= !self.control().is_empty(),
+        }
+        let own = self.payload().rooms.take();
+        let (mut rooms, mut parts) = match mine {
+            Some(mut mine) => {
+                let mut parts = mine.take::<P>();
+                copy_into_parts(&mut self, &mut parts);
+                (mine, parts)
+            }
+            None => {
+                let mut own = own.expect("a caller without buffers has them in the payload");
+                let parts = own.take::<P>();
+                (own, parts)
+            }
+        };
+        let len = self.len.min(rooms.capacity);
+        // SAFETY: the first `len` bytes were written, by the kernel or by `copy_into_parts`.
+        unsafe { parts.set_received(len) };
+        rooms.vectors.clear();
+        (received, parts, rooms)
+    }
+}
+
+fn copy_into_parts<P: PartsMut>(message: &mut Message, parts: &mut P) {
+    let mut rooms = parts.rooms();
+    let mut room: &mut [MaybeUninit<u8>] = &mut [];
+    message.copy_into(|mut piece| {
+        let len = piece.len();
+        while !piece.is_empty() {
+            if room.is_empty() {
+                match rooms.next() {
+                    Some(next) => room = next,
+                    None => break,
+                }
+                continue;
+            }
+            let now = room.len().min(piece.len());
+            let (head, tail) = std::mem::take(&mut room).split_at_mut(now);
+            for (slot, byte) in head.iter_mut().zip(piece) {
+                slot.write(*byte);
+            }
+            (room, piece) = (tail, &piece[now..]);
+        }
+        len - piece.len()
+    });
+}
+
+impl Drop for Message {
+    fn drop(&mut self) {
+        drop(self.control());
+        let len = self.len;
+        if let Some(mut payload) = self.payload.take() {
+            // Only what went beyond the caller's buffers is in the slot.
+            let elsewhere: usize = payload.vectors[..payload.vectors.len() - 1]
+                .iter()
+                .map(|vector| vector.iov_len)
+                .sum();
+            // Somebody's buffers, if he did not wait for the message.
+            drop(payload.rooms.take());
+            payload.keep(len.saturating_sub(elsewhere));
+        }
+    }
+}
+
+// ----- send -----
+
+/// A send that has to wait: the bytes and the descriptors are its own.
+pub(super) struct SendPayload {
+    header: libc::msghdr,
+    vectors: Vec<libc::iovec>,
+    control: Vec<u8>,
+    /// Copies for a caller who lent his bytes.
+    bytes: Vec<u8>,
+    /// Duplicates for a caller who lent his descriptors.
+    fds: Vec<OwnedFd>,
+    /// What a caller gave away: `Option<(P, AncillaryBuffer)>`.
+    given: Option<Box<dyn Shell>>,
+}
+
+// SAFETY: the pointers lead into what the payload owns.
+unsafe impl Send for SendPayload {}
+
+impl SendPayload {
+    fn empty() -> Box<Self> {
+        Box::new(Self {
+            header: empty_header(),
+            vectors: Vec::new(),
+            control: Vec::new(),
+            bytes: Vec::new(),
+            fds: Vec::new(),
+            given: None,
+        })
+    }
+
+    /// Copy the message, and duplicate the descriptors: the kernel looks the numbers up again each
+    /// time it tries, and by then they may be another file's.
+    ///
+    /// # Errors
+    /// No descriptor is left for a duplicate, or a number is none (`EBADF`).
+    pub(super) fn copy(message: &[IoSlice<'_>], control: &[u8]) -> io::Result<Box<Self>> {
+        let mut payload = Self::empty();
+        payload.bytes = Vec::with_capacity(message.iter().map(|part| part.len()).sum());
+        for part in message {
+            payload.bytes.extend_from_slice(part);
+        }
+        payload.vectors.push(vector(payload.bytes.as_ptr(), payload.bytes.len()));
+        payload.control.extend_from_slice(control);
+        for item in wire::items(control).filter(wire::Item::is_rights) {
+            for at in item.data.step_by(wire::FD_LEN) {
+                let Some(number) = wire::fd_number(control, at / wire::FD_LEN) else { break };
+                let duplicate = duplicate(number)?;
+                payload.control[at..][..wire::FD_LEN]
+                    .copy_from_slice(&duplicate.as_raw_fd().to_ne_bytes());
+                payload.fds.push(duplicate);
+            }
+        }
+        Ok(payload.pointed())
+    }
+
+    /// Take what the caller gives. Runs the buffers' own methods.
+    ///
+    /// # Errors
+    /// Too many descriptors; everything comes back.
+    pub(super) fn given<P: Parts>(
+        parts: P,
+        ancillary: AncillaryBuffer,
+    ) -> Result<Box<Self>, (io::Error, P, AncillaryBuffer)> {
+        let mut payload = Self::empty();
+        if !ancillary.is_empty() {
+            let mut control = [0; MAX_CONTROL];
+            match ancillary.encode(&mut control) {
+                Ok(len) => payload.control.extend_from_slice(&control[..len]),
+                Err(error) => return Err((error, parts, ancillary)),
+            }
+        }
+        let given = payload.given.insert(Box::new(Some((parts, ancillary))));
+        let slot = given.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>();
+        let (parts, _) = slot.and_then(|slot| slot.as_ref()).expect("inserted above");
+        for index in 0..parts.count() {
+            let part = parts.part(index);
+            payload.vectors.push(vector(part.as_ptr(), part.len()));
+        }
+        Ok(payload.pointed())
+    }
+
+    /// Give back what [`given`](Self::given) took.
+    pub(super) fn take<P: Parts>(mut self: Box<Self>) -> (P, AncillaryBuffer) {
+        let given = self.given.as_mut().and_then(|shell| {
+            shell.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>()?.take()
+        });
+        given.expect("taken once, by the caller who knows the type")
+    }
+
+    fn pointed(mut self: Box<Self>) -> Box<Self> {
+        self.header.msg_iov = self.vectors.as_mut_ptr();
+        self.header.msg_iovlen = self.vectors.len();
+        if !self.control.is_empty() {
+            self.header.msg_control = self.control.as_mut_ptr().cast();
+            self.header.msg_controllen = self.control.len();
+        }
+        self
+    }
+
+    /// Send without waiting and without a ring.
+    pub(super) fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        loop {
+            // SAFETY: the header points into what this payload owns; sendmsg only reads it.
+            let sent = unsafe {
+                libc::sendmsg(fd.as_raw_fd(), &self.header, SEND_FLAGS | libc::MSG_DONTWAIT)
+            };
+            match usize::try_from(sent) {
+                Ok(sent) => return Ok(sent),
+                Err(_) => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => continue,
+                    error => return Err(error),
+                },
+            }
+        }
+    }
+
+    /// Lend the payload to the kernel.
+    pub(super) fn submit(
+        self: Box<Self>,
+        fd: BorrowedFd<'_>,
+        key: u64,
+    ) -> (InFlight<Self>, Submission) {
+        let in_flight = InFlight::new(self, key);
+        let payload = in_flight.payload.as_ptr();
+        let fd = types::Fd(fd.as_raw_fd());
+        // SAFETY: `payload` is a live allocation that nothing else refers to. What the entry points
+        // to lies in the payload or is owned by it, and stays until `reclaim`, which asks for the
+        // completion.
+        let submission = unsafe {
+            let entry = match (&(*payload).vectors).as_slice() {
+                [one] if (*payload).header.msg_controllen == 0 => {
+                    opcode::Send::new(fd, one.iov_base.cast(), one.iov_len as u32)
+                        .flags(SEND_FLAGS)
+                        .build()
+                }
+                _ => opcode::SendMsg::new(fd, &raw const (*payload).header)
+                    .flags(SEND_FLAGS as u32)
+                    .build(),
+            };
+            Submission::new(entry, key)
+        };
+        (in_flight, submission)
+    }
+}
+
+/// Duplicate a descriptor that the caller has lent by number.
+fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes any number and answers EBADF to one that is no descriptor.
+    let duplicate = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if duplicate == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+}
