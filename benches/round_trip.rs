@@ -366,26 +366,25 @@ fn main() {
         }
         let mut rigs: Vec<_> =
             contestants.iter().map(|contestant| Rig::new(&**contestant, flavor, work)).collect();
-        // Warm up, and find out how many trips fit into a slice.
-        let each: Vec<_> = rigs
-            .iter_mut()
-            .map(|rig| {
-                let mut each = 1;
-                loop {
-                    let (took, _) = rig.round(work, each);
-                    if took >= slice / 4 || each > 1 << 20 {
-                        let fits = slice.as_secs_f64() / took.as_secs_f64() * each as f64;
-                        break (fits as usize).max(1);
-                    }
-                    each *= 2;
-                }
-            })
-            .collect();
+        // Warm up, then find out how many trips of the first contestant fit into a slice; all of
+        // them make as many, for a round's start and end cost something too.
+        for rig in &mut rigs {
+            rig.round(work, 16);
+        }
+        let mut each = 16;
+        let each = loop {
+            let (took, _) = rigs[0].round(work, each);
+            if took >= slice / 4 || each > 1 << 20 {
+                let fits = slice.as_secs_f64() / took.as_secs_f64() * each as f64;
+                break (fits as usize).max(8);
+            }
+            each *= 2;
+        };
         let mut nanos = vec![Vec::new(); rigs.len()];
         for round in 0..rounds {
             for at in 0..rigs.len() {
                 let at = (at + round) % rigs.len();
-                let (took, trips) = rigs[at].round(work, each[at]);
+                let (took, trips) = rigs[at].round(work, each);
                 nanos[at].push(took.as_nanos() as f64 / trips as f64);
             }
         }

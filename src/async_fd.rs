@@ -6,15 +6,19 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use filedesc::FileDesc;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
+
+/// Both directions, for a socket whose owner may want either.
+pub(crate) const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// Register a descriptor with the I/O driver of the current runtime.
 ///
 /// # Errors
 /// Without a runtime, or in a runtime without its I/O driver; what `epoll_ctl(2)` says. The
 /// descriptor is closed then.
-pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<FileDesc>> {
+pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<FileDesc>> {
     if Handle::try_current().is_err() {
         return Err(no_runtime());
     }
@@ -24,7 +28,7 @@ pub(crate) fn register(fd: OwnedFd) -> io::Result<AsyncFd<FileDesc>> {
         // SAFETY: FileDesc owns its descriptor and neither replaces nor closes it while it lives
         // (there is no interior mutability), and AsyncFd hands it out by shared reference only:
         // this module's callers never use `get_mut`.
-        unsafe { AsyncFd::register(fd) }
+        unsafe { AsyncFd::register_with_interest(fd, interest) }
     }));
     match registered {
         Ok(result) => result.map_err(|error| error.into_parts().1),

@@ -57,7 +57,7 @@ impl Backoff {
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )?;
         Ok(Self {
-            timer: async_fd::register(timer)?,
+            timer: async_fd::register(timer, Interest::READABLE)?,
             next: FIRST_WAIT,
             random: RandomState::new(),
             waits: 0,

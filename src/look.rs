@@ -6,6 +6,8 @@
 //! sends the answer: the task stands aside by waking itself, which puts it behind the others. A look
 //! that finds nothing is a wasted system call, so whether to look follows what looks have found.
 
+use std::task::Context;
+
 /// How often a receive stands aside and looks again before it is parked.
 const SECOND_LOOKS: u8 = 3;
 
@@ -14,6 +16,17 @@ const SECOND_LOOKS: u8 = 3;
 pub(crate) struct Looks {
     first: Probe,
     second: Probe,
+}
+
+/// Let other tasks run and come back, `looks` more times: behind the tasks that are ready, and the
+/// last time behind those as well that I/O events make ready.
+pub(crate) fn stand_aside(cx: &mut Context<'_>, looks: u8) {
+    if looks > 1 {
+        cx.waker().wake_by_ref();
+    } else {
+        // Its first poll has the task woken once the I/O driver has been looked at.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+    }
 }
 
 /// After a miss the next tries are skipped, ever more of them; after a hit none is.
@@ -57,7 +70,7 @@ impl Probe {
         if found {
             *self = Self::default();
         } else {
-            self.interval = (self.interval * 2 + 1).min(63);
+            self.interval = (self.interval * 2 + 1).min(15);
             self.skip = self.interval;
         }
     }
@@ -77,7 +90,7 @@ mod tests {
                 looks.second_found(false);
             }
         }
-        assert!((10..30).contains(&looked), "{looked}");
+        assert!((60..80).contains(&looked), "{looked}");
         looks.second_found(true);
         assert_eq!(looks.second_looks(), SECOND_LOOKS);
     }

@@ -3,6 +3,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use filedesc::FileDesc;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::operation::{Direction, Gate};
@@ -18,7 +19,10 @@ pub(crate) struct Listener {
 impl Listener {
     /// `fd` is non-blocking.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { io: async_fd::register(fd)?, accept: Gate::new(Direction::Read) })
+        Ok(Self {
+            io: async_fd::register(fd, Interest::READABLE)?,
+            accept: Gate::new(Direction::Read),
+        })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

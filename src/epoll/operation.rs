@@ -10,7 +10,7 @@ use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
 use tokio::task::coop;
 
 use super::lane::{Lane, Ticket};
-use crate::look::Looks;
+use crate::look::{Looks, stand_aside};
 
 /// Reading or writing, as epoll has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -187,7 +187,7 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
         self.ticket = Some(ticket);
         drop(state);
         if looks > 0 {
-            cx.waker().wake_by_ref();
+            stand_aside(cx, looks);
             return Poll::Pending;
         }
         self.poll_waiting(ticket, cx)
@@ -206,9 +206,9 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             match (self.call)(self.io.get_ref().as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     *left -= 1;
-                    if *left > 0 {
+                    if let looks @ 1.. = *left {
                         drop(state);
-                        cx.waker().wake_by_ref();
+                        stand_aside(cx, looks);
                         return Poll::Pending;
                     }
                     looks.second_found(false);

@@ -24,7 +24,7 @@ impl Socket {
     /// `fd` is non-blocking.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            io: async_fd::register(fd)?,
+            io: async_fd::register(fd, async_fd::BOTH)?,
             receive: Gate::new(Direction::Read),
             send: Gate::new(Direction::Write),
         })

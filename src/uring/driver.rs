@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use filedesc::FileDesc;
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
@@ -104,6 +105,10 @@ impl Driver {
             Some(why) => io::Error::other(why.clone()),
             None => io::Error::other("the tokio runtime that this socket belongs to is gone"),
         }
+    }
+
+    pub(super) fn is_multi_thread(&self) -> bool {
+        self.multi_thread
     }
 
     /// Whether the current thread is none of a multi-thread runtime's workers: there, waiting for a
@@ -211,7 +216,7 @@ impl DriverTask {
             driver: driver.clone(),
             shard,
             ring: Some(ring),
-            eventfd: async_fd::register(eventfd)?,
+            eventfd: async_fd::register(eventfd, Interest::READABLE)?,
             held: Vec::new(),
             pushed: Vec::new(),
             listening: false,

@@ -96,6 +96,9 @@ fn remember(known: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
 
 // ----- receive -----
 
+/// Instead of a number of looks: the caller looks whenever epoll tells him to.
+const HIMSELF: u8 = u8::MAX;
+
 /// Identifies a waiting receive.
 pub(super) type Ticket = u64;
 
@@ -212,12 +215,25 @@ impl<F, M, R> ReceiveLane<F, M, R> {
         self.settled()
     }
 
-    /// The caller who came back has found nothing; whether he looks again.
-    pub(super) fn looks_again(&mut self) -> bool {
-        self.waiters.front_mut().is_some_and(|first| {
-            first.looks -= 1;
-            first.looks > 0
+    /// The caller who came back has found nothing; how often he looks again.
+    pub(super) fn looked(&mut self) -> u8 {
+        self.waiters.front_mut().map_or(0, |first| {
+            first.looks = first.looks.saturating_sub(1);
+            first.looks
         })
+    }
+
+    /// The caller who came back has looked often enough, and waits for readiness by himself. Nothing
+    /// is in flight for him; he still is the first in line.
+    pub(super) fn waits_himself(&mut self) {
+        if let Some(first) = self.waiters.front_mut() {
+            first.looks = HIMSELF;
+        }
+    }
+
+    /// Whether this caller waits for readiness by himself.
+    pub(super) fn is_waiting_himself(&self, ticket: Ticket) -> bool {
+        self.waiters.front().is_some_and(|first| first.ticket == ticket && first.looks == HIMSELF)
     }
 
     /// The caller who came back has looked often enough: from now on the lane waits for him.

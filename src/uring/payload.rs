@@ -27,8 +27,11 @@ use crate::sys::Received;
 const RECV_FLAGS: u32 = (libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC) as u32;
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_EOR;
 
-/// Payloads of receives that are kept for the next ones.
-const KEPT: usize = 64;
+/// Payloads of receives that are kept for the next ones; some 2 KiB each.
+const KEPT: usize = 1024;
+
+/// Messages up to this size find room in the payload itself, and touch no page of a slot.
+const SMALL: usize = 512;
 
 /// A payload that the kernel has, and the key of the operation.
 #[derive(Debug)]
@@ -128,7 +131,8 @@ impl Rooms {
 pub(super) struct ReceivePayload {
     header: libc::msghdr,
     control: Control,
-    /// The caller's buffers, then the slot.
+    small: [u8; SMALL],
+    /// The caller's buffers, then `small`, then the slot.
     vectors: Vec<libc::iovec>,
     rooms: Option<Rooms>,
     slot: Slot,
@@ -152,19 +156,24 @@ impl ReceivePayload {
                 Ok(slot) => Box::new(Self {
                     header: empty_header(),
                     control: Control([0; MAX_CONTROL]),
-                    vectors: Vec::with_capacity(2),
+                    small: [0; SMALL],
+                    vectors: Vec::with_capacity(3),
                     rooms: None,
                     slot,
                 }),
                 Err(error) => return Err((error, rooms)),
             },
         };
-        let own = vector(payload.slot.as_ptr(), SLOT_LEN);
+        let own = [
+            // Pointed to when the payload is submitted.
+            vector(std::ptr::null(), SMALL),
+            vector(payload.slot.as_ptr(), SLOT_LEN),
+        ];
         payload.vectors.clear();
         if let Some(rooms) = &rooms {
             payload.vectors.extend_from_slice(&rooms.vectors);
         }
-        payload.vectors.push(own);
+        payload.vectors.extend_from_slice(&own);
         payload.rooms = rooms;
         Ok(payload)
     }
@@ -185,6 +194,8 @@ impl ReceivePayload {
         // owned by it, and stays until `InFlight` is given a proof that the kernel is
         // done with it.
         let submission = unsafe {
+            let own = (*payload).vectors.len() - 2;
+            (&mut (*payload).vectors)[own].iov_base = (&raw mut (*payload).small).cast();
             (*payload).header.msg_iov = (*payload).vectors.as_mut_ptr();
             (*payload).header.msg_control = (&raw mut (*payload).control).cast();
             let entry = opcode::RecvMsg::new(types::Fd(fd.as_raw_fd()), &raw mut (*payload).header)
@@ -371,7 +382,7 @@ impl Drop for Message {
         drop(self.control());
         let len = self.len;
         if let Some(mut payload) = self.payload.take() {
-            // Only what went beyond the caller's buffers is in the slot.
+            // Only what went beyond the caller's buffers and `small` is in the slot.
             let elsewhere: usize = payload.vectors[..payload.vectors.len() - 1]
                 .iter()
                 .map(|vector| vector.iov_len)

@@ -173,9 +173,10 @@ impl Shard {
             completions.clear();
             let taken = ring.reap(completions, 256);
             total += taken;
+            let alone = completions.len() == 1 && total == 1;
             for completion in completions.drain(..) {
                 if let Some(Attend { core, direction }) = self.settle(&completion) {
-                    core.complete(direction, completion, self, wakes);
+                    core.complete(direction, completion, self, alone, wakes);
                 }
             }
             if taken == 0 {

@@ -19,7 +19,7 @@ use super::shard::{Attend, Shard};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::async_fd;
 use crate::buffer::{Parts, PartsMut};
-use crate::look::Looks;
+use crate::look::{Looks, stand_aside};
 use crate::sys::{self, Received};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,8 +45,42 @@ struct Receive {
     looks: Looks,
     /// In which cycle of its shard the lane was armed.
     armed_in: u64,
+    /// How many completions in a row came to the driver alone: there was nothing to batch.
+    alone: u8,
+    /// A duplicate, registered for arriving messages, while receives wait for readiness; and how
+    /// many receives in a row did without.
+    waits: Option<Arc<AsyncFd<FileDesc>>>,
+    unused: u8,
     /// An emptied box of an earlier receive into owned buffers.
     spare: Option<Rooms>,
+}
+
+/// A registration for readiness costs every message that arrives an event, needed or not: it is
+/// given up after so many receives that did not need it.
+const UNUSED: u8 = 16;
+
+/// After so many completions that came alone, a receive on a multi-thread runtime waits for
+/// readiness instead. The kernel finishes a parked operation on the worker that submitted it, and
+/// then tells the one that has the I/O driver: two wake-ups where epoll needs one, worth it for a
+/// batch only.
+const QUIET: u8 = 8;
+
+impl Receive {
+    /// Whether a receive that has to wait does so for readiness instead of a completion.
+    fn prefers_readiness(&self, driver: &Driver) -> bool {
+        driver.is_far() || (self.alone >= QUIET && driver.is_multi_thread())
+    }
+
+    /// A receive needed no registration; the registration, if it has not been needed for long.
+    fn did_without(&mut self) -> Option<Arc<AsyncFd<FileDesc>>> {
+        self.waits.as_ref()?;
+        self.unused += 1;
+        if self.unused < UNUSED {
+            return None;
+        }
+        (self.unused, self.alone) = (0, 0);
+        self.waits.take()
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -155,10 +189,11 @@ impl Core {
         direction: Direction,
         completion: Completion,
         shard: &Shard,
+        alone: bool,
         wakes: &mut Vec<Waker>,
     ) {
         match direction {
-            Direction::Receive => self.complete_receive(completion, shard, wakes),
+            Direction::Receive => self.complete_receive(completion, shard, alone, wakes),
             Direction::Send => self.complete_send(completion, shard, wakes),
         }
     }
@@ -167,9 +202,11 @@ impl Core {
         self: &Arc<Self>,
         completion: Completion,
         shard: &Shard,
+        alone: bool,
         wakes: &mut Vec<Waker>,
     ) {
         let mut receive = lock(&self.receive);
+        receive.alone = if alone { receive.alone.saturating_add(1) } else { 0 };
         let Some(payload) = receive.lane.reaped(completion.key()) else { return };
         let payload = payload.completed(&completion);
         let (outcome, room) = match completion.result() {
@@ -251,15 +288,27 @@ impl Core {
     }
 
     fn readiness(&self) -> io::Result<&AsyncFd<FileDesc>> {
-        if let Some(readiness) = self.readiness.get() {
-            return Ok(readiness);
+        if let Some(registered) = self.readiness.get() {
+            return Ok(registered);
         }
+        let registered = self.register(async_fd::BOTH)?;
+        Ok(self.readiness.get_or_init(|| registered))
+    }
+
+    fn waits(&self) -> io::Result<Arc<AsyncFd<FileDesc>>> {
+        if let Some(waits) = &lock(&self.receive).waits {
+            return Ok(waits.clone());
+        }
+        let registered = Arc::new(self.register(Interest::READABLE)?);
+        Ok(lock(&self.receive).waits.get_or_insert(registered).clone())
+    }
+
+    fn register(&self, interest: Interest) -> io::Result<AsyncFd<FileDesc>> {
         if self.driver.is_dead() {
             return Err(self.driver.error());
         }
         let duplicate = self.fd.try_clone()?;
-        let registered = self.driver.enter(|| async_fd::register(duplicate))?;
-        Ok(self.readiness.get_or_init(|| registered))
+        self.driver.enter(|| async_fd::register(duplicate, interest))
     }
 }
 
@@ -404,12 +453,20 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     }
                 }
                 let looks = receive.looks.second_looks();
+                if looks == 0 && receive.prefers_readiness(&core.driver) {
+                    let (ticket, after) = receive.lane.enqueue(cx.waker(), None, 1);
+                    receive.lane.waits_himself();
+                    self.ticket = Some(ticket);
+                    drop(receive);
+                    core.carry_out(Direction::Receive, after);
+                    return self.poll_readiness(ticket, cx);
+                }
                 if looks > 0 {
                     let (ticket, after) = receive.lane.enqueue(cx.waker(), None, looks);
                     drop(receive);
                     self.ticket = Some(ticket);
                     core.carry_out(Direction::Receive, after);
-                    cx.waker().wake_by_ref();
+                    stand_aside(cx, looks);
                     return Poll::Pending;
                 }
             }
@@ -430,15 +487,24 @@ impl<S: Sink> Receiving<'_, '_, S> {
     ) -> Poll<io::Result<S::Output>> {
         let core = self.core;
         let mut receive = lock(&core.receive);
+        if receive.lane.is_waiting_himself(ticket) {
+            drop(receive);
+            return self.poll_readiness(ticket, cx);
+        }
         if receive.lane.may_look(ticket) {
             match self.sink.direct(core.fd.as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if receive.lane.looks_again() {
+                    if let looks @ 1.. = receive.lane.looked() {
                         drop(receive);
-                        cx.waker().wake_by_ref();
+                        stand_aside(cx, looks);
                         return Poll::Pending;
                     }
                     receive.looks.second_found(false);
+                    if receive.prefers_readiness(&core.driver) {
+                        receive.lane.waits_himself();
+                        drop(receive);
+                        return self.poll_readiness(ticket, cx);
+                    }
                     let spare = receive.spare.take();
                     drop(receive);
                     let room = self.sink.room(spare);
@@ -449,7 +515,9 @@ impl<S: Sink> Receiving<'_, '_, S> {
                 result => {
                     receive.looks.second_found(true);
                     let after = receive.lane.found();
+                    let unused = receive.did_without();
                     drop(receive);
+                    drop(unused);
                     self.ticket = None;
                     core.carry_out(Direction::Receive, after);
                     return Poll::Ready(result);
@@ -481,6 +549,47 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     self.sink.withdraw(room);
                 }
                 Poll::Ready(Err(io::Error::from_raw_os_error(errno)))
+            }
+        }
+    }
+
+    /// Wait for readiness, first in line, with nothing in flight.
+    fn poll_readiness(
+        &mut self,
+        ticket: Ticket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<S::Output>> {
+        let core = self.core;
+        loop {
+            let waits = match core.waits() {
+                Ok(waits) => waits,
+                Err(error) => {
+                    self.leave();
+                    return Poll::Ready(Err(error));
+                }
+            };
+            let mut guard = match ready!(waits.poll_read_ready(cx)) {
+                Ok(guard) => guard,
+                Err(_) => {
+                    self.leave();
+                    return Poll::Ready(Err(core.driver.error()));
+                }
+            };
+            let mut receive = lock(&core.receive);
+            if !receive.lane.is_waiting_himself(ticket) {
+                drop(receive);
+                return self.poll_waiting(ticket, cx);
+            }
+            match self.sink.direct(core.fd.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                result => {
+                    let after = receive.lane.found();
+                    receive.unused = 0;
+                    drop(receive);
+                    self.ticket = None;
+                    core.carry_out(Direction::Receive, after);
+                    return Poll::Ready(result);
+                }
             }
         }
     }
@@ -581,8 +690,15 @@ impl Socket {
             Ok(driver) => driver,
             Err(error) => return Err((error, fd)),
         };
-        let receive =
-            Receive { lane: ReceiveLane::new(), looks: Looks::default(), armed_in: 0, spare: None };
+        let receive = Receive {
+            lane: ReceiveLane::new(),
+            looks: Looks::default(),
+            armed_in: 0,
+            alone: 0,
+            waits: None,
+            unused: 0,
+            spare: None,
+        };
         let core = Core {
             fd,
             driver,
