@@ -133,6 +133,7 @@ fn no_ring(error: io::Error) -> io::Error {
 }
 
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a box would cost every call on epoll an access")]
 pub(crate) enum Socket {
     Epoll(epoll::Socket),
     Uring(uring::Socket),

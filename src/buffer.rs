@@ -5,7 +5,9 @@
 //! here rests on that promise.
 #![allow(unsafe_code, reason = "raw views into buffers whose traits speak in pointers")]
 
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
+use std::ops::Deref;
 use std::slice;
 
 use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
@@ -41,6 +43,32 @@ pub(crate) trait Parts: Send + 'static {
 
     fn total(&self) -> usize {
         (0..self.count()).map(|index| self.part(index).len()).sum()
+    }
+
+    /// All parts. Not a reference to `self`: a future that holds this is Send where the parts are,
+    /// Sync or not.
+    fn slices(&self) -> Slices<'_> {
+        match self.count() {
+            1 => Slices::One([IoSlice::new(self.part(0))]),
+            count => Slices::Many((0..count).map(|index| IoSlice::new(self.part(index))).collect()),
+        }
+    }
+}
+
+/// The parts of a message, without an allocation where there is one.
+pub(crate) enum Slices<'a> {
+    One([IoSlice<'a>; 1]),
+    Many(Vec<IoSlice<'a>>),
+}
+
+impl<'a> Deref for Slices<'a> {
+    type Target = [IoSlice<'a>];
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
     }
 }
 

@@ -74,10 +74,12 @@ mod look;
 mod message;
 mod options;
 mod raw_fd;
+mod runtime;
 mod socket;
 mod split;
 mod sys;
 mod uring;
+mod watch;
 
 pub use address::SocketAddr;
 pub use backend::{Backend, Selection};

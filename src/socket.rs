@@ -529,6 +529,9 @@ impl UnixSeqpacket {
     /// # Errors
     /// If the runtime is gone.
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        // A loop of readable() and try_recv() must yield, too; neither AsyncFd nor a direct call pays.
+        tokio::task::coop::consume_budget().await;
+        tokio::task::coop::consume_budget().await;
         self.inner.ready(interest).await
     }
 

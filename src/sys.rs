@@ -17,7 +17,7 @@ use rustix::net::{
 use crate::address::SocketAddr;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::{Parts, PartsMut};
+use crate::buffer::PartsMut;
 
 const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR | libc::MSG_DONTWAIT;
 const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
@@ -177,25 +177,21 @@ pub(crate) fn recv_message<'a>(
     unsafe { recv_with_header(fd, header, control) }
 }
 
-/// `sendmsg(2)`, or `send(2)` where that will do, without waiting, from owned buffers.
-pub(crate) fn send_parts(
+/// `sendmsg(2)`, or `send(2)` where that will do, without waiting.
+pub(crate) fn send_with_ancillary(
     fd: BorrowedFd<'_>,
-    parts: &impl Parts,
+    message: &[IoSlice<'_>],
     ancillary: &AncillaryBuffer,
 ) -> io::Result<usize> {
     if ancillary.is_empty() {
-        if parts.count() == 1 {
-            return send(fd, parts.part(0));
-        }
-        return send_message(fd, &slices(parts), &[]);
+        return match message {
+            [one] => send(fd, one),
+            _ => send_message(fd, message, &[]),
+        };
     }
     let mut control = [0; MAX_CONTROL];
     let len = ancillary.encode(&mut control)?;
-    send_message(fd, &slices(parts), &control[..len])
-}
-
-fn slices<P: Parts>(parts: &P) -> Vec<IoSlice<'_>> {
-    (0..parts.count()).map(|index| IoSlice::new(parts.part(index))).collect()
+    send_message(fd, message, &control[..len])
 }
 
 /// `recvmsg(2)` without waiting, into owned buffers; what was received is marked as such. Without

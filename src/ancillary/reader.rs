@@ -376,7 +376,7 @@ impl<'a> UnknownMessage<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::fd::{AsRawFd, IntoRawFd};
+    use std::os::fd::IntoRawFd;
 
     /// A pipe whose write ends are `count` descriptors in one SCM_RIGHTS message; its read end sees
     /// the end once all of them are closed.
@@ -414,7 +414,7 @@ mod tests {
             assert_eq!(moved.is_truncated(), fitting < 3, "{room} bytes of room");
             for message in moved.into_messages() {
                 if let OwnedAncillaryMessage::FileDescriptors(fds) = message {
-                    assert_eq!(fds.map(|fd| fd.as_raw_fd()).count(), fitting);
+                    assert_eq!(fds.count(), fitting);
                 }
             }
             assert!(all_closed(pipe), "{room} bytes of room");

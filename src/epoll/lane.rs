@@ -3,14 +3,17 @@
 use std::collections::VecDeque;
 use std::task::Waker;
 
+use tokio::sync::Notify;
+
+use crate::watch::{Settled, Watchers};
+
 /// Those who wait, first polled, first served. Only the first may call the kernel and wait for
 /// readiness; with nobody waiting, whoever comes may.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
     waiters: VecDeque<Waiter>,
     next_ticket: Ticket,
-    /// Tasks that want to know when the lane is idle. Each stands here once.
-    watchers: Vec<Waker>,
+    watchers: Watchers,
 }
 
 pub(super) type Ticket = u64;
@@ -29,17 +32,15 @@ struct Waiter {
 #[must_use]
 pub(super) struct Wakers {
     first: Option<Waker>,
-    watchers: Vec<Waker>,
+    settled: Settled,
 }
 
 impl Wakers {
-    pub(super) fn wake(self) {
+    pub(super) fn wake(self, notify: &Notify) {
         if let Some(waker) = self.first {
             waker.wake();
         }
-        for waker in self.watchers {
-            waker.wake();
-        }
+        self.settled.tell(notify);
     }
 }
 
@@ -86,15 +87,13 @@ impl Lane {
             0 => self.waiters.front_mut().and_then(|first| first.waker.take()),
             _ => None,
         };
-        let watchers = if self.is_idle() { std::mem::take(&mut self.watchers) } else { Vec::new() };
-        Wakers { first, watchers }
+        let settled = if self.is_idle() { self.watchers.settled() } else { Settled::default() };
+        Wakers { first, settled }
     }
 
-    /// Be woken when the lane is idle.
-    pub(super) fn watch(&mut self, waker: &Waker) {
-        if !self.watchers.iter().any(|known| known.will_wake(waker)) {
-            self.watchers.push(waker.clone());
-        }
+    /// Those who want to know when the lane is idle.
+    pub(super) fn watchers(&mut self) -> &mut Watchers {
+        &mut self.watchers
     }
 }
 
@@ -123,7 +122,7 @@ mod tests {
         let tickets: Vec<_> = wakers.iter().map(|(_, waker)| lane.enqueue(waker, 0)).collect();
         assert!(lane.is_turn(tickets[0]));
         assert!(!lane.is_turn(tickets[1]));
-        lane.leave(tickets[0]).wake();
+        lane.leave(tickets[0]).wake(&Notify::new());
         let woken: Vec<_> =
             wakers.iter().map(|(count, _)| count.0.load(Ordering::Relaxed)).collect();
         assert_eq!(woken, [0, 1, 0]);
@@ -136,9 +135,9 @@ mod tests {
         let mut lane = Lane::default();
         let wakers: Vec<_> = (0..3).map(|_| waker()).collect();
         let tickets: Vec<_> = wakers.iter().map(|(_, waker)| lane.enqueue(waker, 0)).collect();
-        lane.leave(tickets[1]).wake();
+        lane.leave(tickets[1]).wake(&Notify::new());
         assert!(wakers.iter().all(|(count, _)| count.0.load(Ordering::Relaxed) == 0));
-        lane.leave(tickets[0]).wake();
+        lane.leave(tickets[0]).wake(&Notify::new());
         assert!(lane.is_turn(tickets[2]));
     }
 
@@ -149,11 +148,11 @@ mod tests {
         let (count, watcher) = waker();
         let first = lane.enqueue(&waiter, 0);
         let second = lane.enqueue(&waiter, 0);
-        lane.watch(&watcher);
-        lane.watch(&watcher);
-        lane.leave(first).wake();
+        assert!(lane.watchers().park(&watcher).is_none());
+        assert!(lane.watchers().park(&watcher).is_none());
+        lane.leave(first).wake(&Notify::new());
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
-        lane.leave(second).wake();
+        lane.leave(second).wake(&Notify::new());
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 }

@@ -7,6 +7,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use super::operation::{Direction, Gate};
+use crate::runtime::Life;
 use crate::{async_fd, sys};
 
 /// A listening socket, registered with the runtime's I/O driver.
@@ -19,9 +20,10 @@ pub(crate) struct Listener {
 impl Listener {
     /// `fd` is non-blocking.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        let life = Life::here()?;
         Ok(Self {
             io: async_fd::register(fd, Interest::READABLE)?,
-            accept: Gate::new(Direction::Read),
+            accept: Gate::new(Direction::Read, &life),
         })
     }
 

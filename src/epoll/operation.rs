@@ -2,15 +2,17 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use filedesc::FileDesc;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::sync::Notify;
 use tokio::task::coop;
 
 use super::lane::{Lane, Ticket};
 use crate::look::{Looks, stand_aside};
+use crate::runtime::Life;
 
 /// Reading or writing, as epoll has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(super) enum Direction {
 pub(super) struct Gate {
     direction: Direction,
     state: Mutex<State>,
+    settled: Notify,
+    life: Arc<Life>,
 }
 
 #[derive(Debug, Default)]
@@ -33,8 +37,8 @@ struct State {
 }
 
 impl Gate {
-    pub(super) fn new(direction: Direction) -> Self {
-        Self { direction, state: Mutex::default() }
+    pub(super) fn new(direction: Direction, life: &Arc<Life>) -> Self {
+        Self { direction, state: Mutex::default(), settled: Notify::new(), life: life.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -52,8 +56,25 @@ impl Gate {
         if state.lane.is_idle() {
             return Poll::Ready(());
         }
-        state.lane.watch(waker);
+        let replaced = state.lane.watchers().park(waker);
+        drop(state);
+        drop(replaced);
         Poll::Pending
+    }
+
+    /// Completes when the lane is idle, which may be over by then.
+    pub(super) async fn idle(&self) {
+        loop {
+            let notified = self.settled.notified();
+            {
+                let mut state = self.lock();
+                if state.lane.is_idle() {
+                    return;
+                }
+                state.lane.watchers().announce();
+            }
+            notified.await;
+        }
     }
 
     fn poll_ready<'a>(
@@ -90,16 +111,16 @@ impl Gate {
         cx: &mut Context<'_>,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
+        self.life.check()?;
         let mut state = self.lock();
         // Also where the lane is idle: a call that comes and waits takes over the one waker that
         // tokio keeps for a direction.
-        if !state.lane.is_idle() {
-            state.lane.watch(cx.waker());
-            return Poll::Pending;
-        }
-        let polled = self.poll_call(io, cx, call);
+        let polled =
+            if state.lane.is_idle() { self.poll_call(io, cx, call) } else { Poll::Pending };
         if polled.is_pending() {
-            state.lane.watch(cx.waker());
+            let replaced = state.lane.watchers().park(cx.waker());
+            drop(state);
+            drop(replaced);
         }
         polled
     }
@@ -112,6 +133,7 @@ impl Gate {
         io: &AsyncFd<FileDesc>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
+        self.life.check()?;
         let state = self.lock();
         if !state.lane.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
@@ -150,6 +172,7 @@ struct Operation<'a, F> {
 impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let coop = ready!(coop::poll_proceed(cx));
+        self.gate.life.check()?;
         let result = ready!(match self.ticket {
             None => self.poll_first(cx),
             Some(ticket) => self.poll_waiting(ticket, cx),
@@ -232,7 +255,7 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
         self.ticket = None;
         let wakers = state.lane.leave(ticket);
         drop(state);
-        wakers.wake();
+        wakers.wake(&self.gate.settled);
         Poll::Ready(result)
     }
 }
@@ -241,7 +264,7 @@ impl<F> Drop for Operation<'_, F> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             let wakers = self.gate.lock().lane.leave(ticket);
-            wakers.wake();
+            wakers.wake(&self.gate.settled);
         }
     }
 }

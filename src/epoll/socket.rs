@@ -10,6 +10,7 @@ use super::operation::{Direction, Gate};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::async_fd;
 use crate::buffer::{Parts, PartsMut};
+use crate::runtime::Life;
 use crate::sys::{self, Received};
 
 /// A connected socket, registered with the runtime's I/O driver.
@@ -23,10 +24,11 @@ pub(crate) struct Socket {
 impl Socket {
     /// `fd` is non-blocking.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
+        let life = Life::here()?;
         Ok(Self {
             io: async_fd::register(fd, async_fd::BOTH)?,
-            receive: Gate::new(Direction::Read),
-            send: Gate::new(Direction::Write),
+            receive: Gate::new(Direction::Read, &life),
+            send: Gate::new(Direction::Write, &life),
         })
     }
 
@@ -59,8 +61,11 @@ impl Socket {
         parts: P,
         ancillary: AncillaryBuffer,
     ) -> (io::Result<usize>, P, AncillaryBuffer) {
-        let sent =
-            self.send.operation(&self.io, |fd| sys::send_parts(fd, &parts, &ancillary)).await;
+        let sent = {
+            let message = parts.slices();
+            let call = |fd: BorrowedFd<'_>| sys::send_with_ancillary(fd, &message, &ancillary);
+            self.send.operation(&self.io, call).await
+        };
         (sent, parts, ancillary)
     }
 
@@ -152,12 +157,12 @@ impl Socket {
     pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         let (read, write) = (interest.is_readable(), interest.is_writable());
         loop {
-            std::future::poll_fn(|cx| {
-                let idle = (read && self.receive.poll_idle(cx.waker()).is_ready())
-                    | (write && self.send.poll_idle(cx.waker()).is_ready());
-                if idle || !(read || write) { Poll::Ready(()) } else { Poll::Pending }
-            })
-            .await;
+            match (read, write) {
+                (true, true) => either(self.receive.idle(), self.send.idle()).await,
+                (true, false) => self.receive.idle().await,
+                (false, true) => self.send.idle().await,
+                (false, false) => {}
+            }
             let mut ready = {
                 let mut guard = self.io.ready(interest).await?;
                 guard.retain_ready();
@@ -190,4 +195,14 @@ impl Socket {
         guard?.retain_ready();
         Poll::Ready(Ok(()))
     }
+}
+
+/// Complete with the first of two futures.
+async fn either(a: impl Future<Output = ()>, b: impl Future<Output = ()>) {
+    let (mut a, mut b) = (std::pin::pin!(a), std::pin::pin!(b));
+    std::future::poll_fn(|cx| match a.as_mut().poll(cx) {
+        Poll::Ready(()) => Poll::Ready(()),
+        Poll::Pending => b.as_mut().poll(cx),
+    })
+    .await
 }

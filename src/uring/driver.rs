@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use super::graveyard::{self, Remains};
 use super::ring::{Completion, Refused, Ring, Submission};
 use super::shard::{Attend, Dead, Shard};
-use crate::async_fd;
+use crate::{async_fd, runtime};
 
 /// How long a dying driver waits for cancelled operations to settle. Those that another thread
 /// submitted settle on that thread.
@@ -103,7 +103,7 @@ impl Driver {
     pub(super) fn error(&self) -> io::Error {
         match self.broken.get() {
             Some(why) => io::Error::other(why.clone()),
-            None => io::Error::other("the tokio runtime that this socket belongs to is gone"),
+            None => runtime::gone(),
         }
     }
 

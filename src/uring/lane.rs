@@ -11,6 +11,9 @@ use std::io;
 use std::task::Waker;
 
 use slab::Slab;
+use tokio::sync::Notify;
+
+use crate::watch::{Settled, Watchers};
 
 /// What to submit for a lane.
 #[derive(Debug, PartialEq, Eq)]
@@ -40,21 +43,19 @@ impl<T> Default for After<T> {
     }
 }
 
-/// Wakers to be called: one caller's, and those of all who watch for the lane to settle.
+/// Whom to wake: one caller, and those who watch for the lane to settle.
 #[derive(Debug, Default)]
 pub(super) struct Wakers {
     pub(super) one: Option<Waker>,
-    pub(super) watchers: Vec<Waker>,
+    pub(super) settled: Settled,
 }
 
 impl Wakers {
-    pub(super) fn wake(self) {
+    pub(super) fn wake(self, notify: &Notify) {
         if let Some(waker) = self.one {
             waker.wake();
         }
-        for waker in self.watchers {
-            waker.wake();
-        }
+        self.settled.tell(notify);
     }
 }
 
@@ -68,22 +69,6 @@ pub(super) enum Outcome<T> {
     /// `-ECANCELED` or `-EAGAIN`: nothing was received or sent. Not an answer: a cancel may have come
     /// from nobody (the submitting thread ended).
     Void,
-}
-
-/// Tasks that want to know when a lane becomes idle. Each task stands here once.
-#[derive(Debug, Default)]
-struct Watchers(Vec<Waker>);
-
-impl Watchers {
-    fn add(&mut self, waker: &Waker) {
-        if !self.0.iter().any(|known| known.will_wake(waker)) {
-            self.0.push(waker.clone());
-        }
-    }
-
-    fn take(&mut self) -> Vec<Waker> {
-        std::mem::take(&mut self.0)
-    }
 }
 
 /// Keep the waker of the task that polled last. The one it replaces is for the caller to drop.
@@ -130,13 +115,16 @@ pub(super) struct Delivery<M, R> {
     pub(super) room: Option<R>,
 }
 
+/// A message and what to do after it, or the waker that a poll in vain replaced.
+type Polled<T, M> = Result<(T, After<M>), Option<Waker>>;
+
 /// The receive lane. `F` is a payload in flight, `M` a message, `R` a caller's room.
 #[derive(Debug)]
 pub(super) struct ReceiveLane<F, M, R> {
     state: Receiving<F>,
     waiters: VecDeque<Waiter<R>>,
-    /// A message received for nobody yet, or for the first waiter.
-    stash: Option<Received<M>>,
+    /// A message received for nobody yet, or for the first waiter; and in whose room it is.
+    stash: Option<(Received<M>, Option<Ticket>)>,
     /// Whose room the operation in flight has.
     armed_for: Option<Ticket>,
     next_ticket: Ticket,
@@ -179,7 +167,18 @@ impl<F, M, R> ReceiveLane<F, M, R> {
         if !self.waiters.is_empty() {
             return None;
         }
-        self.stash.take()
+        self.stash.take().map(|(received, _)| received)
+    }
+
+    /// The message that lies in the room of a caller who is gone, if there is one; it has to move,
+    /// for his room is to be dropped. Returned once.
+    pub(super) fn orphan(&mut self) -> Option<&mut M> {
+        let (Ok(message), owner @ Some(_)) = self.stash.as_mut()? else { return None };
+        if self.waiters.iter().any(|waiter| Some(waiter.ticket) == *owner) {
+            return None;
+        }
+        *owner = None;
+        Some(message)
     }
 
     /// Join the queue. The caller has found the lane not idle, or the kernel without a message.
@@ -248,13 +247,9 @@ impl<F, M, R> ReceiveLane<F, M, R> {
 
     /// Take the message, if there is one and it is this caller's turn; else remember the waker, and
     /// return the one which that replaces. The first in the queue is served first.
-    pub(super) fn poll(
-        &mut self,
-        ticket: Ticket,
-        waker: &Waker,
-    ) -> Result<(Delivery<M, R>, After<M>), Option<Waker>> {
+    pub(super) fn poll(&mut self, ticket: Ticket, waker: &Waker) -> Polled<Delivery<M, R>, M> {
         let first = self.waiters.front().is_some_and(|waiter| waiter.ticket == ticket);
-        if first && let Some(received) = self.stash.take() {
+        if first && let Some((received, _)) = self.stash.take() {
             let mut waiter = self.waiters.pop_front().expect("looked at above");
             let room = waiter.room.take();
             let after = self.settled();
@@ -312,7 +307,7 @@ impl<F, M, R> ReceiveLane<F, M, R> {
             first.room = room;
         }
         self.armed_for = None;
-        self.stash = Some(Err(errno));
+        self.stash = Some((Err(errno), None));
         self.front_wakes()
     }
 
@@ -343,7 +338,7 @@ impl<F, M, R> ReceiveLane<F, M, R> {
                 if self.closed {
                     return (room, After { release: Some(message), ..After::default() });
                 }
-                self.stash = Some(Ok(message));
+                self.stash = Some((Ok(message), owner));
                 (room, self.front_wakes())
             }
             Outcome::Failed(errno) => {
@@ -351,7 +346,7 @@ impl<F, M, R> ReceiveLane<F, M, R> {
                 if self.closed {
                     return (room, After::default());
                 }
-                self.stash = Some(Err(errno));
+                self.stash = Some((Err(errno), None));
                 (room, self.front_wakes())
             }
             Outcome::Void => {
@@ -377,27 +372,27 @@ impl<F, M, R> ReceiveLane<F, M, R> {
     pub(super) fn close(&mut self) -> (After<M>, Vec<Option<R>>) {
         self.closed = true;
         let rooms = self.waiters.drain(..).map(|waiter| waiter.room).collect();
-        let release = self.stash.take().and_then(Result::ok);
+        let release = self.stash.take().and_then(|(received, _)| received.ok());
         let attend = self.wants_attention();
-        let wake = Wakers { one: None, watchers: self.watchers.take() };
+        let wake = Wakers { one: None, settled: self.watchers.settled() };
         (After { wake, attend, release }, rooms)
     }
 
     /// The ring is gone: everybody who waits is to ask again, and to be told so. What was in flight
     /// is returned.
-    pub(super) fn abandon(&mut self) -> (Option<F>, Vec<Waker>) {
+    pub(super) fn abandon(&mut self) -> (Option<F>, Vec<Waker>, Settled) {
         self.queued = false;
-        let mut wake: Vec<_> = self.waiters.iter_mut().filter_map(|w| w.waker.take()).collect();
-        wake.append(&mut self.watchers.take());
-        match std::mem::replace(&mut self.state, Receiving::Idle) {
-            Receiving::InFlight { payload, .. } => (Some(payload), wake),
-            Receiving::Idle => (None, wake),
-        }
+        let wake = self.waiters.iter_mut().filter_map(|waiter| waiter.waker.take()).collect();
+        let payload = match std::mem::replace(&mut self.state, Receiving::Idle) {
+            Receiving::InFlight { payload, .. } => Some(payload),
+            Receiving::Idle => None,
+        };
+        (payload, wake, self.watchers.settled())
     }
 
-    /// Be woken when the lane may be open.
-    pub(super) fn watch(&mut self, waker: &Waker) {
-        self.watchers.add(waker);
+    /// Those who want to know when the lane may be open.
+    pub(super) fn watchers(&mut self) -> &mut Watchers {
+        &mut self.watchers
     }
 
     fn needs_arming(&self) -> bool {
@@ -420,8 +415,8 @@ impl<F, M, R> ReceiveLane<F, M, R> {
     }
 
     fn settled(&mut self) -> After<M> {
-        let watchers = if self.is_open() { self.watchers.take() } else { Vec::new() };
-        let wake = Wakers { one: None, watchers };
+        let settled = if self.is_open() { self.watchers.settled() } else { Settled::default() };
+        let wake = Wakers { one: None, settled };
         After { wake, attend: self.wants_attention(), release: None }
     }
 
@@ -643,16 +638,15 @@ impl<P, F> SendLane<P, F> {
     }
 
     /// The ring is gone: every send that has not settled fails. What was in flight is returned.
-    pub(super) fn abandon(&mut self) -> (Option<F>, Vec<Waker>) {
+    pub(super) fn abandon(&mut self) -> (Option<F>, Vec<Waker>, Settled) {
         self.queued = false;
-        let mut wake = self.watchers.take();
-        wake.extend(self.sends.iter_mut().filter_map(|(_, send)| send.waker.take()));
-        (self.in_flight.take().map(|flight| flight.payload), wake)
+        let wake = self.sends.iter_mut().filter_map(|(_, send)| send.waker.take()).collect();
+        (self.in_flight.take().map(|flight| flight.payload), wake, self.watchers.settled())
     }
 
-    /// Be woken when the lane may be idle.
-    pub(super) fn watch(&mut self, waker: &Waker) {
-        self.watchers.add(waker);
+    /// Those who want to know when the lane may be idle.
+    pub(super) fn watchers(&mut self) -> &mut Watchers {
+        &mut self.watchers
     }
 
     fn wants_attention(&mut self) -> bool {
@@ -670,8 +664,8 @@ impl<P, F> SendLane<P, F> {
     }
 
     fn settled(&mut self) -> After<P> {
-        let watchers = if self.is_idle() { self.watchers.take() } else { Vec::new() };
-        let wake = Wakers { one: None, watchers };
+        let settled = if self.is_idle() { self.watchers.settled() } else { Settled::default() };
+        let wake = Wakers { one: None, settled };
         After { wake, attend: self.wants_attention(), release: None }
     }
 }

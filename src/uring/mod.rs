@@ -4,6 +4,8 @@ mod buffers;
 mod driver;
 mod graveyard;
 mod lane;
+#[cfg(test)]
+mod model;
 mod payload;
 pub(crate) mod probe;
 mod ring;

@@ -141,6 +141,7 @@ pub(super) struct ReceivePayload {
 // SAFETY: the pointers lead into the payload itself and into what it owns.
 unsafe impl Send for ReceivePayload {}
 
+#[expect(clippy::vec_box, reason = "a payload stays in its box: moving it costs 2 KiB")]
 static POOL: Mutex<Vec<Box<ReceivePayload>>> = Mutex::new(Vec::new());
 
 impl ReceivePayload {
@@ -165,8 +166,8 @@ impl ReceivePayload {
             },
         };
         let own = [
-            // Pointed to when the payload is submitted.
-            vector(std::ptr::null(), SMALL),
+            // Pointed to again when the payload is submitted.
+            vector((&raw const payload.small).cast(), SMALL),
             vector(payload.slot.as_ptr(), SLOT_LEN),
         ];
         payload.vectors.clear();
@@ -211,6 +212,27 @@ impl ReceivePayload {
         let rooms = self.rooms.take();
         self.keep(0);
         rooms
+    }
+
+    /// Write to the library's own room, `at` bytes from its start.
+    ///
+    /// # Safety
+    /// `bytes` is not of this payload.
+    unsafe fn write_own(&mut self, at: usize, bytes: &[u8]) {
+        assert!(at + bytes.len() <= SMALL + SLOT_LEN);
+        let in_small = SMALL.saturating_sub(at).min(bytes.len());
+        let (small, rest) = bytes.split_at(in_small);
+        if !small.is_empty() {
+            self.small[at..][..in_small].copy_from_slice(small);
+        }
+        if !rest.is_empty() {
+            let to = (at + in_small) - SMALL;
+            // SAFETY: the slot is SLOT_LEN bytes that only this payload uses, and the range lies
+            // within them (asserted above).
+            unsafe {
+                self.slot.as_ptr().add(to).copy_from_nonoverlapping(rest.as_ptr(), rest.len());
+            }
+        }
     }
 
     fn keep(self: Box<Self>, used: usize) {
@@ -276,6 +298,30 @@ impl Message {
         // SAFETY: the kernel wrote these bytes, as its completion said, and the length has just been
         // set to zero, so that nobody reads them again.
         unsafe { AncillaryMessageReader::new(&mut payload.control.0[..len], truncated) }
+    }
+
+    /// Move the message out of the room of a caller who is gone; that is returned, to be dropped.
+    /// Without memory for it the message stays where it is.
+    pub(super) fn detach(&mut self) -> Option<Rooms> {
+        self.payload().rooms.as_ref()?;
+        let mut detached = Self { payload: Some(ReceivePayload::new(None).ok()?), len: 0 };
+        let to = detached.payload();
+        let mut at = 0;
+        for piece in self.pieces() {
+            // SAFETY: the small room and the slot together hold any message that the old payload's
+            // slot could hold alone; they are this payload's own, and the pieces are another's.
+            unsafe { to.write_own(at, piece) };
+            at += piece.len();
+        }
+        let from = self.payload();
+        let len = std::mem::take(&mut from.header.msg_controllen).min(MAX_CONTROL);
+        to.control.0[..len].copy_from_slice(&from.control.0[..len]);
+        to.header.msg_controllen = len;
+        to.header.msg_flags = from.header.msg_flags;
+        let rooms = from.rooms.take();
+        detached.len = at;
+        drop(std::mem::replace(self, detached));
+        rooms
     }
 
     /// Deliver to a caller who lent a buffer and wants no ancillary data.
@@ -476,7 +522,7 @@ impl SendPayload {
     }
 
     /// Give back what [`given`](Self::given) took.
-    pub(super) fn take<P: Parts>(mut self: Box<Self>) -> (P, AncillaryBuffer) {
+    pub(super) fn take<P: Parts>(mut self) -> (P, AncillaryBuffer) {
         let given = self.given.as_mut().and_then(|shell| {
             shell.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>()?.take()
         });
@@ -523,7 +569,8 @@ impl SendPayload {
         // to lies in the payload or is owned by it, and stays until `reclaim`, which asks for the
         // completion.
         let submission = unsafe {
-            let entry = match (&(*payload).vectors).as_slice() {
+            let vectors = &raw const (*payload).vectors;
+            let entry = match (*vectors).as_slice() {
                 [one] if (*payload).header.msg_controllen == 0 => {
                     opcode::Send::new(fd, one.iov_base.cast(), one.iov_len as u32)
                         .flags(SEND_FLAGS)

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 use filedesc::FileDesc;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
+use tokio::sync::Notify;
 
 use super::driver::Driver;
 use super::graveyard::Remains;
@@ -34,6 +35,8 @@ pub(super) struct Core {
     driver: Arc<Driver>,
     receive: Mutex<Receive>,
     send: Mutex<Send>,
+    /// Told when a lane settles that somebody watches.
+    settled: Notify,
     /// A duplicate, registered for readiness when somebody first asks for that.
     readiness: OnceLock<AsyncFd<FileDesc>>,
 }
@@ -100,7 +103,7 @@ impl Core {
             self.attend_later(direction);
         }
         drop(after.release);
-        after.wake.wake();
+        after.wake.wake(&self.settled);
     }
 
     /// As [`carry_out`](Self::carry_out), within a shard's cycle: wake-ups are collected.
@@ -115,8 +118,16 @@ impl Core {
             let _ = shard.push(Attend { core: self.clone(), direction });
         }
         wakes.extend(after.wake.one);
-        wakes.extend(after.wake.watchers);
+        after.wake.settled.tell(&self.settled);
         drop(after.release);
+    }
+
+    /// A receive leaves. Returns the room it had given, unless the kernel still has it.
+    fn forget(&self, ticket: Ticket) -> (Option<Rooms>, After<Message>) {
+        let mut receive = lock(&self.receive);
+        let (room, after) = receive.lane.forget(ticket);
+        let orphaned = receive.lane.orphan().and_then(Message::detach);
+        (room.or(orphaned), after)
     }
 
     /// Hook for the driver: submit what the lane wants submitted.
@@ -220,8 +231,9 @@ impl Core {
             error => (failure(error), payload.release()),
         };
         let (room, after) = receive.lane.complete(outcome, room);
+        let orphaned = receive.lane.orphan().and_then(Message::detach);
         drop(receive);
-        drop(room);
+        drop((room, orphaned));
         self.carry_out_in(Direction::Receive, after, shard, wakes);
     }
 
@@ -231,7 +243,7 @@ impl Core {
         shard: &Shard,
         wakes: &mut Vec<Waker>,
     ) {
-        let mut releases = Vec::new();
+        let (mut releases, mut tell) = (Vec::new(), Vec::new());
         let mut lane = lock(&self.send);
         let Some((slot, payload)) = lane.reaped(completion.key()) else { return };
         let payload = payload.completed(&completion);
@@ -244,7 +256,7 @@ impl Core {
         // There is room in the peer's queue now: those that wait go out directly, in order.
         while went_out && let Some((slot, payload)) = lane.next() {
             wakes.extend(after.wake.one.take());
-            wakes.append(&mut after.wake.watchers);
+            tell.push(after.wake.settled);
             releases.extend(after.release.take());
             after = match payload.send_now(self.fd.as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -262,6 +274,7 @@ impl Core {
         }
         drop(lane);
         drop(releases);
+        tell.into_iter().for_each(|settled| settled.tell(&self.settled));
         self.carry_out_in(Direction::Send, after, shard, wakes);
     }
 
@@ -272,19 +285,20 @@ impl Core {
         remains: &mut Remains,
         wakes: &mut Vec<Waker>,
     ) {
-        let mut woken = match direction {
+        let (mut woken, settled) = match direction {
             Direction::Receive => {
-                let (payload, woken) = lock(&self.receive).lane.abandon();
+                let (payload, woken, settled) = lock(&self.receive).lane.abandon();
                 remains.receives.extend(payload);
-                woken
+                (woken, settled)
             }
             Direction::Send => {
-                let (payload, woken) = lock(&self.send).abandon();
+                let (payload, woken, settled) = lock(&self.send).abandon();
                 remains.sends.extend(payload);
-                woken
+                (woken, settled)
             }
         };
         wakes.append(&mut woken);
+        settled.tell(&self.settled);
     }
 
     fn readiness(&self) -> io::Result<&AsyncFd<FileDesc>> {
@@ -610,7 +624,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
 
     fn leave(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let (room, after) = lock(&self.core.receive).lane.forget(ticket);
+            let (room, after) = self.core.forget(ticket);
             if let Some(room) = room {
                 self.sink.withdraw(room);
             }
@@ -622,9 +636,9 @@ impl<S: Sink> Receiving<'_, '_, S> {
 impl<S> Drop for Receiving<'_, '_, S> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            let (room, after) = lock(&self.core.receive).lane.forget(ticket);
-            drop(room);
+            let (room, after) = self.core.forget(ticket);
             self.core.carry_out(Direction::Receive, after);
+            drop(room);
         }
     }
 }
@@ -704,6 +718,7 @@ impl Socket {
             driver,
             receive: Mutex::new(receive),
             send: Mutex::new(SendLane::new()),
+            settled: Notify::new(),
             readiness: OnceLock::new(),
         };
         Ok(Self { core: Arc::new(core) })
@@ -816,7 +831,10 @@ impl Socket {
         parts: P,
         ancillary: AncillaryBuffer,
     ) -> (io::Result<usize>, P, AncillaryBuffer) {
-        let sent = self.send_directly(|fd| sys::send_parts(fd, &parts, &ancillary)).await;
+        let sent = {
+            let message = parts.slices();
+            self.send_directly(|fd| sys::send_with_ancillary(fd, &message, &ancillary)).await
+        };
         if let Some(sent) = sent {
             return (sent, parts, ancillary);
         }
@@ -1002,13 +1020,17 @@ impl Socket {
                 return Poll::Ready(Ok(()));
             }
             if !receive.lane.is_open() {
-                receive.lane.watch(cx.waker());
+                let replaced = receive.lane.watchers().park(cx.waker());
+                drop(receive);
+                drop(replaced);
                 return self.alive();
             }
         } else {
             let mut lane = lock(&self.core.send);
             if !lane.is_idle() {
-                lane.watch(cx.waker());
+                let replaced = lane.watchers().park(cx.waker());
+                drop(lane);
+                drop(replaced);
                 return self.alive();
             }
         }
@@ -1032,31 +1054,28 @@ impl Socket {
     pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         let (read, write) = (interest.is_readable(), interest.is_writable());
         loop {
+            let notified = self.core.settled.notified();
             // Wait for a lane that is asked for to be open.
-            let stashed = std::future::poll_fn(|cx| {
-                let mut open = false;
-                if read {
-                    let mut receive = lock(&self.core.receive);
-                    if receive.lane.has_stash() {
-                        return Poll::Ready(Ok(true));
-                    }
-                    open |= receive.lane.is_open();
-                    if !receive.lane.is_open() {
-                        receive.lane.watch(cx.waker());
-                    }
+            let mut open = !(read || write);
+            if read {
+                let mut receive = lock(&self.core.receive);
+                if receive.lane.has_stash() {
+                    return Ok(Ready::READABLE);
                 }
-                if write {
-                    let mut lane = lock(&self.core.send);
-                    open |= lane.is_idle();
-                    if !lane.is_idle() {
-                        lane.watch(cx.waker());
-                    }
-                }
-                if open || !(read || write) { Poll::Ready(Ok(false)) } else { self.alive() }
-            })
-            .await?;
-            if stashed {
-                return Ok(Ready::READABLE);
+                open |= receive.lane.is_open();
+                receive.lane.watchers().announce();
+            }
+            if write {
+                let mut lane = lock(&self.core.send);
+                open |= lane.is_idle();
+                lane.watchers().announce();
+            }
+            if self.core.driver.is_dead() {
+                return Err(self.core.driver.error());
+            }
+            if !open {
+                notified.await;
+                continue;
             }
             let mut ready = {
                 let mut guard = self.core.readiness()?.ready(interest).await?;
@@ -1090,8 +1109,8 @@ impl Drop for Socket {
             (after, lane.attend(), payloads)
         };
         drop((receive_after.release, rooms, send_after.release, payloads));
-        receive_after.wake.wake();
-        send_after.wake.wake();
+        receive_after.wake.wake(&core.settled);
+        send_after.wake.wake(&core.settled);
         for step in [receive_step, send_step] {
             if let Step::Cancel(key) = step
                 && let Some(shard) = core.driver.shard(Shard::index_of(key))

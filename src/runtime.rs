@@ -1,0 +1,81 @@
+//! Whether the runtime of a socket still exists.
+//!
+//! A look into the kernel succeeds without tokio, also where the runtime is gone; but then calls are
+//! to fail, whatever the kernel has. So each runtime with sockets has one task that does nothing
+//! and whose end is the runtime's.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::runtime::{Handle, Id};
+
+use crate::async_fd;
+
+/// An id can be used again when its runtime is gone; the entry is removed before.
+static LIVES: Mutex<Option<HashMap<Id, Weak<Life>>>> = Mutex::new(None);
+
+/// Shared by the sockets of one runtime.
+#[derive(Debug)]
+pub(crate) struct Life {
+    over: AtomicBool,
+}
+
+impl Life {
+    /// That of the current runtime.
+    ///
+    /// # Errors
+    /// Without a runtime, or while it shuts down.
+    pub(crate) fn here() -> io::Result<Arc<Self>> {
+        let handle = Handle::try_current().map_err(|_| async_fd::no_runtime())?;
+        let life = {
+            let mut lives = lives();
+            let lives = lives.get_or_insert_default();
+            if let Some(life) = lives.get(&handle.id()).and_then(Weak::upgrade) {
+                return life.check().map(|()| life);
+            }
+            let life = Arc::new(Self { over: AtomicBool::new(false) });
+            lives.insert(handle.id(), Arc::downgrade(&life));
+            life
+        };
+        let task = Task { life: life.clone(), id: handle.id() };
+        handle.spawn(async move {
+            let _task = task;
+            std::future::pending::<()>().await;
+        });
+        life.check().map(|()| life)
+    }
+
+    /// # Errors
+    /// The runtime is gone.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if self.over.load(Ordering::Relaxed) { Err(gone()) } else { Ok(()) }
+    }
+}
+
+/// Held by the task; dropped with the runtime.
+struct Task {
+    life: Arc<Life>,
+    id: Id,
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.life.over.store(true, Ordering::Relaxed);
+        if let Some(lives) = lives().as_mut()
+            && lives.get(&self.id).is_some_and(|life| life.as_ptr() == Arc::as_ptr(&self.life))
+        {
+            lives.remove(&self.id);
+        }
+    }
+}
+
+fn lives() -> MutexGuard<'static, Option<HashMap<Id, Weak<Life>>>> {
+    LIVES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The error of every call on a socket whose runtime is gone.
+pub(crate) fn gone() -> io::Error {
+    io::Error::other("the tokio runtime that this socket belongs to is gone")
+}

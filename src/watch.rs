@@ -1,0 +1,53 @@
+//! Who wants to know when a lane settles, without standing in line: `poll_*` calls and readiness.
+
+use std::task::Waker;
+
+use tokio::sync::Notify;
+
+/// Kept by a lane, under its lock.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers {
+    /// The task that last called a `poll_*` function in vain. One, as with tokio's own.
+    parked: Option<Waker>,
+    /// Futures wait on the [`Notify`] beside the lane.
+    announce: bool,
+}
+
+/// Whom to tell, after the lock is gone.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Settled {
+    parked: Option<Waker>,
+    announce: bool,
+}
+
+impl Watchers {
+    /// Have this task woken. Returns the waker that this replaces, to be dropped after the lock is
+    /// gone.
+    pub(crate) fn park(&mut self, waker: &Waker) -> Option<Waker> {
+        match &self.parked {
+            Some(known) if known.will_wake(waker) => None,
+            _ => self.parked.replace(waker.clone()),
+        }
+    }
+
+    /// Have everybody told who waits on the [`Notify`].
+    pub(crate) fn announce(&mut self) {
+        self.announce = true;
+    }
+
+    pub(crate) fn settled(&mut self) -> Settled {
+        Settled { parked: self.parked.take(), announce: std::mem::take(&mut self.announce) }
+    }
+}
+
+impl Settled {
+    pub(crate) fn tell(self, notify: &Notify) {
+        if let Some(waker) = self.parked {
+            waker.wake();
+        }
+        if self.announce {
+            notify.notify_waiters();
+        }
+    }
+}
