@@ -177,7 +177,21 @@ impl UnixSeqpacket {
     /// Send a message from an owned buffer: its initialised bytes, within its bounds. The buffer
     /// comes back with the result. Else as [`send`](Self::send).
     ///
-    /// A future that is dropped drops the buffer, at the latest when the send has settled.
+    /// A future that is dropped drops the buffer, at the latest when the send has settled. That can be
+    /// on another thread, so a buffer that is not `Send` does not compile:
+    ///
+    /// ```compile_fail,E0277
+    /// # use tokio_seqpacket::{UnixSeqpacket, buf::IoBuf};
+    /// struct Local(std::rc::Rc<[u8]>);
+    /// # unsafe impl IoBuf for Local {
+    /// #     fn stable_ptr(&self) -> *const u8 { self.0.as_ptr() }
+    /// #     fn bytes_init(&self) -> usize { self.0.len() }
+    /// #     fn bytes_total(&self) -> usize { self.0.len() }
+    /// # }
+    /// # async fn f(socket: &UnixSeqpacket) {
+    /// socket.send_owned(Local([1, 2, 3].into())).await.0.unwrap();
+    /// # }
+    /// ```
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -530,7 +544,6 @@ impl UnixSeqpacket {
     /// If the runtime is gone.
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         // A loop of readable() and try_recv() must yield, too; neither AsyncFd nor a direct call pays.
-        tokio::task::coop::consume_budget().await;
         tokio::task::coop::consume_budget().await;
         self.inner.ready(interest).await
     }

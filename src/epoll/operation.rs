@@ -188,6 +188,11 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             return Poll::Pending;
         }
         if self.gate.direction == Direction::Write {
+            // There mostly is room; epoll is asked where there is none.
+            match (self.call)(self.io.get_ref().as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
             let polled = self.gate.poll_call(self.io, cx, &mut self.call);
             if polled.is_pending() {
                 self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
@@ -223,6 +228,12 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             drop(state);
             drop(replaced);
             return Poll::Pending;
+        }
+        if self.gate.direction == Direction::Write {
+            match (self.call)(self.io.get_ref().as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return self.served(ticket, state, result),
+            }
         }
         let State { lane, looks } = &mut *state;
         if let Some(left @ 1..) = lane.looks() {

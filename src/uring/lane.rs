@@ -453,6 +453,8 @@ pub(super) struct SendLane<P, F> {
     /// Those that wait, in the order of their first poll.
     order: VecDeque<usize>,
     in_flight: Option<SendInFlight<F>>,
+    /// Somebody has taken the next out, and is sending it directly.
+    taken: bool,
     queued: bool,
     closed: bool,
     watchers: Watchers,
@@ -472,6 +474,7 @@ impl<P, F> SendLane<P, F> {
             sends: Slab::new(),
             order: VecDeque::new(),
             in_flight: None,
+            taken: false,
             queued: false,
             closed: false,
             watchers: Watchers::default(),
@@ -480,7 +483,7 @@ impl<P, F> SendLane<P, F> {
 
     /// Whether a send may call the kernel directly: none is in flight and none waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.in_flight.is_none() && self.order.is_empty()
+        self.in_flight.is_none() && !self.taken && self.order.is_empty()
     }
 
     /// Join the queue. The caller has found the lane not idle, or the kernel's queue full.
@@ -532,7 +535,7 @@ impl<P, F> SendLane<P, F> {
     pub(super) fn attend(&mut self) -> Step {
         self.queued = false;
         match &mut self.in_flight {
-            None if !self.order.is_empty() && !self.closed => Step::Submit,
+            None if !self.order.is_empty() && !self.taken && !self.closed => Step::Submit,
             Some(flight) if !flight.cancelling => {
                 if self.closed || self.sends.get(flight.slot).is_none_or(|send| send.abandoned) {
                     flight.cancelling = true;
@@ -547,10 +550,11 @@ impl<P, F> SendLane<P, F> {
     /// The payload of the send that is next, to be lent to the kernel or sent directly. It is
     /// followed by [`armed`](Self::armed), [`settle`](Self::settle) or [`put_back`](Self::put_back).
     pub(super) fn next(&mut self) -> Option<(usize, P)> {
-        if self.in_flight.is_some() || self.closed {
+        if self.in_flight.is_some() || self.taken || self.closed {
             return None;
         }
         let slot = self.order.pop_front()?;
+        self.taken = true;
         match std::mem::replace(&mut self.sends[slot].state, Sending::InFlight) {
             Sending::Waiting(payload) => Some((slot, payload)),
             other => {
@@ -561,11 +565,17 @@ impl<P, F> SendLane<P, F> {
     }
 
     pub(super) fn armed(&mut self, slot: usize, key: u64, payload: F) {
+        self.taken = false;
         self.in_flight = Some(SendInFlight { key, slot, payload, cancelling: false });
     }
 
-    /// It is first in order again.
+    /// It is first in order again, unless nobody wants it any more.
     pub(super) fn put_back(&mut self, slot: usize, payload: P) -> After<P> {
+        self.taken = false;
+        if self.closed || self.sends[slot].abandoned {
+            self.sends.remove(slot);
+            return After { release: Some(payload), ..self.settled() };
+        }
         self.sends[slot].state = Sending::Waiting(payload);
         self.order.push_front(slot);
         After { attend: self.wants_attention(), ..After::default() }
@@ -588,13 +598,7 @@ impl<P, F> SendLane<P, F> {
         let result = match outcome {
             Outcome::Done(len) => Ok(len),
             Outcome::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
-            Outcome::Void => {
-                if self.closed || self.sends[slot].abandoned {
-                    self.sends.remove(slot);
-                    return After { release: Some(payload), ..self.settled() };
-                }
-                return self.put_back(slot, payload);
-            }
+            Outcome::Void => return self.put_back(slot, payload),
         };
         self.settle(slot, payload, result)
     }
@@ -606,6 +610,7 @@ impl<P, F> SendLane<P, F> {
         payload: P,
         result: io::Result<usize>,
     ) -> After<P> {
+        self.taken = false;
         let send = &mut self.sends[slot];
         if send.abandoned || self.closed {
             self.sends.remove(slot);
@@ -622,15 +627,11 @@ impl<P, F> SendLane<P, F> {
     pub(super) fn close(&mut self) -> (After<P>, Vec<P>) {
         self.closed = true;
         self.order.clear();
-        let in_flight = self.in_flight.as_ref().map(|flight| flight.slot);
         let mut payloads = Vec::new();
-        self.sends.retain(|slot, send| {
-            if Some(slot) == in_flight {
-                return true;
-            }
+        self.sends.retain(|_, send| {
             match std::mem::replace(&mut send.state, Sending::InFlight) {
                 Sending::Waiting(payload) | Sending::Settled(_, payload) => payloads.push(payload),
-                Sending::InFlight => {}
+                Sending::InFlight => return true,
             }
             false
         });
@@ -651,7 +652,7 @@ impl<P, F> SendLane<P, F> {
 
     fn wants_attention(&mut self) -> bool {
         let wants = match &self.in_flight {
-            None => !self.order.is_empty() && !self.closed,
+            None => !self.order.is_empty() && !self.taken && !self.closed,
             Some(flight) => {
                 !flight.cancelling
                     && (self.closed

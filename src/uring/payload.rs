@@ -475,9 +475,13 @@ impl SendPayload {
     ///
     /// # Errors
     /// No descriptor is left for a duplicate, or a number is none (`EBADF`).
-    pub(super) fn copy(message: &[IoSlice<'_>], control: &[u8]) -> io::Result<Box<Self>> {
-        let mut payload = Self::empty();
-        payload.bytes = Vec::with_capacity(message.iter().map(|part| part.len()).sum());
+    pub(super) fn copy(
+        message: &[IoSlice<'_>],
+        control: &[u8],
+        spare: Option<Box<Self>>,
+    ) -> io::Result<Box<Self>> {
+        let mut payload = spare.unwrap_or_else(Self::empty);
+        payload.bytes.reserve_exact(message.iter().map(|part| part.len()).sum());
         for part in message {
             payload.bytes.extend_from_slice(part);
         }
@@ -493,6 +497,16 @@ impl SendPayload {
             }
         }
         Ok(payload.pointed())
+    }
+
+    /// Empty, for the next [`copy`](Self::copy); unless it has grown large.
+    pub(super) fn emptied(mut self: Box<Self>) -> Option<Box<Self>> {
+        self.header = empty_header();
+        self.vectors.clear();
+        self.control.clear();
+        self.bytes.clear();
+        self.fds.clear();
+        (self.bytes.capacity() <= 4096 && self.given.is_none()).then_some(self)
     }
 
     /// Take what the caller gives. Runs the buffers' own methods.

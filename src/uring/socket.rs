@@ -41,7 +41,15 @@ pub(super) struct Core {
     readiness: OnceLock<AsyncFd<FileDesc>>,
 }
 
-type Send = SendLane<Box<SendPayload>, InFlight<SendPayload>>;
+struct Send {
+    lane: SendLane<Box<SendPayload>, InFlight<SendPayload>>,
+    /// Emptied payloads of sends that had to wait.
+    #[expect(clippy::vec_box, reason = "payloads stay in their boxes")]
+    spares: Vec<Box<SendPayload>>,
+}
+
+/// How many payloads of sends are kept.
+const SPARES: usize = 64;
 
 struct Receive {
     lane: ReceiveLane<InFlight<ReceivePayload>, Message, Rooms>,
@@ -166,7 +174,7 @@ impl Core {
                 }
             }
             Direction::Send => {
-                let mut lane = lock(&self.send);
+                let lane = &mut lock(&self.send).lane;
                 match lane.attend() {
                     Step::Submit => {
                         if let Some((slot, payload)) = lane.next() {
@@ -243,38 +251,30 @@ impl Core {
         shard: &Shard,
         wakes: &mut Vec<Waker>,
     ) {
-        let (mut releases, mut tell) = (Vec::new(), Vec::new());
-        let mut lane = lock(&self.send);
-        let Some((slot, payload)) = lane.reaped(completion.key()) else { return };
+        let mut send = lock(&self.send);
+        let Some((slot, payload)) = send.lane.reaped(completion.key()) else { return };
         let payload = payload.completed(&completion);
         let outcome = match completion.result() {
             len @ 0.. => Outcome::Done(len as usize),
             error => failure(error),
         };
         let went_out = matches!(outcome, Outcome::Done(_));
-        let mut after = lane.complete(slot, payload, outcome);
+        let mut after = send.lane.complete(slot, payload, outcome);
         // There is room in the peer's queue now: those that wait go out directly, in order.
-        while went_out && let Some((slot, payload)) = lane.next() {
-            wakes.extend(after.wake.one.take());
-            tell.push(after.wake.settled);
-            releases.extend(after.release.take());
-            after = match payload.send_now(self.fd.as_fd()) {
+        while went_out && let Some((slot, payload)) = send.lane.next() {
+            drop(send);
+            self.carry_out_in(Direction::Send, after, shard, wakes);
+            let sent = payload.send_now(self.fd.as_fd());
+            send = lock(&self.send);
+            after = match sent {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let put_back = lane.put_back(slot, payload);
-                    let attend = after.attend | put_back.attend;
-                    after = After { attend, ..put_back };
+                    after = send.lane.put_back(slot, payload);
                     break;
                 }
-                result => {
-                    let attend = after.attend;
-                    let settled = lane.settle(slot, payload, result);
-                    After { attend: attend | settled.attend, ..settled }
-                }
+                result => send.lane.settle(slot, payload, result),
             };
         }
-        drop(lane);
-        drop(releases);
-        tell.into_iter().for_each(|settled| settled.tell(&self.settled));
+        drop(send);
         self.carry_out_in(Direction::Send, after, shard, wakes);
     }
 
@@ -292,7 +292,7 @@ impl Core {
                 (woken, settled)
             }
             Direction::Send => {
-                let (payload, woken, settled) = lock(&self.send).abandon();
+                let (payload, woken, settled) = lock(&self.send).lane.abandon();
                 remains.sends.extend(payload);
                 (woken, settled)
             }
@@ -657,7 +657,7 @@ impl Sending<'_> {
         let core = self.core;
         let slot = self.slot.expect("not polled after completion");
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
-        let polled = lock(&core.send).poll(slot, cx.waker());
+        let polled = lock(&core.send).lane.poll(slot, cx.waker());
         match polled {
             Ok((result, payload)) => {
                 coop.made_progress();
@@ -668,7 +668,7 @@ impl Sending<'_> {
         }
         if core.driver.is_dead() {
             self.slot = None;
-            let mut after = lock(&core.send).forget(slot);
+            let mut after = lock(&core.send).lane.forget(slot);
             let payload = after.release.take();
             core.carry_out(Direction::Send, after);
             return Poll::Ready((Err(core.driver.error()), payload));
@@ -680,7 +680,7 @@ impl Sending<'_> {
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
-            let after = lock(&self.core.send).forget(slot);
+            let after = lock(&self.core.send).lane.forget(slot);
             self.core.carry_out(Direction::Send, after);
         }
     }
@@ -717,7 +717,7 @@ impl Socket {
             fd,
             driver,
             receive: Mutex::new(receive),
-            send: Mutex::new(SendLane::new()),
+            send: Mutex::new(Send { lane: SendLane::new(), spares: Vec::new() }),
             settled: Notify::new(),
             readiness: OnceLock::new(),
         };
@@ -760,7 +760,8 @@ impl Socket {
 
     pub(crate) async fn send(&self, message: &[u8]) -> io::Result<usize> {
         let slice = [IoSlice::new(message)];
-        self.send_with(|fd| sys::send(fd, message), || SendPayload::copy(&slice, &[])).await
+        let copy = |spare| SendPayload::copy(&slice, &[], spare);
+        self.send_with(|fd| sys::send(fd, message), copy).await
     }
 
     pub(crate) async fn send_message(
@@ -770,7 +771,7 @@ impl Socket {
     ) -> io::Result<usize> {
         self.send_with(
             |fd| sys::send_message(fd, message, control),
-            || SendPayload::copy(message, control),
+            |spare| SendPayload::copy(message, control, spare),
         )
         .await
     }
@@ -778,14 +779,22 @@ impl Socket {
     async fn send_with(
         &self,
         mut direct: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-        payload: impl FnOnce() -> io::Result<Box<SendPayload>>,
+        copy: impl FnOnce(Option<Box<SendPayload>>) -> io::Result<Box<SendPayload>>,
     ) -> io::Result<usize> {
         if let Some(result) = self.send_directly(&mut direct).await {
             return result;
         }
         // Between the two polls of the lane nothing is awaited: the place in the queue is that of
         // the first poll.
-        self.wait_for(payload()?).await.0
+        let spare = lock(&self.core.send).spares.pop();
+        let (sent, payload) = self.wait_for(copy(spare)?).await;
+        if let Some(spare) = payload.and_then(SendPayload::emptied) {
+            let spares = &mut lock(&self.core.send).spares;
+            if spares.len() < SPARES {
+                spares.push(spare);
+            }
+        }
+        sent
     }
 
     /// Try the kernel, if nobody is ahead. `None` if the send has to wait.
@@ -798,8 +807,8 @@ impl Socket {
             if self.core.driver.is_dead() {
                 return Poll::Ready(Some(Err(self.core.driver.error())));
             }
-            let lane = lock(&self.core.send);
-            if !lane.is_idle() {
+            let send = lock(&self.core.send);
+            if !send.lane.is_idle() {
                 return Poll::Ready(None);
             }
             match direct(self.core.fd.as_fd()) {
@@ -819,7 +828,7 @@ impl Socket {
     ) -> (io::Result<usize>, Option<Box<SendPayload>>) {
         let (slot, after) = {
             // The waker is replaced by the first poll, which follows at once.
-            lock(&self.core.send).enqueue(Waker::noop(), payload)
+            lock(&self.core.send).lane.enqueue(Waker::noop(), payload)
         };
         let mut sending = Sending { core: &self.core, slot: Some(slot) };
         self.core.carry_out(Direction::Send, after);
@@ -896,8 +905,8 @@ impl Socket {
         if self.core.driver.is_dead() {
             return Err(self.core.driver.error());
         }
-        let lane = lock(&self.core.send);
-        if !lane.is_idle() {
+        let send = lock(&self.core.send);
+        if !send.lane.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.call_now(Interest::WRITABLE, || call(self.fd()))
@@ -1026,10 +1035,10 @@ impl Socket {
                 return self.alive();
             }
         } else {
-            let mut lane = lock(&self.core.send);
-            if !lane.is_idle() {
-                let replaced = lane.watchers().park(cx.waker());
-                drop(lane);
+            let mut send = lock(&self.core.send);
+            if !send.lane.is_idle() {
+                let replaced = send.lane.watchers().park(cx.waker());
+                drop(send);
                 drop(replaced);
                 return self.alive();
             }
@@ -1066,9 +1075,9 @@ impl Socket {
                 receive.lane.watchers().announce();
             }
             if write {
-                let mut lane = lock(&self.core.send);
-                open |= lane.is_idle();
-                lane.watchers().announce();
+                let mut send = lock(&self.core.send);
+                open |= send.lane.is_idle();
+                send.lane.watchers().announce();
             }
             if self.core.driver.is_dead() {
                 return Err(self.core.driver.error());
@@ -1085,7 +1094,7 @@ impl Socket {
             if !lock(&self.core.receive).lane.is_open() {
                 ready = ready - (Ready::READABLE | Ready::READ_CLOSED);
             }
-            if !lock(&self.core.send).is_idle() {
+            if !lock(&self.core.send).lane.is_idle() {
                 ready = ready - (Ready::WRITABLE | Ready::WRITE_CLOSED);
             }
             if !ready.is_empty() {
@@ -1104,7 +1113,7 @@ impl Drop for Socket {
             (after, receive.lane.attend(), rooms)
         };
         let (send_after, send_step, payloads) = {
-            let mut lane = lock(&core.send);
+            let lane = &mut lock(&core.send).lane;
             let (after, payloads) = lane.close();
             (after, lane.attend(), payloads)
         };
