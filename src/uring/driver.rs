@@ -16,7 +16,7 @@ use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
 use super::graveyard::{self, Remains};
 use super::ring::{Completion, Refused, Ring, Submission};
-use super::shard::{Attend, Dead, Shard};
+use super::shard::{Dead, Lane, Listed, Shard};
 use crate::{async_fd, runtime};
 
 /// How long a dying driver waits for cancelled operations to settle. Those that another thread
@@ -124,11 +124,11 @@ impl Driver {
     }
 
     /// Have a lane attended to, by the shard of this worker.
-    pub(super) fn attend(self: &Arc<Self>, attend: Attend) -> Result<(), Dead> {
+    pub(super) fn attend(self: &Arc<Self>, listed: Listed) -> Result<(), Dead> {
         if self.is_dead() {
             return Err(Dead);
         }
-        self.shard_here().push(attend)
+        self.shard_here().push(listed)
     }
 
     pub(super) fn shard(&self, index: u16) -> Option<&Arc<Shard>> {
@@ -199,8 +199,8 @@ struct DriverTask {
     ring: Option<Arc<Ring>>,
     eventfd: AsyncFd<FileDesc>,
     /// What was pushed before the last poll and is to be submitted in the next.
-    held: Vec<Attend>,
-    pushed: Vec<Attend>,
+    held: Vec<Listed>,
+    pushed: Vec<Listed>,
     listening: bool,
     // Kept for their allocations.
     submissions: Vec<Submission>,
@@ -234,8 +234,7 @@ impl DriverTask {
         self.shard.next_cycle();
         self.shard.take_pushed(&mut self.pushed);
         let due = !self.held.is_empty();
-        for attend in self.held.drain(..) {
-            let Attend { core, direction } = attend;
+        for Lane { core, direction } in self.held.drain(..).filter_map(Listed::upgrade) {
             core.attend(direction, &self.shard, &mut self.submissions, &mut self.wakes);
         }
         std::mem::swap(&mut self.held, &mut self.pushed);
@@ -272,9 +271,9 @@ impl DriverTask {
                 self.shard.reap(&ring, &mut self.completions, &mut self.wakes);
             }
         }
-        lanes.append(&mut self.shard.take_in_flight());
+        let listed = lanes.into_iter().filter_map(Listed::upgrade);
         let mut remains = Remains::default();
-        for Attend { core, direction } in lanes {
+        for Lane { core, direction } in self.shard.take_in_flight().into_iter().chain(listed) {
             core.abandon(direction, &mut remains, &mut self.wakes);
         }
         // Another thread may be using the ring for the drop of a socket; the last one closes it.

@@ -273,12 +273,16 @@ impl Message {
     /// The pieces of memory that the message fills, in order.
     fn pieces(&mut self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.len;
-        self.payload().vectors.iter().map_while(move |vector| {
+        let pieces = self.payload().vectors.iter().map(move |vector| {
             let len = rest.min(vector.iov_len);
             rest -= len;
+            (vector.iov_base.cast::<u8>(), len)
+        });
+        // A caller's room can be empty, and the message go on behind it.
+        pieces.filter(|(_, len)| *len > 0).map(|(start, len)| {
             // SAFETY: the iovecs point to memory owned by this payload, and the kernel filled them
             // one after the other with `self.len` bytes, as its completion said.
-            (len > 0).then(|| unsafe { std::slice::from_raw_parts(vector.iov_base.cast(), len) })
+            unsafe { std::slice::from_raw_parts(start, len) }
         })
     }
 

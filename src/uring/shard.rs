@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 
 use slab::Slab;
@@ -10,10 +10,23 @@ use slab::Slab;
 use super::ring::{Completion, Refused, Ring, Submission};
 use super::socket::{Core, Direction};
 
-/// A lane that a driver is to attend to.
-pub(super) struct Attend {
+/// A lane with an operation in flight, which keeps its socket.
+pub(super) struct Lane {
     pub(super) core: Arc<Core>,
     pub(super) direction: Direction,
+}
+
+/// A lane that a driver is to attend to, unless its socket is gone by then: being listed does not
+/// keep a socket open.
+pub(super) struct Listed {
+    pub(super) core: Weak<Core>,
+    pub(super) direction: Direction,
+}
+
+impl Listed {
+    pub(super) fn upgrade(self) -> Option<Lane> {
+        Some(Lane { core: self.core.upgrade()?, direction: self.direction })
+    }
 }
 
 /// The part of a runtime's driver that belongs to one worker.
@@ -27,7 +40,7 @@ pub(super) struct Shard {
 }
 
 struct Inbox {
-    list: Vec<Attend>,
+    list: Vec<Listed>,
     /// The driver task is going to look at the list without being woken.
     awake: bool,
     waker: Option<Waker>,
@@ -41,7 +54,7 @@ struct Table {
 }
 
 struct Entry {
-    attend: Attend,
+    lane: Lane,
     generation: u16,
 }
 
@@ -68,13 +81,13 @@ impl Shard {
     }
 
     /// Have the driver attend to a lane.
-    pub(super) fn push(&self, attend: Attend) -> Result<(), Dead> {
+    pub(super) fn push(&self, listed: Listed) -> Result<(), Dead> {
         let waker = {
             let mut inbox = lock(&self.inbox);
             if inbox.dead {
                 return Err(Dead);
             }
-            inbox.list.push(attend);
+            inbox.list.push(listed);
             if inbox.awake {
                 return Ok(());
             }
@@ -88,7 +101,7 @@ impl Shard {
     }
 
     /// Move what was pushed to `into`. From now on until [`park`](Self::park) the driver is awake.
-    pub(super) fn take_pushed(&self, into: &mut Vec<Attend>) {
+    pub(super) fn take_pushed(&self, into: &mut Vec<Listed>) {
         let mut inbox = lock(&self.inbox);
         inbox.awake = true;
         if into.is_empty() {
@@ -122,23 +135,23 @@ impl Shard {
     }
 
     /// A key for an operation of this lane, which is in flight from now on.
-    pub(super) fn reserve(&self, attend: Attend) -> u64 {
+    pub(super) fn reserve(&self, lane: Lane) -> u64 {
         let mut table = lock(&self.table);
         table.generation = table.generation.wrapping_add(1);
         let generation = table.generation;
-        let slot = table.entries.insert(Entry { attend, generation });
+        let slot = table.entries.insert(Entry { lane, generation });
         (u64::from(self.index) << 48) | (u64::from(generation) << 32) | slot as u64
     }
 
     /// The lane whose operation has completed.
-    pub(super) fn settle(&self, completion: &Completion) -> Option<Attend> {
+    pub(super) fn settle(&self, completion: &Completion) -> Option<Lane> {
         let mut table = lock(&self.table);
         let slot = (completion.key() & 0xffff_ffff) as usize;
         let generation = (completion.key() >> 32) as u16;
         if table.entries.get(slot)?.generation != generation {
             return None;
         }
-        Some(table.entries.remove(slot).attend)
+        Some(table.entries.remove(slot).lane)
     }
 
     /// Cancel an operation from any thread, and reap what that settles at once.
@@ -175,7 +188,7 @@ impl Shard {
             total += taken;
             let alone = completions.len() == 1 && total == 1;
             for completion in completions.drain(..) {
-                if let Some(Attend { core, direction }) = self.settle(&completion) {
+                if let Some(Lane { core, direction }) = self.settle(&completion) {
                     core.complete(direction, completion, self, alone, wakes);
                 }
             }
@@ -187,7 +200,7 @@ impl Shard {
 
     /// From now on nothing can be pushed. What had been is returned, and the ring, if nobody has
     /// taken it yet.
-    pub(super) fn kill(&self) -> (Vec<Attend>, Option<Arc<Ring>>) {
+    pub(super) fn kill(&self) -> (Vec<Listed>, Option<Arc<Ring>>) {
         let list = {
             let mut inbox = lock(&self.inbox);
             inbox.dead = true;
@@ -203,8 +216,8 @@ impl Shard {
     }
 
     /// The lanes of all operations that are in flight, which will not be settled any more.
-    pub(super) fn take_in_flight(&self) -> Vec<Attend> {
-        lock(&self.table).entries.drain().map(|entry| entry.attend).collect()
+    pub(super) fn take_in_flight(&self) -> Vec<Lane> {
+        lock(&self.table).entries.drain().map(|entry| entry.lane).collect()
     }
 }
 

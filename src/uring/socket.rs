@@ -16,7 +16,7 @@ use super::graveyard::Remains;
 use super::lane::{After, Outcome, ReceiveLane, Received as LaneReceived, SendLane, Step, Ticket};
 use super::payload::{InFlight, Message, ReceivePayload, Rooms, SendPayload};
 use super::ring::{Completion, Submission};
-use super::shard::{Attend, Shard};
+use super::shard::{Lane, Listed, Shard};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::async_fd;
 use crate::buffer::{Parts, PartsMut};
@@ -100,9 +100,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Core {
+    fn listed(self: &Arc<Self>, direction: Direction) -> Listed {
+        Listed { core: Arc::downgrade(self), direction }
+    }
+
     fn attend_later(self: &Arc<Self>, direction: Direction) {
         // A dead driver has nobody waiting: whoever waits is told by `abandon`, or finds out itself.
-        let _ = self.driver.attend(Attend { core: self.clone(), direction });
+        let _ = self.driver.attend(self.listed(direction));
     }
 
     /// Do what the lane decided. Not under its lock.
@@ -123,7 +127,7 @@ impl Core {
         wakes: &mut Vec<Waker>,
     ) {
         if after.attend {
-            let _ = shard.push(Attend { core: self.clone(), direction });
+            let _ = shard.push(self.listed(direction));
         }
         wakes.extend(after.wake.one);
         after.wake.settled.tell(&self.settled);
@@ -154,7 +158,7 @@ impl Core {
                         let room = receive.lane.room_to_arm();
                         match ReceivePayload::new(room) {
                             Ok(payload) => {
-                                let key = shard.reserve(Attend { core: self.clone(), direction });
+                                let key = shard.reserve(Lane { core: self.clone(), direction });
                                 let (payload, submission) = payload.submit(self.fd.as_fd(), key);
                                 receive.lane.armed(key, payload);
                                 receive.armed_in = shard.cycle();
@@ -178,7 +182,7 @@ impl Core {
                 match lane.attend() {
                     Step::Submit => {
                         if let Some((slot, payload)) = lane.next() {
-                            let key = shard.reserve(Attend { core: self.clone(), direction });
+                            let key = shard.reserve(Lane { core: self.clone(), direction });
                             let (payload, submission) = payload.submit(self.fd.as_fd(), key);
                             lane.armed(slot, key, payload);
                             submissions.push(submission);
