@@ -3,10 +3,11 @@
 //! Closing a ring does not end its operations at once: the kernel cancels them later, in its own
 //! time. Their payloads wait here. Pure: what tells that a ring's context is gone is a parameter.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, Weak};
 
 use super::payload::{InFlight, ReceivePayload, SendPayload};
 use super::ring::{ContextGone, ContextWatch};
+use super::socket::Core;
 
 /// Tells when what was buried with it may be freed.
 pub(super) trait Watch {
@@ -42,11 +43,12 @@ impl<W: Watch, R> Graveyard<W, R> {
     }
 }
 
-/// Payloads of operations whose completions nobody will see.
+/// Payloads of operations whose completions nobody will see, and whose they were: a caller who gave
+/// a buffer away waits for it.
 #[derive(Default)]
 pub(super) struct Remains {
-    pub(super) receives: Vec<InFlight<ReceivePayload>>,
-    pub(super) sends: Vec<InFlight<SendPayload>>,
+    pub(super) receives: Vec<(Weak<Core>, InFlight<ReceivePayload>)>,
+    pub(super) sends: Vec<(Weak<Core>, usize, InFlight<SendPayload>)>,
 }
 
 impl Remains {
@@ -55,11 +57,19 @@ impl Remains {
     }
 
     fn free(self, gone: &ContextGone) {
-        for receive in self.receives {
-            drop(receive.exhumed(gone).release());
+        for (core, receive) in self.receives {
+            let room = receive.exhumed(gone).release();
+            match core.upgrade() {
+                Some(core) => core.room_is_back(room),
+                None => drop(room),
+            }
         }
-        for send in self.sends {
-            drop(send.exhumed(gone));
+        for (core, slot, send) in self.sends {
+            let payload = send.exhumed(gone);
+            match core.upgrade() {
+                Some(core) => core.payload_is_back(slot, payload),
+                None => drop(payload),
+            }
         }
     }
 }
@@ -81,7 +91,7 @@ pub(super) fn bury(watch: Option<ContextWatch>, remains: Remains) {
     }
 }
 
-/// Free what can be freed. Called when a driver comes or goes.
+/// Free what can be freed. Called when a driver comes or goes, and by callers who wait for a buffer.
 pub(super) fn sweep() {
     let free = GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner).sweep();
     for (gone, remains) in free {

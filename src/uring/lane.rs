@@ -288,6 +288,20 @@ impl<F, M, R> ReceiveLane<F, M, R> {
         }
     }
 
+    /// Whether the kernel has this caller's room, or what is left of its ring.
+    pub(super) fn is_lent(&self, ticket: Ticket) -> bool {
+        self.armed_for == Some(ticket)
+    }
+
+    /// The room of an operation that was abandoned. It goes to its caller, if he still waits, and
+    /// else back for the caller of this to drop.
+    pub(super) fn room_is_back(&mut self, room: Option<R>) -> (Option<R>, Option<Waker>) {
+        let owner = self.armed_for.take();
+        let waiter = self.waiters.iter_mut().find(|waiter| Some(waiter.ticket) == owner);
+        let waker = waiter.and_then(|waiter| waiter.waker.take());
+        (self.room_back(owner, room), waker)
+    }
+
     /// The room of the caller for whom the lane is about to be armed.
     pub(super) fn room_to_arm(&mut self) -> Option<R> {
         let first = self.waiters.front_mut()?;
@@ -378,16 +392,19 @@ impl<F, M, R> ReceiveLane<F, M, R> {
         (After { wake, attend, release }, rooms)
     }
 
-    /// The ring is gone: everybody who waits is to ask again, and to be told so. What was in flight
-    /// is returned.
-    pub(super) fn abandon(&mut self) -> (Option<F>, Vec<Waker>, Settled) {
+    /// There is no driver any more: everybody who waits is to ask again, and to be told so.
+    pub(super) fn give_up(&mut self) -> (Vec<Waker>, Settled) {
         self.queued = false;
         let wake = self.waiters.iter_mut().filter_map(|waiter| waiter.waker.take()).collect();
-        let payload = match std::mem::replace(&mut self.state, Receiving::Idle) {
+        (wake, self.watchers.settled())
+    }
+
+    /// The ring is gone. What was in flight is returned.
+    pub(super) fn abandon(&mut self) -> Option<F> {
+        match std::mem::replace(&mut self.state, Receiving::Idle) {
             Receiving::InFlight { payload, .. } => Some(payload),
             Receiving::Idle => None,
-        };
-        (payload, wake, self.watchers.settled())
+        }
     }
 
     /// Those who want to know when the lane may be open.
@@ -638,11 +655,22 @@ impl<P, F> SendLane<P, F> {
         (After { attend: self.wants_attention(), ..After::default() }, payloads)
     }
 
-    /// The ring is gone: every send that has not settled fails. What was in flight is returned.
-    pub(super) fn abandon(&mut self) -> (Option<F>, Vec<Waker>, Settled) {
+    /// There is no driver any more: everybody who waits is to ask again, and to be told so.
+    pub(super) fn give_up(&mut self) -> (Vec<Waker>, Settled) {
         self.queued = false;
         let wake = self.sends.iter_mut().filter_map(|(_, send)| send.waker.take()).collect();
-        (self.in_flight.take().map(|flight| flight.payload), wake, self.watchers.settled())
+        (wake, self.watchers.settled())
+    }
+
+    /// The ring is gone. What was in flight is returned, and its slot; it is to be settled when the
+    /// payload is back.
+    pub(super) fn abandon(&mut self) -> Option<(usize, F)> {
+        self.in_flight.take().map(|flight| (flight.slot, flight.payload))
+    }
+
+    /// Whether the kernel has this send's payload, or what is left of its ring.
+    pub(super) fn is_lent(&self, slot: usize) -> bool {
+        self.sends.get(slot).is_some_and(|send| matches!(send.state, Sending::InFlight))
     }
 
     /// Those who want to know when the lane may be idle.

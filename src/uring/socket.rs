@@ -12,7 +12,7 @@ use tokio::io::{Interest, Ready};
 use tokio::sync::Notify;
 
 use super::driver::Driver;
-use super::graveyard::Remains;
+use super::graveyard::{self, Remains};
 use super::lane::{After, Outcome, ReceiveLane, Received as LaneReceived, SendLane, Step, Ticket};
 use super::payload::{InFlight, Message, ReceivePayload, Rooms, SendPayload};
 use super::ring::{Completion, Submission};
@@ -105,8 +105,11 @@ impl Core {
     }
 
     fn attend_later(self: &Arc<Self>, direction: Direction) {
-        // A dead driver has nobody waiting: whoever waits is told by `abandon`, or finds out itself.
-        let _ = self.driver.attend(self.listed(direction));
+        if self.driver.attend(self.listed(direction)).is_err() {
+            let mut wakes = Vec::new();
+            self.give_up(direction, &mut wakes);
+            wakes.into_iter().for_each(Waker::wake);
+        }
     }
 
     /// Do what the lane decided. Not under its lock.
@@ -126,8 +129,9 @@ impl Core {
         shard: &Shard,
         wakes: &mut Vec<Waker>,
     ) {
-        if after.attend {
-            let _ = shard.push(self.listed(direction));
+        if after.attend && shard.push(self.listed(direction)).is_err() {
+            // What was in flight has just completed.
+            self.give_up(direction, wakes);
         }
         wakes.extend(after.wake.one);
         after.wake.settled.tell(&self.settled);
@@ -284,22 +288,45 @@ impl Core {
 
     /// Hook for the driver: the ring is gone, or going with operations that did not settle.
     pub(super) fn abandon(
-        &self,
+        self: &Arc<Self>,
         direction: Direction,
         remains: &mut Remains,
         wakes: &mut Vec<Waker>,
     ) {
-        let (mut woken, settled) = match direction {
+        match direction {
             Direction::Receive => {
-                let (payload, woken, settled) = lock(&self.receive).lane.abandon();
-                remains.receives.extend(payload);
-                (woken, settled)
+                let payload = lock(&self.receive).lane.abandon();
+                remains.receives.extend(payload.map(|payload| (Arc::downgrade(self), payload)));
             }
             Direction::Send => {
-                let (payload, woken, settled) = lock(&self.send).lane.abandon();
-                remains.sends.extend(payload);
-                (woken, settled)
+                let payload = lock(&self.send).lane.abandon();
+                let own = |(slot, payload)| (Arc::downgrade(self), slot, payload);
+                remains.sends.extend(payload.map(own));
             }
+        }
+        self.give_up(direction, wakes);
+    }
+
+    /// Hook for the graveyard: the kernel has given up a caller's room.
+    pub(super) fn room_is_back(&self, room: Option<Rooms>) {
+        let (room, waker) = lock(&self.receive).lane.room_is_back(room);
+        drop(room);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Hook for the graveyard: the kernel has given up a send's payload.
+    pub(super) fn payload_is_back(self: &Arc<Self>, slot: usize, payload: Box<SendPayload>) {
+        let after = lock(&self.send).lane.settle(slot, payload, Err(self.driver.error()));
+        self.carry_out(Direction::Send, after);
+    }
+
+    /// Everybody who waits is to be told that there is no driver any more.
+    fn give_up(&self, direction: Direction, wakes: &mut Vec<Waker>) {
+        let (mut woken, settled) = match direction {
+            Direction::Receive => lock(&self.receive).lane.give_up(),
+            Direction::Send => lock(&self.send).lane.give_up(),
         };
         wakes.append(&mut woken);
         settled.tell(&self.settled);
@@ -328,6 +355,18 @@ impl Core {
         let duplicate = self.fd.try_clone()?;
         self.driver.enter(|| async_fd::register(duplicate, interest))
     }
+}
+
+/// The driver is dead, and the kernel still has something that a caller is to get back: a matter of
+/// milliseconds. Whether the task has to come again for it.
+fn await_settling(cx: &mut Context<'_>, is_lent: impl Fn() -> bool) -> bool {
+    graveyard::sweep();
+    if !is_lent() {
+        return false;
+    }
+    // The driver may be about to settle or bury it.
+    cx.waker().wake_by_ref();
+    true
 }
 
 /// What a negative result means.
@@ -528,7 +567,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     let room = self.sink.room(spare);
                     let after = lock(&core.receive).lane.arm(cx.waker(), room);
                     core.carry_out(Direction::Receive, after);
-                    return self.pending_unless_dead();
+                    return self.pending_unless_dead(cx);
                 }
                 result => {
                     receive.looks.second_found(true);
@@ -548,7 +587,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
             Ok(delivered) => delivered,
             Err(replaced) => {
                 drop(replaced);
-                return self.pending_unless_dead();
+                return self.pending_unless_dead(cx);
             }
         };
         self.ticket = None;
@@ -612,12 +651,17 @@ impl<S: Sink> Receiving<'_, '_, S> {
         }
     }
 
-    fn pending_unless_dead<T>(&mut self) -> Poll<io::Result<T>> {
-        if self.core.driver.is_dead() {
-            self.leave();
-            return Poll::Ready(Err(self.core.driver.error()));
+    fn pending_unless_dead<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if !self.core.driver.is_dead() {
+            return Poll::Pending;
         }
-        Poll::Pending
+        let is_lent =
+            || self.ticket.is_some_and(|ticket| lock(&self.core.receive).lane.is_lent(ticket));
+        if is_lent() && await_settling(cx, is_lent) {
+            return Poll::Pending;
+        }
+        self.leave();
+        Poll::Ready(Err(self.core.driver.error()))
     }
 
     /// Deliver a message that was received for nobody to a caller who has not waited.
@@ -671,6 +715,15 @@ impl Sending<'_> {
             Err(replaced) => drop(replaced),
         }
         if core.driver.is_dead() {
+            let is_lent = || lock(&core.send).lane.is_lent(slot);
+            if is_lent() && await_settling(cx, is_lent) {
+                return Poll::Pending;
+            }
+            // It may have settled just now.
+            if let Ok((result, payload)) = lock(&core.send).lane.poll(slot, cx.waker()) {
+                self.slot = None;
+                return Poll::Ready((result, Some(payload)));
+            }
             self.slot = None;
             let mut after = lock(&core.send).lane.forget(slot);
             let payload = after.release.take();

@@ -1,0 +1,314 @@
+//! No heap allocation on the steady path: borrowed and owned calls, on both backends.
+//!
+//! The allocator counts what the runtime's thread asks for. Everything happens there: the tasks, the
+//! driver, tokio.
+
+#![allow(unsafe_code, reason = "an allocator that counts")]
+
+#[path = "ring/trials.rs"]
+#[allow(unused_macros, reason = "made for the others")]
+mod trials;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::backtrace::Backtrace;
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use tokio::sync::Notify;
+use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
+use trials::{Need, Test, sleeps, submitted};
+
+struct Counting;
+
+thread_local! {
+    static COUNTED: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+fn count() {
+    // Without a destructor, so it is there as long as the thread is.
+    let Some(counted) = COUNTED.get() else { return };
+    COUNTED.set(None);
+    if counted == 0 && std::env::var_os("SEQPACKET_TRIAL_BACKTRACE").is_some() {
+        eprintln!("the first allocation:\n{}", Backtrace::force_capture());
+    }
+    COUNTED.set(Some(counted + 1));
+}
+
+// SAFETY: all calls are System's.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+const WARM_UP: usize = 1000;
+const MESSAGES: usize = 1000;
+const SIZE: usize = 64;
+
+/// How a message is sent and received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Call {
+    Borrowed,
+    Owned,
+}
+
+/// One end of an echo, with buffers that are used again and again.
+struct End {
+    socket: UnixSeqpacket,
+    call: Call,
+    incoming: Vec<u8>,
+    outgoing: Vec<u8>,
+}
+
+impl End {
+    fn new(socket: UnixSeqpacket, call: Call) -> Self {
+        Self { socket, call, incoming: vec![0; SIZE], outgoing: vec![7; SIZE] }
+    }
+
+    async fn send(&mut self) {
+        let sent = match self.call {
+            Call::Borrowed => self.socket.send(&self.outgoing).await,
+            Call::Owned => {
+                let (sent, buffer) =
+                    self.socket.send_owned(std::mem::take(&mut self.outgoing)).await;
+                self.outgoing = buffer;
+                sent
+            }
+        };
+        assert_eq!(sent.expect("sent"), SIZE);
+    }
+
+    async fn recv(&mut self) {
+        let received = match self.call {
+            Call::Borrowed => self.socket.recv(&mut self.incoming).await,
+            Call::Owned => {
+                let (received, buffer) =
+                    self.socket.recv_owned(std::mem::take(&mut self.incoming)).await;
+                self.incoming = buffer;
+                received.map(|info| info.bytes_read())
+            }
+        };
+        assert_eq!(received.expect("received"), SIZE);
+    }
+}
+
+/// Drive `round` until everything is warm, then count the allocations of a thousand.
+async fn measured(round: impl AsyncFnMut()) {
+    assert_eq!(counted(round).await, 0, "allocations in {MESSAGES} rounds");
+}
+
+async fn counted(mut round: impl AsyncFnMut()) -> u64 {
+    for _ in 0..WARM_UP {
+        round().await;
+    }
+    COUNTED.set(Some(0));
+    for _ in 0..MESSAGES {
+        round().await;
+    }
+    COUNTED.take().expect("set above")
+}
+
+fn run(body: impl Future<Output = ()>) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(body);
+}
+
+/// Two tasks of one thread.
+fn echo(backend: Backend, call: Call) {
+    run(async move {
+        let (a, b) = Options::new().backend(backend).pair().expect("a pair");
+        let (mut client, mut server) = (End::new(a, call), End::new(b, call));
+        let echoing = tokio::spawn(async move {
+            loop {
+                server.recv().await;
+                server.send().await;
+            }
+        });
+        measured(async || {
+            client.send().await;
+            client.recv().await;
+        })
+        .await;
+        echoing.abort();
+    });
+}
+
+fn socketpair() -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC;
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+        .expect("socketpair(2)")
+}
+
+/// Answers every message once the thread that asked sleeps in the kernel; ends with the stream.
+fn answerer(fd: OwnedFd) -> JoinHandle<()> {
+    let asking = rustix::thread::gettid().as_raw_nonzero().get();
+    std::thread::spawn(move || {
+        let mut message = [0; SIZE];
+        while let Ok((1.., _)) = rustix::net::recv(&fd, &mut message, RecvFlags::empty()) {
+            while !sleeps(asking) {
+                std::thread::yield_now();
+            }
+            if rustix::net::send(&fd, &message, SendFlags::NOSIGNAL).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Every receive waits in the ring, or for readiness.
+fn parked_receives(backend: Backend, call: Call) {
+    let (ours, theirs) = socketpair();
+    let peer = answerer(theirs);
+    run(async move {
+        let socket = Options::new().backend(backend).socket_from_fd(ours).expect("a socket");
+        let mut client = End::new(socket, call);
+        let before = submitted();
+        measured(async || {
+            client.send().await;
+            client.recv().await;
+        })
+        .await;
+        if backend == Backend::Uring {
+            let parked = submitted() - before;
+            assert!(parked >= (WARM_UP + MESSAGES) as u64 * 9 / 10, "only {parked} were parked");
+        }
+    });
+    peer.join().expect("no panic");
+}
+
+/// Sends that find the peer's queue full; a thread makes room when the runtime sleeps.
+fn parked_sends(backend: Backend, call: Call) {
+    let (ours, theirs) = socketpair();
+    let waiting = rustix::thread::gettid().as_raw_nonzero().get();
+    // Room for a handful of messages.
+    rustix::net::sockopt::set_socket_send_buffer_size(&ours, 1).expect("SO_SNDBUF");
+    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let peer = std::thread::spawn(move || {
+        let mut message = [0; SIZE];
+        let _ = told.recv();
+        loop {
+            while !sleeps(waiting) {
+                std::thread::yield_now();
+            }
+            // The wake-up comes when all but a quarter of the room is free again.
+            match rustix::net::recv(&theirs, &mut message, RecvFlags::DONTWAIT) {
+                Ok((1.., _)) | Err(rustix::io::Errno::AGAIN) => {}
+                Ok(_) => return,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    });
+    run(async move {
+        let socket = Options::new().backend(backend).socket_from_fd(ours).expect("a socket");
+        let mut client = End::new(socket, call);
+        loop {
+            match client.socket.try_send(&client.outgoing) {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        tell.send(()).expect("the peer waits");
+        let before = submitted();
+        let counted = counted(async || client.send().await).await;
+        if backend == Backend::Uring {
+            let parked = submitted() - before;
+            assert!(parked >= (WARM_UP + MESSAGES) as u64 / 10, "only {parked} were parked");
+        }
+        // What is given away travels in a payload of its own.
+        let owned = backend == Backend::Uring && call == Call::Owned;
+        let allowed = if owned { 3 * MESSAGES as u64 } else { 0 };
+        assert!(counted <= allowed, "{counted} allocations in {MESSAGES} sends");
+    });
+    peer.join().expect("no panic");
+}
+
+/// Sixteen pairs at work, so that operations come in batches.
+fn busy_echo(backend: Backend, call: Call) {
+    run(async move {
+        let stop = Arc::new(Notify::new());
+        for _ in 0..15 {
+            let (a, b) = Options::new().backend(backend).pair().expect("a pair");
+            let (mut client, mut server) = (End::new(a, call), End::new(b, call));
+            tokio::spawn(async move {
+                loop {
+                    server.recv().await;
+                    server.send().await;
+                }
+            });
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let work = async {
+                    loop {
+                        client.send().await;
+                        client.recv().await;
+                    }
+                };
+                tokio::select! { () = stop.notified() => {} () = work => {} }
+            });
+        }
+        let (a, b) = Options::new().backend(backend).pair().expect("a pair");
+        let (mut client, mut server) = (End::new(a, call), End::new(b, call));
+        tokio::spawn(async move {
+            loop {
+                server.recv().await;
+                server.send().await;
+            }
+        });
+        measured(async || {
+            client.send().await;
+            client.recv().await;
+        })
+        .await;
+        stop.notify_waiters();
+    });
+}
+
+type Scene = fn(Backend, Call);
+
+fn main() -> ExitCode {
+    let scenes: [(&str, Scene); 4] = [
+        ("an_echo_allocates_nothing", echo),
+        ("an_echo_of_many_allocates_nothing", busy_echo),
+        ("receives_that_wait_allocate_nothing", parked_receives),
+        ("sends_that_wait_allocate_nothing", parked_sends),
+    ];
+    let mut tests = Vec::new();
+    for (backend, needs) in [(Backend::Epoll, &[][..]), (Backend::Uring, &[Need::Uring])] {
+        for (call, how) in [(Call::Borrowed, "borrowed"), (Call::Owned, "owned")] {
+            for (name, scene) in scenes {
+                let name = format!("{backend}::{how}::{name}");
+                tests.push(Test { name, needs, body: Box::new(move || scene(backend, call)) });
+            }
+        }
+    }
+    trials::main(tests)
+}

@@ -1,0 +1,36 @@
+//! The contract of ARCHITECTURE.md: one test body for both backends and every kind of runtime.
+//!
+//! A module per part of the contract; tests are named after the rule or the interleaving they show.
+
+#[path = "../harness/mod.rs"]
+#[macro_use]
+mod harness;
+
+mod ancillary;
+mod cancel;
+mod connect;
+mod fairness;
+mod life;
+mod limits;
+mod order;
+mod owned;
+mod readiness;
+mod reset;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let tests = [
+        order::tests(),
+        cancel::tests(),
+        ancillary::tests(),
+        reset::tests(),
+        limits::tests(),
+        readiness::tests(),
+        connect::tests(),
+        owned::tests(),
+        fairness::tests(),
+        life::tests(),
+    ];
+    harness::main(tests.concat(), false)
+}

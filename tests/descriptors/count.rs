@@ -1,0 +1,434 @@
+//! Contract 8: every descriptor is closed that was opened, received, accepted or refused.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+use tokio_test::task;
+
+use crate::harness::peer::{self, Peer};
+use crate::harness::tools::{
+    arm, content, file, fill, once, recv, soon, starts_waiting, until_woken,
+};
+use crate::harness::ways::{self, RecvBy, Room, SendBy};
+use crate::harness::{Cell, Flavor, Test, only};
+
+pub fn tests() -> Vec<Test> {
+    [
+        blocking![
+            a_whole_life_leaves_no_descriptor,
+            descriptors_passed_in_all_ways_leave_none,
+            messages_left_by_dropped_receives_leave_none,
+            cut_control_data_leaves_none,
+            dropped_sends_leave_none,
+            dropped_and_refused_connections_leave_none,
+            refused_descriptors_are_closed,
+            a_runtime_dropped_with_everything_waiting_leaves_none,
+            forgotten_calls_leave_none_but_their_own,
+            many_runtimes_leave_none,
+        ],
+        tasks![the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits],
+        only(
+            &[Flavor::CurrentThread],
+            blocking![a_runtime_driven_by_many_threads_has_two_rings_at_most],
+        ),
+    ]
+    .concat()
+}
+
+pub fn open() -> Vec<(i32, String)> {
+    let mut open: Vec<_> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| {
+            let entry = entry.unwrap();
+            let number = entry.file_name().to_str().unwrap().parse().unwrap();
+            let target = std::fs::read_link(entry.path()).ok()?;
+            Some((number, target.display().to_string()))
+        })
+        // The one that reads the directory.
+        .filter(|(_, target)| !target.ends_with("/fd"))
+        .collect();
+    open.sort();
+    open
+}
+
+/// What `life` opens it closes, at the latest soon after it. It runs twice, for what is opened once
+/// per process.
+fn leaves_nothing(life: impl Fn()) {
+    life();
+    let settled = |wanted: &dyn Fn(usize) -> bool| {
+        let begin = Instant::now();
+        while !wanted(open().len()) && begin.elapsed() < Duration::from_secs(5) {
+            thread::sleep(Duration::from_millis(1));
+        }
+    };
+    // Nothing tells when the first round has settled; a second one shows what it left.
+    let before = open();
+    life();
+    settled(&|count| count <= before.len());
+    let after = open();
+    assert!(after.len() <= before.len(), "before {before:#?}, after {after:#?}");
+}
+
+/// As [`leaves_nothing`], in a runtime that ends with it.
+fn a_runtime_leaves_nothing<F: Future<Output = ()>>(cell: Cell, life: impl Fn() -> F) {
+    leaves_nothing(|| {
+        let runtime = cell.runtime();
+        runtime.block_on(async { soon(life()).await });
+    });
+    // And while it lives.
+    let runtime = cell.runtime();
+    leaves_nothing(|| {
+        runtime.block_on(async { soon(life()).await });
+        // Whatever is settled later needs to be driven.
+        runtime.block_on(crate::harness::tools::breathe());
+        runtime.block_on(crate::harness::tools::breathe());
+    });
+}
+
+fn a_whole_life_leaves_no_descriptor(cell: Cell) {
+    a_runtime_leaves_nothing(cell, || async move {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = cell.bind(&path);
+        let (client, server) = tokio::join!(async { cell.connect(&path).await }, listener.accept());
+        let server = server.unwrap();
+        for way in SendBy::ALL {
+            ways::send(way, &client, b"message", &[]).await.unwrap();
+            recv(&server).await;
+        }
+        let _ = client.as_async_fd().writable().await.unwrap();
+        let mut receive = task::spawn(ways::recv(RecvBy::Plain, &client, Room::AMPLE));
+        arm(&mut receive).await;
+        server.send(b"message").await.unwrap();
+        receive.await.unwrap();
+        let (a, b) = cell.pair();
+        drop(OwnedFd::from(a));
+        drop(b);
+    });
+}
+
+fn descriptors_passed_in_all_ways_leave_none(cell: Cell) {
+    a_runtime_leaves_nothing(cell, || async move {
+        let (a, b) = cell.pair();
+        for sending in SendBy::ALL.into_iter().filter(|way| way.carries_fds()) {
+            for receiving in RecvBy::ALL {
+                let fds = [file("one"), file("two")];
+                let mut receive = task::spawn(ways::recv(receiving, &b, Room::AMPLE));
+                starts_waiting(&mut receive);
+                ways::send(sending, &a, b"message", &fds).await.unwrap();
+                receive.await.unwrap();
+            }
+        }
+        // And some that nobody receives.
+        ways::send(SendBy::Ancillary, &a, b"message", &[file("three")]).await.unwrap();
+    });
+}
+
+fn messages_left_by_dropped_receives_leave_none(cell: Cell) {
+    a_runtime_leaves_nothing(cell, || async move {
+        for way in RecvBy::QUEUED {
+            for completed in [false, true] {
+                for next in [None, Some(RecvBy::Plain), Some(RecvBy::TryVectoredAncillary)] {
+                    let (a, peer) = cell.half();
+                    let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+                    arm(&mut receive).await;
+                    peer.send_fds(b"message", &[file("one"), file("two")]);
+                    if completed {
+                        until_woken(&mut receive).await;
+                    }
+                    drop(receive);
+                    if let Some(next) = next {
+                        ways::recv(next, &a, Room::AMPLE).await.unwrap();
+                    }
+                }
+            }
+        }
+    });
+}
+
+fn cut_control_data_leaves_none(cell: Cell) {
+    a_runtime_leaves_nothing(cell, || async move {
+        let (a, peer) = cell.half();
+        let nine: Vec<_> = (0..9).map(|_| file("one of nine")).collect();
+        for way in RecvBy::ALL {
+            for control in [0, 8, 16, 20, 24, 32, 40] {
+                for waiting in [false, true] {
+                    let mut receive = task::spawn(ways::recv(way, &a, Room { bytes: 3, control }));
+                    if waiting {
+                        starts_waiting(&mut receive);
+                    }
+                    peer.send_fds(b"message", &nine);
+                    receive.await.unwrap();
+                }
+            }
+        }
+    });
+}
+
+fn dropped_sends_leave_none(cell: Cell) {
+    a_runtime_leaves_nothing(cell, || async move {
+        for way in SendBy::QUEUED.into_iter().filter(|way| way.carries_fds()) {
+            for armed in [false, true] {
+                let (a, peer) = cell.half();
+                fill(&a);
+                let fds = [file("one"), file("two")];
+                let mut send = task::spawn(ways::send(way, &a, b"message", &fds));
+                starts_waiting(&mut send);
+                if armed {
+                    arm(&mut send).await;
+                }
+                drop(send);
+                if armed {
+                    peer.drain();
+                }
+            }
+        }
+    });
+}
+
+fn dropped_and_refused_connections_leave_none(cell: Cell) {
+    a_runtime_leaves_nothing(cell, || async move {
+        let directory = tempfile::tempdir().unwrap();
+        for round in 0..6 {
+            let path = directory.path().join(round.to_string());
+            let listener = cell.bind(&path);
+            let mut accept = task::spawn(listener.accept());
+            arm(&mut accept).await;
+            let _clients = [Peer::connect(&path), Peer::connect(&path)];
+            if round % 2 == 0 {
+                until_woken(&mut accept).await;
+            }
+            drop(accept);
+            if round % 3 == 0 {
+                listener.accept().await.unwrap();
+            }
+        }
+        let full = cell.options().bind(directory.path().join("full"), 0).unwrap();
+        let _first = cell.connect(directory.path().join("full")).await;
+        let options = cell.options();
+        let mut waiting = task::spawn(options.connect(directory.path().join("full")));
+        arm(&mut waiting).await;
+        drop(waiting);
+        drop(full);
+        options.connect(directory.path().join("full")).await.unwrap_err();
+        options.connect(directory.path().join("missing")).await.unwrap_err();
+        options.bind(directory.path().join("full"), 1).unwrap_err();
+        options.bind(directory.path().join("no/such/directory"), 1).unwrap_err();
+    });
+}
+
+fn refused_descriptors_are_closed(cell: Cell) {
+    a_runtime_leaves_nothing(cell, || async move {
+        cell.options().socket_from_fd(file("no socket")).unwrap_err();
+        cell.options().listener_from_fd(peer::socketpair().0).unwrap_err();
+        let (a, _b) = cell.pair();
+        let many: Vec<_> = (0..254).map(|_| file("one of many")).collect();
+        for way in [SendBy::Ancillary, SendBy::OwnedAncillary] {
+            ways::send(way, &a, b"message", &many).await.unwrap_err();
+        }
+    });
+    // Outside a runtime, and in one without its I/O driver.
+    leaves_nothing(|| {
+        cell.options().pair().unwrap_err();
+        cell.options().socket_from_fd(peer::socketpair().0).unwrap_err();
+        let runtime = cell.builder().build().unwrap();
+        let _entered = runtime.enter();
+        cell.options().pair().unwrap_err();
+        cell.options().socket_from_fd(peer::socketpair().0).unwrap_err();
+    });
+}
+
+fn a_runtime_dropped_with_everything_waiting_leaves_none(cell: Cell) {
+    for background in [false, true] {
+        leaves_nothing(|| {
+            let runtime = cell.runtime();
+            let (kept, handed) = runtime.block_on(async {
+                let mut tasks = Vec::new();
+                for n in 0..8 {
+                    let (a, peer) = cell.half();
+                    tasks.push(tokio::spawn(async move {
+                        let _peer = peer;
+                        let _ = ways::recv(RecvBy::QUEUED[n], &a, Room::AMPLE).await;
+                    }));
+                    let (a, peer) = cell.half();
+                    fill(&a);
+                    tasks.push(tokio::spawn(async move {
+                        let _peer = peer;
+                        let way = SendBy::QUEUED[n];
+                        let fds = if way.carries_fds() { vec![file("a file")] } else { vec![] };
+                        let _ = ways::send(way, &a, b"message", &fds).await;
+                    }));
+                }
+                // One that outlives the runtime, with a message that nobody took.
+                let (a, peer) = cell.half();
+                let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
+                arm(&mut receive).await;
+                peer.send_fds(b"message", &[file("a file")]);
+                drop(receive);
+                let handed = Arc::new(cell.pair());
+                tasks.push(tokio::spawn({
+                    let handed = handed.clone();
+                    async move { drop(handed.0.recv(&mut [0; 16]).await) }
+                }));
+                crate::harness::tools::breathe().await;
+                ((a, peer), handed)
+            });
+            if background {
+                runtime.shutdown_background();
+            } else {
+                drop(runtime);
+            }
+            drop(kept);
+            drop(handed);
+        });
+    }
+}
+
+fn forgotten_calls_leave_none_but_their_own(cell: Cell) {
+    // The sockets' own descriptors are closed though a call on them was forgotten.
+    a_runtime_leaves_nothing(cell, || async move {
+        for way in RecvBy::QUEUED {
+            let (a, peer) = cell.half();
+            let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+            arm(&mut receive).await;
+            std::mem::forget(receive);
+            peer.send(b"message");
+            crate::harness::tools::breathe().await;
+        }
+    });
+}
+
+fn many_runtimes_leave_none(cell: Cell) {
+    leaves_nothing(|| {
+        for n in 0..10 {
+            let runtime = cell.runtime();
+            let sockets = runtime.block_on(async {
+                let (a, peer) = cell.half();
+                let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
+                arm(&mut receive).await;
+                drop(receive);
+                (a, peer)
+            });
+            if n % 2 == 0 {
+                drop(runtime);
+                drop(sockets);
+            } else {
+                drop(sockets);
+                thread::spawn(move || drop(runtime)).join().unwrap();
+            }
+        }
+    });
+}
+
+async fn the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits(cell: Cell) {
+    let check = |peer: &Peer, file: &str| {
+        let mut found = 0;
+        while let Ok((bytes, fds)) = peer.try_recv_fds() {
+            if bytes == b"message" {
+                assert_eq!(content(&fds[0]), file);
+                found += 1;
+            }
+        }
+        found
+    };
+    // Borrowed, dropped while it waits: the borrow ends, the number goes to another file.
+    for armed in [false, true] {
+        let (a, peer) = cell.half();
+        fill(&a);
+        let right = [file("right")];
+        let number = right[0].as_raw_fd();
+        let mut send = task::spawn(ways::send(SendBy::Ancillary, &a, b"message", &right));
+        starts_waiting(&mut send);
+        if armed {
+            arm(&mut send).await;
+        }
+        drop(send);
+        drop(right);
+        let wrong: Vec<_> = (0..8).map(|_| file("wrong")).collect();
+        assert!(wrong.iter().any(|fd| fd.as_raw_fd() == number));
+        let mut found = check(&peer, "right");
+        crate::harness::tools::breathe().await;
+        found += check(&peer, "right");
+        assert!(found <= 1);
+    }
+    // poll_send: the file of the last call, though it has the number of the first one's.
+    let (a, peer) = cell.half();
+    fill(&a);
+    let poll = |fd: &OwnedFd| {
+        let mut control = [0; 64];
+        let mut writer = AncillaryMessageWriter::new(&mut control);
+        writer.add_fds(&[fd]).unwrap();
+        once(|cx| a.poll_send_with_ancillary(cx, b"message", &mut writer))
+    };
+    let first = file("first");
+    let number = first.as_raw_fd();
+    assert!(poll(&first).is_pending());
+    crate::harness::tools::breathe().await;
+    drop(first);
+    let second = file("second");
+    assert_eq!(second.as_raw_fd(), number);
+    assert!(poll(&second).is_pending());
+    peer.drain();
+    soon(async {
+        while poll(&second).is_pending() {
+            crate::harness::tools::breathe().await;
+        }
+    })
+    .await;
+    assert_eq!(check(&peer, "second"), 1);
+    crate::harness::tools::breathe().await;
+    assert_eq!(check(&peer, "second"), 0);
+    // Owned: the send's own duplicates, closed by the drop or when it has settled.
+    for armed in [false, true] {
+        let (a, peer) = cell.half();
+        fill(&a);
+        let ancillary = [file("right")].into_iter().collect();
+        let mut send = task::spawn(a.send_owned_with_ancillary(b"message".to_vec(), ancillary));
+        starts_waiting(&mut send);
+        if armed {
+            arm(&mut send).await;
+        }
+        drop(send);
+        let mut found = 0;
+        for _ in 0..3 {
+            let _wrong: Vec<_> = (0..8).map(|_| file("wrong")).collect();
+            found += check(&peer, "right");
+            crate::harness::tools::breathe().await;
+        }
+        assert!(found <= 1);
+    }
+}
+
+fn a_runtime_driven_by_many_threads_has_two_rings_at_most(cell: Cell) {
+    let rings = || open().iter().filter(|(_, target)| target.contains("io_uring")).count();
+    let before = rings();
+    let runtime = Arc::new(cell.runtime());
+    let (a, b) = runtime.block_on(async { cell.pair() });
+    let (a, b) = (Arc::new(a), Arc::new(b));
+    for n in 0..40u8 {
+        let (runtime, a, b) = (runtime.clone(), a.clone(), b.clone());
+        thread::spawn(move || {
+            runtime.block_on(async {
+                let mut receive = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
+                arm(&mut receive).await;
+                soon(a.send(&[n])).await.unwrap();
+                assert_eq!(soon(receive).await.unwrap().bytes, [n]);
+                // New sockets find the same driver.
+                drop(cell.pair());
+            });
+        })
+        .join()
+        .unwrap();
+        assert!(rings() <= before + 2, "{:#?}", open());
+    }
+    drop((a, b));
+    drop(runtime);
+    let begin = Instant::now();
+    while rings() > before {
+        assert!(begin.elapsed() < Duration::from_secs(5), "{:#?}", open());
+        thread::sleep(Duration::from_millis(1));
+    }
+}

@@ -1,0 +1,22 @@
+//! Descriptors by number and count, and what changes the whole process: limits, environment, fork.
+//!
+//! One test after the other, so that /proc/self/fd can be counted; those that change the process run
+//! in one of their own.
+
+#[path = "../harness/mod.rs"]
+#[macro_use]
+mod harness;
+
+mod count;
+mod process;
+
+use std::process::ExitCode;
+use std::sync::OnceLock;
+
+/// Descriptors that are not this process's own.
+static INHERITED: OnceLock<Vec<i32>> = OnceLock::new();
+
+fn main() -> ExitCode {
+    INHERITED.get_or_init(|| count::open().into_iter().map(|(number, _)| number).collect());
+    harness::main([count::tests(), process::tests()].concat(), true)
+}

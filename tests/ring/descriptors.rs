@@ -1,0 +1,85 @@
+//! A process without descriptors to spare.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio_seqpacket::{Backend, Options};
+
+use crate::trials::{Need, Test, descriptors};
+use crate::{base_line, current_thread, echoes, socketpair};
+
+pub fn tests() -> Vec<Test> {
+    tests![&[Need::Uring];
+        without_a_descriptor_for_the_probe_epoll_is_used,
+        without_a_descriptor_for_the_ring_epoll_is_used,
+    ]
+}
+
+/// Have so many descriptors left, and no more. What fills the gaps is returned.
+fn squeeze(left: u64) -> Vec<OwnedFd> {
+    let limit = getrlimit(Resource::Nofile);
+    let highest = descriptors().iter().map(|(number, _)| *number).max().expect("one");
+    let some = rustix::fs::open("/dev/null", rustix::fs::OFlags::CLOEXEC, 0.into()).expect("open");
+    let current = Some(u64::from(highest) + 64);
+    setrlimit(Resource::Nofile, Rlimit { current, ..limit }).expect("a lower limit");
+    let mut filling = Vec::new();
+    while let Ok(one) = some.as_fd().try_clone_to_owned() {
+        filling.push(one);
+    }
+    for _ in 0..left {
+        filling.pop();
+    }
+    filling.push(some);
+    filling
+}
+
+fn without_a_descriptor_for_the_probe_epoll_is_used() {
+    let (a, b) = socketpair();
+    let (c, _d) = socketpair();
+    let runtime = current_thread();
+    runtime.block_on(async {
+        let _filling = squeeze(0);
+        let words = tokio_seqpacket::probe().to_string();
+        assert!(words.contains("RLIMIT_NOFILE"), "{words}");
+        let error = Options::new().backend(Backend::Uring).socket_from_fd(c).unwrap_err();
+        assert!(error.to_string().contains("RLIMIT_NOFILE"), "{error}");
+        let a = Options::new().socket_from_fd(a).expect("a socket");
+        let b = Options::new().socket_from_fd(b).expect("a socket");
+        assert_eq!((a.backend(), b.backend()), (Backend::Epoll, Backend::Epoll));
+        echoes(&a, &b, 10).await;
+    });
+}
+
+fn without_a_descriptor_for_the_ring_epoll_is_used() {
+    // A success is remembered.
+    assert!(tokio_seqpacket::probe().to_string().contains("available"));
+    let (mut on_epoll, mut on_uring) = (0, 0);
+    for left in 0..6 {
+        let base = base_line();
+        let (a, b) = socketpair();
+        let (c, d) = socketpair();
+        let runtime = current_thread();
+        runtime.block_on(async {
+            let filling = squeeze(left);
+            let a = Options::new().socket_from_fd(a).expect("a socket, whatever is missing");
+            let b = Options::new().socket_from_fd(b).expect("a socket, whatever is missing");
+            assert_eq!(a.backend(), b.backend());
+            let explicit = Options::new().backend(Backend::Uring).socket_from_fd(c);
+            if let Err(error) = &explicit {
+                assert_eq!(a.backend(), Backend::Epoll, "{left} descriptors left");
+                assert!(error.to_string().contains("RLIMIT_NOFILE"), "{left} left: {error}");
+                on_epoll += 1;
+            } else {
+                on_uring += 1;
+            }
+            echoes(&a, &b, 10).await;
+            drop(filling);
+            // What was missing is there again.
+            let again = Options::new().backend(Backend::Uring).socket_from_fd(d);
+            assert!(again.is_ok(), "{again:?}");
+        });
+        drop(runtime);
+        crate::trials::until("all descriptors are closed", || descriptors().len() <= base);
+    }
+    assert!(on_epoll > 0 && on_uring > 0, "{on_epoll} on epoll, {on_uring} on io_uring");
+}

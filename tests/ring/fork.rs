@@ -1,0 +1,130 @@
+//! Child processes.
+
+#![allow(unsafe_code, reason = "fork(2)")]
+
+use std::process::Stdio;
+
+use crate::trials::{Need, Test, until};
+use crate::{armed, current_thread, echoes, half, is_at_end, multi_thread, pair, recv, send, soon};
+
+pub fn tests() -> Vec<Test> {
+    tests![&[Need::Uring];
+        a_program_started_in_mid_traffic_inherits_nothing,
+        a_forked_child_that_only_exits_disturbs_nothing,
+    ]
+}
+
+fn a_program_started_in_mid_traffic_inherits_nothing() {
+    for runtime in [current_thread(), multi_thread(2)] {
+        runtime.block_on(async {
+            let before = crate::trials::submitted();
+            let (socket, peer) = half();
+            let receive = tokio::spawn(async move {
+                let mut message = [0; 16];
+                let len = socket.recv(&mut message).await.expect("a message");
+                (socket, message[..len].to_vec())
+            });
+            armed(before + 1).await;
+            let (a, b) = pair();
+            let busy = tokio::spawn(async move {
+                echoes(&a, &b, 2000).await;
+                (a, b)
+            });
+            // Ends with its input.
+            let mut child = std::process::Command::new("cat")
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .spawn()
+                .expect("cat");
+            let links = std::fs::read_dir(format!("/proc/{}/fd", child.id()))
+                .expect("a process")
+                .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+            for link in links {
+                let link = link.to_string_lossy().into_owned();
+                assert!(
+                    !["io_uring", "eventfd", "socket:"].iter().any(|kind| link.contains(kind)),
+                    "inherited: {link}"
+                );
+            }
+            soon(busy).await.expect("no panic");
+            send(&peer, b"still here").expect("room");
+            let (socket, message) = soon(receive).await.expect("no panic");
+            assert_eq!(message, b"still here");
+            // The child has no part in it.
+            drop(socket);
+            assert!(is_at_end(&peer));
+            drop(child.stdin.take());
+            child.wait().expect("a child");
+        });
+    }
+}
+
+/// Fork; the child does nothing but wait for the pipe to be closed here, and exits.
+fn fork_and_wait() -> (libc::pid_t, std::os::fd::OwnedFd) {
+    use std::os::fd::AsRawFd;
+    let (read, write) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
+    // SAFETY: the child calls nothing but close, read and _exit, which are async-signal-safe.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "{}", std::io::Error::last_os_error());
+    if child == 0 {
+        // SAFETY: as above; the byte is the child's own.
+        unsafe {
+            libc::close(write.as_raw_fd());
+            let mut byte = 0_u8;
+            libc::read(read.as_raw_fd(), (&raw mut byte).cast(), 1);
+            libc::_exit(0);
+        }
+    }
+    (child, write)
+}
+
+fn reap(child: libc::pid_t) {
+    let child = rustix::process::Pid::from_raw(child).expect("a process");
+    let status =
+        rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty()).expect("ours");
+    let (_, status) = status.expect("waited for");
+    assert_eq!(status.exit_status(), Some(0), "{status:?}");
+}
+
+fn a_forked_child_that_only_exits_disturbs_nothing() {
+    for runtime in [current_thread(), multi_thread(2)] {
+        let (peers, armed_one) = runtime.block_on(async {
+            let before = crate::trials::submitted();
+            let (socket, peer) = half();
+            let receive = tokio::spawn(async move {
+                let (received, message) = socket.recv_owned(vec![0; 16]).await;
+                message[..received.expect("a message").bytes_read()].to_vec()
+            });
+            armed(before + 1).await;
+            let (a, b) = pair();
+            let busy = tokio::spawn(async move { echoes(&a, &b, 1000).await });
+
+            let (child, write) = fork_and_wait();
+            // While the child has copies of everything.
+            soon(busy).await.expect("no panic");
+            let (a, b) = pair();
+            echoes(&a, &b, 100).await;
+            send(&peer, b"to the parent").expect("room");
+            assert_eq!(soon(receive).await.expect("no panic"), b"to the parent");
+            drop(write);
+            reap(child);
+            // After its end.
+            echoes(&a, &b, 100).await;
+            assert!(is_at_end(&peer));
+
+            let before = crate::trials::submitted();
+            let (socket, peer) = half();
+            let armed_one = tokio::spawn(async move { drop(socket.recv(&mut [0; 16]).await) });
+            armed(before + 1).await;
+            (peer, armed_one)
+        });
+        // A child that outlives the runtime keeps the files open, as forks do; and no longer.
+        let (child, write) = fork_and_wait();
+        drop(runtime);
+        drop(armed_one);
+        drop(write);
+        reap(child);
+        until("end of stream", || is_at_end(&peers));
+        assert_eq!(recv(&peers).expect("end of stream"), b"");
+    }
+}

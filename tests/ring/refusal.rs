@@ -1,0 +1,335 @@
+//! The kernel refuses rings, or refuses them later.
+
+#![allow(unsafe_code, reason = "seccomp(2), setresuid(2)")]
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::runtime::Runtime;
+use tokio_seqpacket::{Backend, Options, Unavailable, UnixSeqpacket, UringSupport, probe};
+
+use crate::trials::{Need, SYSCTL, Test, rings, submitted};
+use crate::{armed, current_thread, echoes, half, multi_thread, pair, send, soon};
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = tests![&[Need::Uring];
+        a_filter_before_the_first_ring_means_epoll,
+        a_filter_that_hides_the_system_calls_means_epoll,
+        a_filter_after_the_first_ring_fails_what_is_in_flight_and_means_epoll,
+    ];
+    tests.extend(tests![&[Need::Uring, Need::Fix("enter is not tried when a ring is made")];
+        a_filter_of_enter_alone_means_epoll,
+    ]);
+    tests.extend(tests![&[Need::Uring, Need::Fix("a dead shard does not tell the others")];
+        a_filter_after_the_first_ring_fails_what_is_in_flight_on_all_workers,
+    ]);
+    tests.extend(tests![&[Need::Uring, Need::Fix("a dead ring keeps buffers, calls panic")];
+        a_filter_after_the_first_ring_fails_receives_into_buffers_in_flight,
+        a_filter_after_the_first_ring_fails_sends_of_buffers_in_flight,
+    ]);
+    tests.extend(tests![&[Need::Uring, Need::Root];
+        the_smallest_usual_memory_lock_gives_a_working_ring,
+        no_memory_lock_means_epoll,
+        a_memory_lock_for_the_probe_alone_means_epoll,
+        the_usual_memory_lock_gives_64_workers_rings,
+    ]);
+    tests.extend(tests![&[Need::Uring, Need::Root, Need::Sysctl];
+        a_sysctl_of_2_means_epoll_for_everybody,
+        a_sysctl_of_1_means_epoll_for_the_unprivileged,
+        a_sysctl_of_1_leaves_the_privileged_their_rings,
+        a_sysctl_set_later_leaves_rings_alone,
+    ]);
+    tests
+}
+
+/// Automatic mode has fallen back, in words that contain `why`; asking for io_uring is an error that
+/// says so too. With rings that can be had, but later.
+fn means_epoll(runtime: &Runtime, why: &str) {
+    runtime.block_on(async {
+        let (a, b) = Options::new().pair().expect("a pair on whatever there is");
+        assert_eq!((a.backend(), b.backend()), (Backend::Epoll, Backend::Epoll));
+        echoes(&a, &b, 10).await;
+        let error = Options::new().backend(Backend::Uring).pair().unwrap_err();
+        assert!(error.to_string().contains(why), "{error}");
+    });
+}
+
+fn is_unavailable(expected: &Unavailable, why: &str) {
+    let support = probe();
+    assert_eq!(support, UringSupport::Unavailable(expected.clone()));
+    assert!(support.to_string().contains(why), "{support}");
+}
+
+// ----- seccomp -----
+
+const RING: [i64; 3] =
+    [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
+
+/// From now on these system calls fail with `errno`, on every thread of this process.
+fn forbid(calls: &[i64], errno: i32) {
+    let filter = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+    let answer = |value| filter(libc::BPF_RET | libc::BPF_K, 0, 0, value);
+    // The number of the call is the first word of seccomp_data.
+    let mut program = vec![filter(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0)];
+    for call in calls {
+        program.push(filter(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, *call as u32));
+        program.push(answer(libc::SECCOMP_RET_ERRNO | errno as u32));
+    }
+    program.push(answer(libc::SECCOMP_RET_ALLOW));
+    let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: PR_SET_NO_NEW_PRIVS takes numbers only.
+    assert_eq!(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }, 0);
+    // SAFETY: the program outlives the call, which copies it.
+    let installed = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_TSYNC,
+            &raw const program,
+        )
+    };
+    assert_eq!(installed, 0, "seccomp: {}", std::io::Error::last_os_error());
+}
+
+fn a_filter_before_the_first_ring_means_epoll() {
+    forbid(&RING, libc::EPERM);
+    is_unavailable(&Unavailable::Denied, "seccomp");
+    means_epoll(&current_thread(), "seccomp");
+    means_epoll(&multi_thread(2), "seccomp");
+}
+
+fn a_filter_that_hides_the_system_calls_means_epoll() {
+    forbid(&RING, libc::ENOSYS);
+    is_unavailable(&Unavailable::Missing, "io_uring");
+    means_epoll(&current_thread(), "io_uring");
+}
+
+fn a_filter_of_enter_alone_means_epoll() {
+    forbid(&[libc::SYS_io_uring_enter], libc::EPERM);
+    means_epoll(&current_thread(), "io_uring");
+}
+
+fn names_io_uring<T: std::fmt::Debug>(result: std::io::Result<T>) {
+    let error = result.unwrap_err();
+    assert!(error.to_string().contains("io_uring"), "{error}");
+}
+
+/// Operations are in flight when a filter comes.
+fn fails_what_is_in_flight<F>(
+    runtime: &Runtime,
+    forbidden: &[i64],
+    operation: impl Fn(UnixSeqpacket) -> F,
+) where
+    F: Future<Output = std::io::Result<()>> + Send + 'static,
+{
+    let before = submitted();
+    runtime.block_on(async {
+        let (mut operations, mut peers) = (Vec::new(), Vec::new());
+        for _ in 0..16 {
+            let (socket, peer) = half();
+            operations.push(tokio::spawn(operation(socket)));
+            peers.push(peer);
+        }
+        armed(before + 16).await;
+        let (kept, _its_peer) = half();
+        forbid(forbidden, libc::EPERM);
+        // The driver finds out when it is needed.
+        let (late, _its_peer) = half();
+        let result = soon(tokio::spawn(async move { late.recv(&mut [0; 16]).await })).await;
+        names_io_uring(result.expect("no panic"));
+        for operation in operations {
+            names_io_uring(soon(operation).await.expect("no panic"));
+        }
+        names_io_uring(soon(kept.recv(&mut [0; 16])).await);
+        names_io_uring(soon(kept.send(b"hello?")).await);
+    });
+    means_epoll(runtime, "io_uring");
+}
+
+async fn receive(socket: UnixSeqpacket) -> std::io::Result<()> {
+    socket.recv(&mut [0; 16]).await.map(drop)
+}
+
+async fn receive_owned(socket: UnixSeqpacket) -> std::io::Result<()> {
+    socket.recv_owned(vec![0; 16]).await.0.map(drop)
+}
+
+async fn send_owned(socket: UnixSeqpacket) -> std::io::Result<()> {
+    while socket.try_send(b"filler").is_ok() {}
+    socket.send_owned(vec![0; 16]).await.0.map(drop)
+}
+
+fn a_filter_after_the_first_ring_fails_what_is_in_flight_and_means_epoll() {
+    fails_what_is_in_flight(&current_thread(), &RING, receive);
+    // Nor does another runtime get a ring.
+    means_epoll(&current_thread(), "io_uring");
+}
+
+fn a_filter_after_the_first_ring_fails_what_is_in_flight_on_all_workers() {
+    let both = Arc::new(Barrier::new(2));
+    let number = AtomicU32::new(0);
+    fails_what_is_in_flight(&multi_thread(2), &[libc::SYS_io_uring_enter], |socket| {
+        let number = number.fetch_add(1, Ordering::Relaxed);
+        let both = both.clone();
+        async move {
+            if number < 2 {
+                // One on each worker.
+                both.wait();
+            }
+            receive(socket).await
+        }
+    });
+}
+
+fn a_filter_after_the_first_ring_fails_receives_into_buffers_in_flight() {
+    fails_what_is_in_flight(&current_thread(), &RING, receive_owned);
+}
+
+fn a_filter_after_the_first_ring_fails_sends_of_buffers_in_flight() {
+    fails_what_is_in_flight(&current_thread(), &RING, send_owned);
+}
+
+// ----- the memory lock -----
+
+/// Become a user of whom nobody else is, with this limit on locked memory.
+fn become_user(memory_lock: Option<u64>) {
+    if let Some(limit) = memory_lock {
+        let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
+        setrlimit(Resource::Memlock, limit).expect("a lower limit");
+    }
+    // What is locked is counted for each user.
+    let id = 1_000_000_000 + std::process::id();
+    // SAFETY: these calls take numbers only. Other threads, of which there are none, would follow.
+    unsafe {
+        assert_eq!(libc::setgroups(0, std::ptr::null()), 0);
+        assert_eq!(libc::setresgid(id, id, id), 0);
+        assert_eq!(libc::setresuid(id, id, id), 0, "{}", std::io::Error::last_os_error());
+        // Else /proc/self is root's.
+        assert_eq!(libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0), 0);
+    }
+}
+
+/// The automatic choice is io_uring, and works.
+fn means_uring(runtime: &Runtime) {
+    runtime.block_on(async {
+        let (a, b) = Options::new().pair().expect("a pair");
+        assert_eq!((a.backend(), b.backend()), (Backend::Uring, Backend::Uring), "{}", probe());
+        echoes(&a, &b, 100).await;
+    });
+}
+
+fn the_smallest_usual_memory_lock_gives_a_working_ring() {
+    become_user(Some(64 << 10));
+    means_uring(&current_thread());
+}
+
+fn no_memory_lock_means_epoll() {
+    // Root is not counted: the ring of the children is what counts.
+    become_user(Some(4096));
+    is_unavailable(&Unavailable::MemoryLock { limit: Some(4096) }, "RLIMIT_MEMLOCK");
+    means_epoll(&current_thread(), "RLIMIT_MEMLOCK");
+    let limit = Rlimit { current: Some(0), maximum: Some(0) };
+    setrlimit(Resource::Memlock, limit).expect("a lower limit");
+    is_unavailable(&Unavailable::MemoryLock { limit: Some(0) }, "RLIMIT_MEMLOCK");
+    means_epoll(&multi_thread(2), "RLIMIT_MEMLOCK");
+}
+
+fn a_memory_lock_for_the_probe_alone_means_epoll() {
+    become_user(Some(16 << 10));
+    means_epoll(&current_thread(), "RLIMIT_MEMLOCK");
+}
+
+fn the_usual_memory_lock_gives_64_workers_rings() {
+    become_user(Some(8 << 20));
+    let runtime = multi_thread(64);
+    means_uring(&runtime);
+    let before = submitted();
+    let all = Arc::new(Barrier::new(64));
+    runtime.block_on(async {
+        let (mut receives, mut peers) = (Vec::new(), Vec::new());
+        for number in 0..64 {
+            let all = all.clone();
+            let (socket, peer) = half();
+            receives.push(tokio::spawn(async move {
+                // One on every worker.
+                all.wait();
+                let mut message = [0; 64];
+                assert_eq!(socket.recv(&mut message).await.expect("a message"), number);
+            }));
+            peers.push(peer);
+        }
+        armed(before + 64).await;
+        for (number, peer) in peers.iter().enumerate() {
+            send(peer, &vec![0; number]).expect("room");
+        }
+        for receive in receives {
+            soon(receive).await.expect("no panic");
+        }
+    });
+    let rings = rings().len();
+    assert!((16..=64).contains(&rings), "{rings} rings");
+}
+
+// ----- kernel.io_uring_disabled -----
+
+/// The sysctl has another value. It is put back by a process of its own, whatever becomes of this one.
+struct Disabled(Child);
+
+impl Disabled {
+    fn set(value: u32) -> Self {
+        use std::os::unix::process::CommandExt;
+        let script = "old=$(cat $0) && trap '' INT TERM HUP && echo $1 > $0 && echo set && \
+                      cat > /dev/null; echo $old > $0";
+        let mut keeper = Command::new("sh")
+            .args(["-c", script, SYSCTL, &value.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            // Not reached by an interrupt from the terminal.
+            .process_group(0)
+            .spawn()
+            .expect("sh");
+        let mut line = String::new();
+        let output = keeper.stdout.take().expect("piped");
+        BufReader::new(output).read_line(&mut line).expect("a line");
+        assert_eq!(line, "set\n");
+        Self(keeper)
+    }
+}
+
+impl Drop for Disabled {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let _ = self.0.wait();
+    }
+}
+
+fn a_sysctl_of_2_means_epoll_for_everybody() {
+    let _disabled = Disabled::set(2);
+    is_unavailable(&Unavailable::DisabledBySysctl { value: 2 }, "kernel.io_uring_disabled");
+    means_epoll(&current_thread(), "kernel.io_uring_disabled");
+}
+
+fn a_sysctl_of_1_means_epoll_for_the_unprivileged() {
+    let _disabled = Disabled::set(1);
+    become_user(None);
+    is_unavailable(&Unavailable::DisabledBySysctl { value: 1 }, "kernel.io_uring_disabled");
+    means_epoll(&current_thread(), "kernel.io_uring_disabled");
+}
+
+fn a_sysctl_of_1_leaves_the_privileged_their_rings() {
+    let _disabled = Disabled::set(1);
+    means_uring(&current_thread());
+}
+
+fn a_sysctl_set_later_leaves_rings_alone() {
+    let runtime = current_thread();
+    let (a, b) = runtime.block_on(async { pair() });
+    let _disabled = Disabled::set(2);
+    runtime.block_on(echoes(&a, &b, 100));
+    // The runtime has its ring already; another one gets none.
+    means_uring(&runtime);
+    means_epoll(&current_thread(), "kernel.io_uring_disabled");
+}
