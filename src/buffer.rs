@@ -5,6 +5,7 @@
 //! here rests on that promise.
 #![allow(unsafe_code, reason = "raw views into buffers whose traits speak in pointers")]
 
+use std::any::Any;
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::ops::Deref;
@@ -135,5 +136,17 @@ impl<B: BoundedBufMut + Send> PartsMut for Vec<B> {
             unsafe { buffer.set_init(here) }
             len -= here;
         }
+    }
+}
+
+/// A box whose type is known to the caller only, and which survives what is in it: the next
+/// operation with buffers of the same type reuses it.
+pub(crate) trait Shell: Any + Send {
+    fn as_any(&mut self) -> &mut dyn Any;
+}
+
+impl<P: Send + 'static> Shell for Option<P> {
+    fn as_any(&mut self) -> &mut dyn Any {
+        self
     }
 }

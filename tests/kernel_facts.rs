@@ -517,7 +517,9 @@ fn work_put_off_shows_in_the_shared_flags() {
         assert_eq!(completed(&mut ring), [(key, 9)]);
         assert!(!ring.submission().taskrun());
     }
-    assert!(seen > 0, "the flag was never up");
+    // Where the other thread has to interrupt this one, the work is done on the way back.
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    assert!(seen > 0 || processors == 1, "the flag was never up");
 }
 
 fn a_look_after_listening_finds_what_came_meanwhile() {

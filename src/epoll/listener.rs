@@ -6,7 +6,7 @@ use filedesc::FileDesc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use super::operation::{Direction, Gate};
+use super::operation::Gate;
 use crate::runtime::Life;
 use crate::{async_fd, sys};
 
@@ -21,10 +21,7 @@ impl Listener {
     /// `fd` is non-blocking.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         let life = Life::here()?;
-        Ok(Self {
-            io: async_fd::register(fd, Interest::READABLE)?,
-            accept: Gate::new(Direction::Read, &life),
-        })
+        Ok(Self { io: async_fd::register(fd, Interest::READABLE)?, accept: Gate::new(&life) })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

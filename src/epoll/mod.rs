@@ -2,14 +2,16 @@
 //!
 //! A receive or accept happens inside one poll, so dropping its future cannot lose anything.
 //! What tokio's readiness alone does not give is order: everybody who waits for the same direction
-//! is woken at once. Here each direction is a [`lane`]: those who have to wait stand in line, first
-//! polled, first served; only the first waits for readiness and calls the kernel.
+//! is woken at once. Here each direction has a line ([`lane`], [`crate::lane`]): those who have to wait
+//! stand there, first polled, first served; only the first waits for readiness and calls the kernel,
+//! and in the sending direction he does so for all.
 //!
 //! Safe code only: the descriptor is registered in `crate::async_fd`, called in `crate::sys`.
 
 mod lane;
 mod listener;
 mod operation;
+mod send;
 mod socket;
 
 pub(crate) use listener::Listener;

@@ -1,4 +1,4 @@
-//! A direction of a registered descriptor, and one call in it.
+//! The receiving direction of a registered descriptor, and one call in it.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use filedesc::FileDesc;
-use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 use tokio::task::coop;
 
@@ -21,10 +22,47 @@ pub(super) enum Direction {
     Write,
 }
 
-/// One direction: its line, and what looks have found in it.
+/// Call the kernel when epoll says so.
+pub(super) fn poll_call<T>(
+    io: &AsyncFd<FileDesc>,
+    direction: Direction,
+    cx: &mut Context<'_>,
+    mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+) -> Poll<io::Result<T>> {
+    loop {
+        let mut guard = ready!(match direction {
+            Direction::Read => io.poll_read_ready(cx),
+            Direction::Write => io.poll_write_ready(cx),
+        })?;
+        match call(io.get_ref().as_fd()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+            result => return Poll::Ready(result),
+        }
+    }
+}
+
+/// Call the kernel at once. Also where tokio has not heard of readiness yet, as it has not for a new
+/// socket; through `try_io`, so that readiness found wrong is cleared.
+pub(super) fn try_call<T>(
+    io: &AsyncFd<FileDesc>,
+    direction: Direction,
+    mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+) -> io::Result<T> {
+    let interest = match direction {
+        Direction::Read => Interest::READABLE,
+        Direction::Write => Interest::WRITABLE,
+    };
+    let mut called = false;
+    let result = io.try_io(interest, |fd| {
+        called = true;
+        call(fd.as_fd())
+    });
+    if called { result } else { call(io.get_ref().as_fd()) }
+}
+
+/// The receiving direction, or that of accepting: its line, and what looks have found in it.
 #[derive(Debug)]
 pub(super) struct Gate {
-    direction: Direction,
     state: Mutex<State>,
     settled: Notify,
     life: Arc<Life>,
@@ -37,8 +75,8 @@ struct State {
 }
 
 impl Gate {
-    pub(super) fn new(direction: Direction, life: &Arc<Life>) -> Self {
-        Self { direction, state: Mutex::default(), settled: Notify::new(), life: life.clone() }
+    pub(super) fn new(life: &Arc<Life>) -> Self {
+        Self { state: Mutex::default(), settled: Notify::new(), life: life.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -77,33 +115,6 @@ impl Gate {
         }
     }
 
-    fn poll_ready<'a>(
-        &self,
-        io: &'a AsyncFd<FileDesc>,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<AsyncFdReadyGuard<'a, FileDesc>>> {
-        match self.direction {
-            Direction::Read => io.poll_read_ready(cx),
-            Direction::Write => io.poll_write_ready(cx),
-        }
-    }
-
-    /// Call the kernel when epoll says so.
-    fn poll_call<T>(
-        &self,
-        io: &AsyncFd<FileDesc>,
-        cx: &mut Context<'_>,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
-    ) -> Poll<io::Result<T>> {
-        loop {
-            let mut guard = ready!(self.poll_ready(io, cx))?;
-            match call(io.get_ref().as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
-                result => return Poll::Ready(result),
-            }
-        }
-    }
-
     /// Call the kernel from a `poll_*` function: nothing waits in line between two calls.
     pub(super) fn poll_operation<T>(
         &self,
@@ -115,8 +126,11 @@ impl Gate {
         let mut state = self.lock();
         // Also where the lane is idle: a call that comes and waits takes over the one waker that
         // tokio keeps for a direction.
-        let polled =
-            if state.lane.is_idle() { self.poll_call(io, cx, call) } else { Poll::Pending };
+        let polled = if state.lane.is_idle() {
+            poll_call(io, Direction::Read, cx, call)
+        } else {
+            Poll::Pending
+        };
         if polled.is_pending() {
             let replaced = state.lane.watchers().park(cx.waker());
             drop(state);
@@ -125,29 +139,18 @@ impl Gate {
         polled
     }
 
-    /// Call the kernel now, if nobody waits in line. Also where tokio has not heard of readiness
-    /// yet, as it has not for a new socket; through `try_io`, so that readiness found wrong is
-    /// cleared.
+    /// Call the kernel now, if nobody waits in line.
     pub(super) fn try_operation<T>(
         &self,
         io: &AsyncFd<FileDesc>,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         self.life.check()?;
         let state = self.lock();
         if !state.lane.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let interest = match self.direction {
-            Direction::Read => tokio::io::Interest::READABLE,
-            Direction::Write => tokio::io::Interest::WRITABLE,
-        };
-        let mut called = false;
-        let result = io.try_io(interest, |fd| {
-            called = true;
-            call(fd.as_fd())
-        });
-        if called { result } else { call(io.get_ref().as_fd()) }
+        try_call(io, Direction::Read, call)
     }
 
     /// Wait in line, then call the kernel.
@@ -187,18 +190,6 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
             return Poll::Pending;
         }
-        if self.gate.direction == Direction::Write {
-            // There mostly is room; epoll is asked where there is none.
-            match (self.call)(self.io.get_ref().as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return Poll::Ready(result),
-            }
-            let polled = self.gate.poll_call(self.io, cx, &mut self.call);
-            if polled.is_pending() {
-                self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
-            }
-            return polled;
-        }
         if state.looks.first_is_due() {
             match (self.call)(self.io.get_ref().as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -229,12 +220,6 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             drop(replaced);
             return Poll::Pending;
         }
-        if self.gate.direction == Direction::Write {
-            match (self.call)(self.io.get_ref().as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                result => return self.served(ticket, state, result),
-            }
-        }
         let State { lane, looks } = &mut *state;
         if let Some(left @ 1..) = lane.looks() {
             match (self.call)(self.io.get_ref().as_fd()) {
@@ -253,7 +238,7 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
                 }
             }
         }
-        let result = ready!(self.gate.poll_call(self.io, cx, &mut self.call));
+        let result = ready!(poll_call(self.io, Direction::Read, cx, &mut self.call));
         self.served(ticket, state, result)
     }
 

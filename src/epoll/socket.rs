@@ -6,7 +6,8 @@ use filedesc::FileDesc;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
-use super::operation::{Direction, Gate};
+use super::operation::Gate;
+use super::send::SendGate;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::async_fd;
 use crate::buffer::{Parts, PartsMut};
@@ -18,7 +19,7 @@ use crate::sys::{self, Received};
 pub(crate) struct Socket {
     io: AsyncFd<FileDesc>,
     receive: Gate,
-    send: Gate,
+    send: SendGate,
 }
 
 impl Socket {
@@ -27,8 +28,8 @@ impl Socket {
         let life = Life::here()?;
         Ok(Self {
             io: async_fd::register(fd, async_fd::BOTH)?,
-            receive: Gate::new(Direction::Read, &life),
-            send: Gate::new(Direction::Write, &life),
+            receive: Gate::new(&life),
+            send: SendGate::new(&life),
         })
     }
 
@@ -45,7 +46,8 @@ impl Socket {
     }
 
     pub(crate) async fn send(&self, message: &[u8]) -> io::Result<usize> {
-        self.send.operation(&self.io, |fd| sys::send(fd, message)).await
+        let slice = [IoSlice::new(message)];
+        self.send.send(&self.io, |fd| sys::send(fd, message), &slice, &[]).await
     }
 
     pub(crate) async fn send_message(
@@ -53,7 +55,8 @@ impl Socket {
         message: &[IoSlice<'_>],
         control: &[u8],
     ) -> io::Result<usize> {
-        self.send.operation(&self.io, |fd| sys::send_message(fd, message, control)).await
+        let call = |fd: BorrowedFd<'_>| sys::send_message(fd, message, control);
+        self.send.send(&self.io, call, message, control).await
     }
 
     pub(crate) async fn send_owned<P: Parts>(
@@ -61,12 +64,7 @@ impl Socket {
         parts: P,
         ancillary: AncillaryBuffer,
     ) -> (io::Result<usize>, P, AncillaryBuffer) {
-        let sent = {
-            let message = parts.slices();
-            let call = |fd: BorrowedFd<'_>| sys::send_with_ancillary(fd, &message, &ancillary);
-            self.send.operation(&self.io, call).await
-        };
-        (sent, parts, ancillary)
+        self.send.send_owned(&self.io, parts, ancillary).await
     }
 
     pub(crate) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -99,7 +97,7 @@ impl Socket {
         cx: &mut Context<'_>,
         message: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.send.poll_operation(&self.io, cx, |fd| sys::send(fd, message))
+        self.send.poll_send(&self.io, cx, |fd| sys::send(fd, message))
     }
 
     pub(crate) fn poll_send_message(
@@ -108,7 +106,7 @@ impl Socket {
         message: &[IoSlice<'_>],
         control: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.send.poll_operation(&self.io, cx, |fd| sys::send_message(fd, message, control))
+        self.send.poll_send(&self.io, cx, |fd| sys::send_message(fd, message, control))
     }
 
     pub(crate) fn poll_recv(
@@ -130,7 +128,7 @@ impl Socket {
     }
 
     pub(crate) fn try_send(&self, message: &[u8]) -> io::Result<usize> {
-        self.send.try_operation(&self.io, |fd| sys::send(fd, message))
+        self.send.try_send(&self.io, |fd| sys::send(fd, message))
     }
 
     pub(crate) fn try_send_message(
@@ -138,7 +136,7 @@ impl Socket {
         message: &[IoSlice<'_>],
         control: &[u8],
     ) -> io::Result<usize> {
-        self.send.try_operation(&self.io, |fd| sys::send_message(fd, message, control))
+        self.send.try_send(&self.io, |fd| sys::send_message(fd, message, control))
     }
 
     pub(crate) fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -5,9 +5,10 @@
 
 use std::sync::{Mutex, PoisonError, Weak};
 
-use super::payload::{InFlight, ReceivePayload, SendPayload};
+use super::payload::{InFlight, ReceivePayload};
 use super::ring::{ContextGone, ContextWatch};
 use super::socket::Core;
+use crate::outgoing::Outgoing;
 
 /// Tells when what was buried with it may be freed.
 pub(super) trait Watch {
@@ -48,7 +49,7 @@ impl<W: Watch, R> Graveyard<W, R> {
 #[derive(Default)]
 pub(super) struct Remains {
     pub(super) receives: Vec<(Weak<Core>, InFlight<ReceivePayload>)>,
-    pub(super) sends: Vec<(Weak<Core>, usize, InFlight<SendPayload>)>,
+    pub(super) sends: Vec<(Weak<Core>, usize, InFlight<Outgoing>)>,
 }
 
 impl Remains {

@@ -10,7 +10,8 @@ use std::task::{Wake, Waker};
 use proptest::prelude::*;
 use tokio::sync::Notify;
 
-use super::lane::{After, Outcome, ReceiveLane, SendLane, Step, Ticket};
+use super::lane::{ReceiveLane, Ticket};
+use crate::lane::{After, Outcome, SendLane, Step};
 
 fn config() -> ProptestConfig {
     let cases = std::env::var("MODEL_SCHEDULES").ok().and_then(|n| n.parse().ok());

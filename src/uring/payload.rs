@@ -8,10 +8,9 @@
 //! never seen.
 #![allow(unsafe_code, reason = "headers that point into buffers; payloads lent to the kernel")]
 
-use std::any::Any;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
 
@@ -19,13 +18,13 @@ use io_uring::{opcode, types};
 
 use super::buffers::{SLOT_LEN, Slot};
 use super::ring::{Completion, ContextGone, Submission};
-use crate::ancillary::wire::{self, MAX_CONTROL};
+use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::{Parts, PartsMut};
+use crate::buffer::{PartsMut, Shell};
+use crate::outgoing::{Outgoing, SEND_FLAGS, empty_header, vector};
 use crate::sys::Received;
 
 const RECV_FLAGS: u32 = (libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC) as u32;
-const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_EOR;
 
 /// Payloads of receives that are kept for the next ones; some 2 KiB each.
 const KEPT: usize = 1024;
@@ -67,15 +66,6 @@ impl<P> InFlight<P> {
     }
 }
 
-fn empty_header() -> libc::msghdr {
-    // SAFETY: msghdr is a C struct of integers and pointers, for which zero is a valid value.
-    unsafe { std::mem::zeroed() }
-}
-
-fn vector(bytes: *const u8, len: usize) -> libc::iovec {
-    libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: len }
-}
-
 #[repr(C, align(8))]
 struct Control([u8; MAX_CONTROL]);
 
@@ -90,18 +80,6 @@ pub(super) struct Rooms {
 
 // SAFETY: the iovecs point into the buffers in `shell`, which is Send and owned with them.
 unsafe impl Send for Rooms {}
-
-/// A box whose type is known to the caller only, and which survives what is in it: the next
-/// operation with buffers of the same type reuses it.
-trait Shell: Any + Send {
-    fn as_any(&mut self) -> &mut dyn Any;
-}
-
-impl<P: Send + 'static> Shell for Option<P> {
-    fn as_any(&mut self) -> &mut dyn Any {
-        self
-    }
-}
 
 impl Rooms {
     /// Take the buffers to their final place and note where that is. `spare` is an emptied box of
@@ -444,173 +422,25 @@ impl Drop for Message {
     }
 }
 
-// ----- send -----
-
-/// A send that has to wait: the bytes and the descriptors are its own.
-pub(super) struct SendPayload {
-    header: libc::msghdr,
-    vectors: Vec<libc::iovec>,
-    control: Vec<u8>,
-    /// Copies for a caller who lent his bytes.
-    bytes: Vec<u8>,
-    /// Duplicates for a caller who lent his descriptors.
-    fds: Vec<OwnedFd>,
-    /// What a caller gave away: `Option<(P, AncillaryBuffer)>`.
-    given: Option<Box<dyn Shell>>,
-}
-
-// SAFETY: the pointers lead into what the payload owns.
-unsafe impl Send for SendPayload {}
-
-impl SendPayload {
-    fn empty() -> Box<Self> {
-        Box::new(Self {
-            header: empty_header(),
-            vectors: Vec::new(),
-            control: Vec::new(),
-            bytes: Vec::new(),
-            fds: Vec::new(),
-            given: None,
-        })
-    }
-
-    /// Copy the message, and duplicate the descriptors: the kernel looks the numbers up again each
-    /// time it tries, and by then they may be another file's.
-    ///
-    /// # Errors
-    /// No descriptor is left for a duplicate, or a number is none (`EBADF`).
-    pub(super) fn copy(
-        message: &[IoSlice<'_>],
-        control: &[u8],
-        spare: Option<Box<Self>>,
-    ) -> io::Result<Box<Self>> {
-        let mut payload = spare.unwrap_or_else(Self::empty);
-        payload.bytes.reserve_exact(message.iter().map(|part| part.len()).sum());
-        for part in message {
-            payload.bytes.extend_from_slice(part);
-        }
-        payload.vectors.push(vector(payload.bytes.as_ptr(), payload.bytes.len()));
-        payload.control.extend_from_slice(control);
-        for item in wire::items(control).filter(wire::Item::is_rights) {
-            for at in item.data.step_by(wire::FD_LEN) {
-                let Some(number) = wire::fd_number(control, at / wire::FD_LEN) else { break };
-                let duplicate = duplicate(number)?;
-                payload.control[at..][..wire::FD_LEN]
-                    .copy_from_slice(&duplicate.as_raw_fd().to_ne_bytes());
-                payload.fds.push(duplicate);
-            }
-        }
-        Ok(payload.pointed())
-    }
-
-    /// Empty, for the next [`copy`](Self::copy); unless it has grown large.
-    pub(super) fn emptied(mut self: Box<Self>) -> Option<Box<Self>> {
-        self.header = empty_header();
-        self.vectors.clear();
-        self.control.clear();
-        self.bytes.clear();
-        self.fds.clear();
-        (self.bytes.capacity() <= 4096 && self.given.is_none()).then_some(self)
-    }
-
-    /// Take what the caller gives. Runs the buffers' own methods.
-    ///
-    /// # Errors
-    /// Too many descriptors; everything comes back.
-    pub(super) fn given<P: Parts>(
-        parts: P,
-        ancillary: AncillaryBuffer,
-    ) -> Result<Box<Self>, (io::Error, P, AncillaryBuffer)> {
-        let mut payload = Self::empty();
-        if !ancillary.is_empty() {
-            let mut control = [0; MAX_CONTROL];
-            match ancillary.encode(&mut control) {
-                Ok(len) => payload.control.extend_from_slice(&control[..len]),
-                Err(error) => return Err((error, parts, ancillary)),
-            }
-        }
-        let given = payload.given.insert(Box::new(Some((parts, ancillary))));
-        let slot = given.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>();
-        let (parts, _) = slot.and_then(|slot| slot.as_ref()).expect("inserted above");
-        for index in 0..parts.count() {
-            let part = parts.part(index);
-            payload.vectors.push(vector(part.as_ptr(), part.len()));
-        }
-        Ok(payload.pointed())
-    }
-
-    /// Give back what [`given`](Self::given) took.
-    pub(super) fn take<P: Parts>(mut self) -> (P, AncillaryBuffer) {
-        let given = self.given.as_mut().and_then(|shell| {
-            shell.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>()?.take()
-        });
-        given.expect("taken once, by the caller who knows the type")
-    }
-
-    fn pointed(mut self: Box<Self>) -> Box<Self> {
-        self.header.msg_iov = self.vectors.as_mut_ptr();
-        self.header.msg_iovlen = self.vectors.len();
-        if !self.control.is_empty() {
-            self.header.msg_control = self.control.as_mut_ptr().cast();
-            self.header.msg_controllen = self.control.len();
-        }
-        self
-    }
-
-    /// Send without waiting and without a ring.
-    pub(super) fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        loop {
-            // SAFETY: the header points into what this payload owns; sendmsg only reads it.
-            let sent = unsafe {
-                libc::sendmsg(fd.as_raw_fd(), &self.header, SEND_FLAGS | libc::MSG_DONTWAIT)
-            };
-            match usize::try_from(sent) {
-                Ok(sent) => return Ok(sent),
-                Err(_) => match io::Error::last_os_error() {
-                    error if error.kind() == io::ErrorKind::Interrupted => continue,
-                    error => return Err(error),
-                },
-            }
-        }
-    }
-
-    /// Lend the payload to the kernel.
-    pub(super) fn submit(
-        self: Box<Self>,
-        fd: BorrowedFd<'_>,
-        key: u64,
-    ) -> (InFlight<Self>, Submission) {
-        let in_flight = InFlight::new(self, key);
-        let payload = in_flight.payload.as_ptr();
-        let fd = types::Fd(fd.as_raw_fd());
-        // SAFETY: `payload` is a live allocation that nothing else refers to. What the entry points
-        // to lies in the payload or is owned by it, and stays until `reclaim`, which asks for the
-        // completion.
-        let submission = unsafe {
-            let vectors = &raw const (*payload).vectors;
-            let entry = match (*vectors).as_slice() {
-                [one] if (*payload).header.msg_controllen == 0 => {
-                    opcode::Send::new(fd, one.iov_base.cast(), one.iov_len as u32)
-                        .flags(SEND_FLAGS)
-                        .build()
-                }
-                _ => opcode::SendMsg::new(fd, &raw const (*payload).header)
-                    .flags(SEND_FLAGS as u32)
-                    .build(),
-            };
-            Submission::new(entry, key)
+/// Lend a send to the kernel.
+pub(super) fn submit_send(
+    message: Box<Outgoing>,
+    fd: BorrowedFd<'_>,
+    key: u64,
+) -> (InFlight<Outgoing>, Submission) {
+    let in_flight = InFlight::new(message, key);
+    let fd = types::Fd(fd.as_raw_fd());
+    // SAFETY: the message is a live allocation that only `in_flight` refers to, and this reference
+    // ends here. What the entry points to lies in the message or is owned by it, and stays until
+    // `InFlight` is given a proof that the kernel is done with it.
+    let submission = unsafe {
+        let entry = match in_flight.payload.as_ref().pointers() {
+            (_, Some(plain)) => opcode::Send::new(fd, plain.iov_base.cast(), plain.iov_len as u32)
+                .flags(SEND_FLAGS)
+                .build(),
+            (header, None) => opcode::SendMsg::new(fd, header).flags(SEND_FLAGS as u32).build(),
         };
-        (in_flight, submission)
-    }
-}
-
-/// Duplicate a descriptor that the caller has lent by number.
-fn duplicate(number: i32) -> io::Result<OwnedFd> {
-    // SAFETY: F_DUPFD_CLOEXEC takes any number and answers EBADF to one that is no descriptor.
-    let duplicate = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    if duplicate == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made this descriptor for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+        Submission::new(entry, key)
+    };
+    (in_flight, submission)
 }

@@ -13,14 +13,16 @@ use tokio::sync::Notify;
 
 use super::driver::Driver;
 use super::graveyard::{self, Remains};
-use super::lane::{After, Outcome, ReceiveLane, Received as LaneReceived, SendLane, Step, Ticket};
-use super::payload::{InFlight, Message, ReceivePayload, Rooms, SendPayload};
+use super::lane::{ReceiveLane, Received as LaneReceived, Ticket};
+use super::payload::{InFlight, Message, ReceivePayload, Rooms, submit_send};
 use super::ring::{Completion, Submission};
 use super::shard::{Lane, Listed, Shard};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::async_fd;
 use crate::buffer::{Parts, PartsMut};
+use crate::lane::{After, Outcome, SendLane, Step};
 use crate::look::{Looks, stand_aside};
+use crate::outgoing::Outgoing;
 use crate::sys::{self, Received};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,10 +44,10 @@ pub(super) struct Core {
 }
 
 struct Send {
-    lane: SendLane<Box<SendPayload>, InFlight<SendPayload>>,
+    lane: SendLane<Box<Outgoing>, InFlight<Outgoing>>,
     /// Emptied payloads of sends that had to wait.
     #[expect(clippy::vec_box, reason = "payloads stay in their boxes")]
-    spares: Vec<Box<SendPayload>>,
+    spares: Vec<Box<Outgoing>>,
 }
 
 /// How many payloads of sends are kept.
@@ -187,7 +189,7 @@ impl Core {
                     Step::Submit => {
                         if let Some((slot, payload)) = lane.next() {
                             let key = shard.reserve(Lane { core: self.clone(), direction });
-                            let (payload, submission) = payload.submit(self.fd.as_fd(), key);
+                            let (payload, submission) = submit_send(payload, self.fd.as_fd(), key);
                             lane.armed(slot, key, payload);
                             submissions.push(submission);
                         }
@@ -317,7 +319,7 @@ impl Core {
     }
 
     /// Hook for the graveyard: the kernel has given up a send's payload.
-    pub(super) fn payload_is_back(self: &Arc<Self>, slot: usize, payload: Box<SendPayload>) {
+    pub(super) fn payload_is_back(self: &Arc<Self>, slot: usize, payload: Box<Outgoing>) {
         let after = lock(&self.send).lane.settle(slot, payload, Err(self.driver.error()));
         self.carry_out(Direction::Send, after);
     }
@@ -698,10 +700,7 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<(io::Result<usize>, Option<Box<SendPayload>>)> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
         let core = self.core;
         let slot = self.slot.expect("not polled after completion");
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
@@ -817,7 +816,7 @@ impl Socket {
 
     pub(crate) async fn send(&self, message: &[u8]) -> io::Result<usize> {
         let slice = [IoSlice::new(message)];
-        let copy = |spare| SendPayload::copy(&slice, &[], spare);
+        let copy = |spare| Outgoing::copy(&slice, &[], spare);
         self.send_with(|fd| sys::send(fd, message), copy).await
     }
 
@@ -828,7 +827,7 @@ impl Socket {
     ) -> io::Result<usize> {
         self.send_with(
             |fd| sys::send_message(fd, message, control),
-            |spare| SendPayload::copy(message, control, spare),
+            |spare| Outgoing::copy(message, control, spare),
         )
         .await
     }
@@ -836,7 +835,7 @@ impl Socket {
     async fn send_with(
         &self,
         mut direct: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-        copy: impl FnOnce(Option<Box<SendPayload>>) -> io::Result<Box<SendPayload>>,
+        copy: impl FnOnce(Option<Box<Outgoing>>) -> io::Result<Box<Outgoing>>,
     ) -> io::Result<usize> {
         if let Some(result) = self.send_directly(&mut direct).await {
             return result;
@@ -845,7 +844,7 @@ impl Socket {
         // the first poll.
         let spare = lock(&self.core.send).spares.pop();
         let (sent, payload) = self.wait_for(copy(spare)?).await;
-        if let Some(spare) = payload.and_then(SendPayload::emptied) {
+        if let Some(spare) = payload.and_then(Outgoing::emptied) {
             let spares = &mut lock(&self.core.send).spares;
             if spares.len() < SPARES {
                 spares.push(spare);
@@ -879,10 +878,7 @@ impl Socket {
         .await
     }
 
-    async fn wait_for(
-        &self,
-        payload: Box<SendPayload>,
-    ) -> (io::Result<usize>, Option<Box<SendPayload>>) {
+    async fn wait_for(&self, payload: Box<Outgoing>) -> (io::Result<usize>, Option<Box<Outgoing>>) {
         let (slot, after) = {
             // The waker is replaced by the first poll, which follows at once.
             lock(&self.core.send).lane.enqueue(Waker::noop(), payload)
@@ -904,7 +900,7 @@ impl Socket {
         if let Some(sent) = sent {
             return (sent, parts, ancillary);
         }
-        let payload = match SendPayload::given(parts, ancillary) {
+        let payload = match Outgoing::given(parts, ancillary) {
             Ok(payload) => payload,
             Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),
         };

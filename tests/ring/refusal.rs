@@ -26,7 +26,7 @@ pub fn tests() -> Vec<Test> {
     tests.extend(tests![&[Need::Uring, Need::Fix("a dead shard does not tell the others")];
         a_filter_after_the_first_ring_fails_what_is_in_flight_on_all_workers,
     ]);
-    tests.extend(tests![&[Need::Uring, Need::Fix("a dead ring keeps buffers, calls panic")];
+    tests.extend(tests![&[Need::Uring, Need::Fix("a broken ring keeps buffers, callers panic or wait for ever")];
         a_filter_after_the_first_ring_fails_receives_into_buffers_in_flight,
         a_filter_after_the_first_ring_fails_sends_of_buffers_in_flight,
     ]);

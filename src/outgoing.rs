@@ -1,0 +1,177 @@
+//! A message that has to wait to be sent, and owns all of it: bytes, control data, descriptors.
+#![allow(unsafe_code, reason = "a header that points into what its owner owns; sendmsg(2)")]
+
+use std::io::{self, IoSlice};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use crate::ancillary::AncillaryBuffer;
+use crate::ancillary::wire::{self, MAX_CONTROL};
+use crate::buffer::{Parts, Shell};
+
+pub(crate) const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_EOR;
+
+pub(crate) fn empty_header() -> libc::msghdr {
+    // SAFETY: msghdr is a C struct of integers and pointers, for which zero is a valid value.
+    unsafe { std::mem::zeroed() }
+}
+
+pub(crate) fn vector(bytes: *const u8, len: usize) -> libc::iovec {
+    libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: len }
+}
+
+/// A send that has to wait: the bytes and the descriptors are its own.
+pub(crate) struct Outgoing {
+    header: libc::msghdr,
+    vectors: Vec<libc::iovec>,
+    control: Vec<u8>,
+    /// Copies for a caller who lent his bytes.
+    bytes: Vec<u8>,
+    /// Duplicates for a caller who lent his descriptors.
+    fds: Vec<OwnedFd>,
+    /// What a caller gave away: `Option<(P, AncillaryBuffer)>`.
+    given: Option<Box<dyn Shell>>,
+}
+
+// SAFETY: the pointers lead into what the payload owns.
+unsafe impl Send for Outgoing {}
+
+impl Outgoing {
+    fn empty() -> Box<Self> {
+        Box::new(Self {
+            header: empty_header(),
+            vectors: Vec::new(),
+            control: Vec::new(),
+            bytes: Vec::new(),
+            fds: Vec::new(),
+            given: None,
+        })
+    }
+
+    /// Copy the message, and duplicate the descriptors: the kernel looks the numbers up again each
+    /// time it tries, and by then they may be another file's.
+    ///
+    /// # Errors
+    /// No descriptor is left for a duplicate, or a number is none (`EBADF`).
+    pub(crate) fn copy(
+        message: &[IoSlice<'_>],
+        control: &[u8],
+        spare: Option<Box<Self>>,
+    ) -> io::Result<Box<Self>> {
+        let mut payload = spare.unwrap_or_else(Self::empty);
+        payload.bytes.reserve_exact(message.iter().map(|part| part.len()).sum());
+        for part in message {
+            payload.bytes.extend_from_slice(part);
+        }
+        payload.vectors.push(vector(payload.bytes.as_ptr(), payload.bytes.len()));
+        payload.control.extend_from_slice(control);
+        for item in wire::items(control).filter(wire::Item::is_rights) {
+            for at in item.data.step_by(wire::FD_LEN) {
+                let Some(number) = wire::fd_number(control, at / wire::FD_LEN) else { break };
+                let duplicate = duplicate(number)?;
+                payload.control[at..][..wire::FD_LEN]
+                    .copy_from_slice(&duplicate.as_raw_fd().to_ne_bytes());
+                payload.fds.push(duplicate);
+            }
+        }
+        Ok(payload.pointed())
+    }
+
+    /// Empty, for the next [`copy`](Self::copy); unless it has grown large.
+    pub(crate) fn emptied(mut self: Box<Self>) -> Option<Box<Self>> {
+        self.header = empty_header();
+        self.vectors.clear();
+        self.control.clear();
+        self.bytes.clear();
+        self.fds.clear();
+        (self.bytes.capacity() <= 4096 && self.given.is_none()).then_some(self)
+    }
+
+    /// Take what the caller gives. Runs the buffers' own methods.
+    ///
+    /// # Errors
+    /// Too many descriptors; everything comes back.
+    pub(crate) fn given<P: Parts>(
+        parts: P,
+        ancillary: AncillaryBuffer,
+    ) -> Result<Box<Self>, (io::Error, P, AncillaryBuffer)> {
+        let mut payload = Self::empty();
+        if !ancillary.is_empty() {
+            let mut control = [0; MAX_CONTROL];
+            match ancillary.encode(&mut control) {
+                Ok(len) => payload.control.extend_from_slice(&control[..len]),
+                Err(error) => return Err((error, parts, ancillary)),
+            }
+        }
+        let given = payload.given.insert(Box::new(Some((parts, ancillary))));
+        let slot = given.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>();
+        let (parts, _) = slot.and_then(|slot| slot.as_ref()).expect("inserted above");
+        for index in 0..parts.count() {
+            let part = parts.part(index);
+            payload.vectors.push(vector(part.as_ptr(), part.len()));
+        }
+        Ok(payload.pointed())
+    }
+
+    /// For the kernel to read: the header, and the message if plain `send(2)` would do for it.
+    ///
+    /// The pointers are valid as long as the box is neither changed nor dropped.
+    pub(crate) fn pointers(&self) -> (*const libc::msghdr, Option<libc::iovec>) {
+        let plain = match &self.vectors[..] {
+            [one] if self.control.is_empty() => Some(*one),
+            _ => None,
+        };
+        (&raw const self.header, plain)
+    }
+
+    /// Give back what [`given`](Self::given) took.
+    pub(crate) fn take<P: Parts>(mut self) -> (P, AncillaryBuffer) {
+        let given = self.given.as_mut().and_then(|shell| {
+            shell.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>()?.take()
+        });
+        given.expect("taken once, by the caller who knows the type")
+    }
+
+    fn pointed(mut self: Box<Self>) -> Box<Self> {
+        self.header.msg_iov = self.vectors.as_mut_ptr();
+        self.header.msg_iovlen = self.vectors.len();
+        if !self.control.is_empty() {
+            self.header.msg_control = self.control.as_mut_ptr().cast();
+            self.header.msg_controllen = self.control.len();
+        }
+        self
+    }
+
+    /// Send without waiting and without a ring.
+    pub(crate) fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        loop {
+            // SAFETY: the header points into what this payload owns; sendmsg only reads it.
+            let sent = unsafe {
+                libc::sendmsg(fd.as_raw_fd(), &self.header, SEND_FLAGS | libc::MSG_DONTWAIT)
+            };
+            match usize::try_from(sent) {
+                Ok(sent) => return Ok(sent),
+                Err(_) => match io::Error::last_os_error() {
+                    error if error.kind() == io::ErrorKind::Interrupted => continue,
+                    error => return Err(error),
+                },
+            }
+        }
+    }
+}
+
+/// Duplicate a descriptor that the caller has lent by number.
+fn duplicate(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: F_DUPFD_CLOEXEC takes any number and answers EBADF to one that is no descriptor.
+    let duplicate = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+    if duplicate == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
+}
+
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outgoing").field("fds", &self.fds).finish_non_exhaustive()
+    }
+}
