@@ -136,6 +136,19 @@ impl<P, F> SendLane<P, F> {
         self.in_flight.is_none() && !self.taken && self.order.is_empty()
     }
 
+    /// Have the kernel for a direct call, if nobody is ahead. Who comes meanwhile stands in line.
+    pub(crate) fn take_turn(&mut self) -> bool {
+        let idle = self.is_idle() && !self.closed;
+        self.taken |= idle;
+        idle
+    }
+
+    /// The direct call is done. Whether somebody waits in line by now.
+    pub(crate) fn give_turn(&mut self) -> (bool, After<P>) {
+        self.taken = false;
+        (!self.order.is_empty(), self.settled())
+    }
+
     /// Join the queue. The caller has found the lane not idle, or the kernel's queue full.
     pub(crate) fn enqueue(&mut self, waker: &Waker, payload: P) -> (usize, After<P>) {
         let state = Sending::Waiting(payload);

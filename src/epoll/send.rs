@@ -185,13 +185,24 @@ impl SendGate {
             if let Err(gone) = self.life.check() {
                 return Poll::Ready(Some(Err(gone)));
             }
-            let state = self.lock();
-            if !state.lane.is_idle() {
+            if !self.lock().lane.take_turn() {
                 return Poll::Ready(None);
             }
-            match call(io.get_ref().as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Ready(None),
+            let result = call(io.get_ref().as_fd());
+            let (others, after) = self.lock().lane.give_turn();
+            self.carry_out(after);
+            match result {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    // Whoever came meanwhile is ahead now.
+                    if others {
+                        self.wake_next();
+                    }
+                    Poll::Ready(None)
+                }
                 result => {
+                    if others && self.send_waiting(io) {
+                        self.wake_next();
+                    }
                     coop.made_progress();
                     Poll::Ready(Some(result))
                 }
@@ -212,6 +223,14 @@ impl SendGate {
         let mut waiting = Waiting { gate: self, io, slot: Some(slot) };
         self.carry_out(after);
         std::future::poll_fn(|cx| waiting.poll(cx)).await
+    }
+
+    /// Somebody is first in line and does not know.
+    fn wake_next(&self) {
+        let next = self.lock().lane.wake_next();
+        if let Some(waker) = next {
+            waker.wake();
+        }
     }
 
     /// Send for those who wait, in order, as long as there is room. Whether it ended for lack of room.
@@ -259,7 +278,7 @@ impl Waiting<'_> {
                 Ok((result, payload)) => {
                     coop.made_progress();
                     self.slot = None;
-                    self.hand_over();
+                    gate.wake_next();
                     return Poll::Ready((result, Some(payload)));
                 }
                 Err(replaced) => drop(replaced),
@@ -286,16 +305,8 @@ impl Waiting<'_> {
         let mut after = self.gate.lock().lane.forget(self.slot.take()?);
         let payload = after.release.take();
         self.gate.carry_out(after);
-        self.hand_over();
+        self.gate.wake_next();
         payload
-    }
-
-    /// Somebody else is first in line now, and does not know.
-    fn hand_over(&self) {
-        let next = self.gate.lock().lane.wake_next();
-        if let Some(waker) = next {
-            waker.wake();
-        }
     }
 }
 

@@ -270,22 +270,41 @@ impl Core {
         };
         let went_out = matches!(outcome, Outcome::Done(_));
         let mut after = send.lane.complete(slot, payload, outcome);
-        // There is room in the peer's queue now: those that wait go out directly, in order.
-        while went_out && let Some((slot, payload)) = send.lane.next() {
-            drop(send);
-            self.carry_out_in(Direction::Send, after, shard, wakes);
-            let sent = payload.send_now(self.fd.as_fd());
-            send = lock(&self.send);
-            after = match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    after = send.lane.put_back(slot, payload);
-                    break;
-                }
-                result => send.lane.settle(slot, payload, result),
-            };
-        }
         drop(send);
+        if went_out {
+            after = self.send_waiting(after, wakes);
+        }
         self.carry_out_in(Direction::Send, after, shard, wakes);
+    }
+
+    /// There is room in the peer's queue: those that wait go out directly, in order. What is to be
+    /// done in the end is returned.
+    fn send_waiting(
+        self: &Arc<Self>,
+        mut after: After<Box<Outgoing>>,
+        wakes: &mut Vec<Waker>,
+    ) -> After<Box<Outgoing>> {
+        // Listed already, perhaps: then the driver finds what this leaves.
+        let mut attend = after.attend;
+        loop {
+            let Some((slot, payload)) = lock(&self.send).lane.next() else { break };
+            wakes.extend(after.wake.one.take());
+            after.wake.settled.tell(&self.settled);
+            drop(after.release);
+            let sent = payload.send_now(self.fd.as_fd());
+            let is_full = is_would_block(&sent);
+            after = if is_full {
+                lock(&self.send).lane.put_back(slot, payload)
+            } else {
+                lock(&self.send).lane.settle(slot, payload, sent)
+            };
+            attend |= after.attend;
+            if is_full {
+                break;
+            }
+        }
+        after.attend = attend;
+        after
     }
 
     /// Hook for the driver: the ring is gone, or going with operations that did not settle.
@@ -369,6 +388,10 @@ fn await_settling(cx: &mut Context<'_>, is_lent: impl Fn() -> bool) -> bool {
     // The driver may be about to settle or bury it.
     cx.waker().wake_by_ref();
     true
+}
+
+fn is_would_block<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// What a negative result means.
@@ -863,17 +886,25 @@ impl Socket {
             if self.core.driver.is_dead() {
                 return Poll::Ready(Some(Err(self.core.driver.error())));
             }
-            let send = lock(&self.core.send);
-            if !send.lane.is_idle() {
+            if !lock(&self.core.send).lane.take_turn() {
                 return Poll::Ready(None);
             }
-            match direct(self.core.fd.as_fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => Poll::Ready(None),
-                result => {
-                    coop.made_progress();
-                    Poll::Ready(Some(result))
-                }
+            let result = direct(self.core.fd.as_fd());
+            let is_full = is_would_block(&result);
+            let mut wakes = Vec::new();
+            let (others, after) = lock(&self.core.send).lane.give_turn();
+            if others && !is_full {
+                let after = self.core.send_waiting(after, &mut wakes);
+                self.core.carry_out(Direction::Send, after);
+                wakes.into_iter().for_each(Waker::wake);
+            } else {
+                self.core.carry_out(Direction::Send, after);
             }
+            if is_full {
+                return Poll::Ready(None);
+            }
+            coop.made_progress();
+            Poll::Ready(Some(result))
         })
         .await
     }

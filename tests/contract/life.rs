@@ -498,7 +498,7 @@ async fn shut_down(cell: Cell) {
     other.shutdown_background();
     assert!(before.elapsed() < Duration::from_secs(2), "shutdown_background blocked");
     soon(waiting.all_fail()).await;
-    all_calls_fail(cell, &a).await;
+    all_calls_fail(&a).await;
     drop(a);
     let peer = Peer::from(OwnedFd::from(b));
     peer.drain();
@@ -509,21 +509,23 @@ async fn shut_down(cell: Cell) {
     assert_eq!(recv(&b).await, b"message");
 }
 
-/// After the end of the runtime of `socket`: calls that would have to wait are errors.
-async fn all_calls_fail(_cell: Cell, socket: &UnixSeqpacket) {
+/// After the end of the runtime of `socket`, also where there is a message and room for one.
+async fn all_calls_fail(socket: &UnixSeqpacket) {
+    let check = |name: &str, error: io::Error| {
+        assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{name}: {error}");
+    };
     for way in RecvBy::ALL {
         let error = soon(ways::recv(way, socket, Room::AMPLE)).await.unwrap_err();
-        assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{way:?}");
+        check(&format!("{way:?}"), error);
     }
     for way in SendBy::ALL {
-        // What can be done at once may be done.
-        if let Err(error) = soon(ways::send(way, socket, b"message", &[])).await {
-            assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{way:?}");
-        }
+        let error = soon(ways::send(way, socket, b"message", &[])).await.unwrap_err();
+        check(&format!("{way:?}"), error);
     }
-    soon(socket.readable()).await.unwrap_err();
-    let _ = socket.try_recv(&mut [0; 1]);
-    let _ = socket.try_send(b"message");
+    check("readable", soon(socket.readable()).await.unwrap_err());
+    check("writable", soon(socket.writable()).await.unwrap_err());
+    check("try_recv", socket.try_recv(&mut [0; 16]).unwrap_err());
+    check("try_send", socket.try_send(b"message").unwrap_err());
     let _ = (format!("{socket:?}"), socket.take_error(), socket.peer_cred());
 }
 
@@ -535,12 +537,14 @@ fn calls_after_the_runtime_are_errors(cell: Cell) {
         soon(used.0.send(b"message")).await.unwrap();
         used.1.send(b"message");
         recv(&used.0).await;
+        used.1.send(b"for nobody");
+        fresh.1.send(b"for nobody");
         (used, fresh, cell.bind(directory.path().join("socket")))
     });
     drop(runtime);
     ordinary().block_on(async {
-        all_calls_fail(cell, &used.0).await;
-        all_calls_fail(cell, &fresh.0).await;
+        all_calls_fail(&used.0).await;
+        all_calls_fail(&fresh.0).await;
         soon(listener.accept()).await.unwrap_err();
         soon(std::future::poll_fn(|cx| listener.poll_accept(cx))).await.unwrap_err();
         drop(used.0);

@@ -436,29 +436,42 @@ async fn wakers_may_use_the_socket(cell: Cell) {
     let (a, peer) = cell.half();
     let a = Arc::new(a);
     let waker = std::task::Waker::from(Arc::new(Busy(a.clone())));
-    let poll = |future: std::pin::Pin<&mut (dyn Future<Output = ()> + Send)>| -> Poll<()> {
-        future.poll(&mut std::task::Context::from_waker(&waker))
+    let poll = |future: &mut std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>| {
+        future.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_ready()
     };
-    for round in 0..10 {
+    for round in 0..12 {
         fill(&a);
-        let mut receive = Box::pin(async { drop(a.recv(&mut [0; 64]).await) });
-        let mut send = Box::pin(async { drop(a.send(b"send").await) });
-        let mut readable = Box::pin(async { drop(a.readable().await) });
-        let mut writable = Box::pin(async { drop(a.writable().await) });
-        let _ = poll(readable.as_mut());
-        let _ = poll(writable.as_mut());
-        let _ = poll(receive.as_mut());
-        let _ = poll(send.as_mut());
+        // Two of each in line: the first, served or dropped, wakes the second.
+        let mut calls: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>> = vec![
+            Box::pin(async { drop(a.recv(&mut [0; 64]).await) }),
+            Box::pin(async { drop(a.send(b"send").await) }),
+            Box::pin(async { drop(a.recv_owned(vec![0; 64]).await) }),
+            Box::pin(async { drop(a.send_owned(b"send".to_vec()).await) }),
+            Box::pin(async { drop(a.readable().await) }),
+            Box::pin(async { drop(a.writable().await) }),
+            Box::pin(std::future::poll_fn(|cx| a.poll_recv_ready(cx).map(drop))),
+            Box::pin(std::future::poll_fn(|cx| a.poll_send_ready(cx).map(drop))),
+        ];
+        calls.retain_mut(|call| !poll(call));
         if round % 2 == 0 {
+            breathe().await;
+            calls.retain_mut(|call| !poll(call));
             breathe().await;
         }
         peer.send(b"one");
         peer.send(b"two");
         peer.drain();
         breathe().await;
-        drop(receive);
-        drop(send);
-        breathe().await;
+        if round % 3 > 0 {
+            calls.retain_mut(|call| !poll(call));
+            breathe().await;
+        }
+        for call in calls {
+            drop(call);
+            if round % 4 == 0 {
+                breathe().await;
+            }
+        }
         peer.drain();
     }
     // Whatever the wakers took and sent: it still works.
