@@ -587,12 +587,8 @@ impl<S: Sink> Receiving<'_, '_, S> {
                         drop(receive);
                         return self.poll_readiness(ticket, cx);
                     }
-                    let spare = receive.spare.take();
                     drop(receive);
-                    let room = self.sink.room(spare);
-                    let after = lock(&core.receive).lane.arm(cx.waker(), room);
-                    core.carry_out(Direction::Receive, after);
-                    return self.pending_unless_dead(cx);
+                    return self.arm(cx);
                 }
                 result => {
                     receive.looks.second_found(true);
@@ -635,6 +631,16 @@ impl<S: Sink> Receiving<'_, '_, S> {
         }
     }
 
+    /// First in line, wait for a completion.
+    fn arm(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
+        let core = self.core;
+        let spare = lock(&core.receive).spare.take();
+        let room = self.sink.room(spare);
+        let after = lock(&core.receive).lane.arm(cx.waker(), room);
+        core.carry_out(Direction::Receive, after);
+        self.pending_unless_dead(cx)
+    }
+
     /// Wait for readiness, first in line, with nothing in flight.
     fn poll_readiness(
         &mut self,
@@ -645,10 +651,8 @@ impl<S: Sink> Receiving<'_, '_, S> {
         loop {
             let waits = match core.waits() {
                 Ok(waits) => waits,
-                Err(error) => {
-                    self.leave();
-                    return Poll::Ready(Err(error));
-                }
+                // No descriptor is left for it: a ring needs none.
+                Err(_) => return self.arm(cx),
             };
             let mut guard = match ready!(waits.poll_read_ready(cx)) {
                 Ok(guard) => guard,

@@ -547,8 +547,8 @@ fn calls_after_the_runtime_are_errors(cell: Cell) {
         all_calls_fail(&fresh.0).await;
         soon(listener.accept()).await.unwrap_err();
         soon(std::future::poll_fn(|cx| listener.poll_accept(cx))).await.unwrap_err();
-        drop(used.0);
         used.1.drain();
+        drop(used.0);
         soon(used.1.ended()).await;
     });
 }

@@ -32,5 +32,5 @@ fn main() -> ExitCode {
         fairness::tests(),
         life::tests(),
     ];
-    harness::main(tests.concat(), false)
+    harness::main(tests.concat())
 }

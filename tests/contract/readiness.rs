@@ -3,7 +3,6 @@
 use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::sync::Arc;
-use std::task::Poll;
 
 use tokio::io::Interest;
 use tokio_seqpacket::UnixSeqpacket;

@@ -13,29 +13,31 @@ use crate::harness::tools::{
     arm, content, file, fill, once, recv, soon, starts_waiting, until_woken,
 };
 use crate::harness::ways::{self, RecvBy, Room, SendBy};
-use crate::harness::{Cell, Flavor, Test, only};
+use crate::harness::{Cell, Flavor, Test, alone, only};
 
 pub fn tests() -> Vec<Test> {
-    [
-        blocking![
-            a_whole_life_leaves_no_descriptor,
-            descriptors_passed_in_all_ways_leave_none,
-            messages_left_by_dropped_receives_leave_none,
-            cut_control_data_leaves_none,
-            dropped_sends_leave_none,
-            dropped_and_refused_connections_leave_none,
-            refused_descriptors_are_closed,
-            a_runtime_dropped_with_everything_waiting_leaves_none,
-            forgotten_calls_leave_none_but_their_own,
-            many_runtimes_leave_none,
-        ],
-        tasks![the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits],
-        only(
-            &[Flavor::CurrentThread],
-            blocking![a_runtime_driven_by_many_threads_has_two_rings_at_most],
-        ),
-    ]
-    .concat()
+    alone(
+        [
+            blocking![
+                a_whole_life_leaves_no_descriptor,
+                descriptors_passed_in_all_ways_leave_none,
+                messages_left_by_dropped_receives_leave_none,
+                cut_control_data_leaves_none,
+                dropped_sends_leave_none,
+                dropped_and_refused_connections_leave_none,
+                refused_descriptors_are_closed,
+                a_runtime_dropped_with_everything_waiting_leaves_none,
+                forgotten_calls_leave_none_but_their_own,
+                many_runtimes_leave_none,
+            ],
+            tasks![the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits],
+            only(
+                &[Flavor::CurrentThread],
+                blocking![a_runtime_driven_by_many_threads_has_two_rings_at_most],
+            ),
+        ]
+        .concat(),
+    )
 }
 
 pub fn open() -> Vec<(i32, String)> {
@@ -54,22 +56,23 @@ pub fn open() -> Vec<(i32, String)> {
     open
 }
 
-/// What `life` opens it closes, at the latest soon after it. It runs twice, for what is opened once
-/// per process.
+/// A ring that is being closed keeps a pipe end until the next one sweeps it.
+const SLACK: usize = 2;
+
+/// What `life` opens it closes, at the latest soon after it. It runs several times: the first one
+/// makes what is made once per process, the others would add up what they leave.
 fn leaves_nothing(life: impl Fn()) {
     life();
-    let settled = |wanted: &dyn Fn(usize) -> bool| {
-        let begin = Instant::now();
-        while !wanted(open().len()) && begin.elapsed() < Duration::from_secs(5) {
-            thread::sleep(Duration::from_millis(1));
-        }
-    };
-    // Nothing tells when the first round has settled; a second one shows what it left.
     let before = open();
-    life();
-    settled(&|count| count <= before.len());
+    for _ in 0..=SLACK {
+        life();
+    }
+    let begin = Instant::now();
+    while open().len() > before.len() + SLACK && begin.elapsed() < Duration::from_secs(5) {
+        thread::sleep(Duration::from_millis(1));
+    }
     let after = open();
-    assert!(after.len() <= before.len(), "before {before:#?}, after {after:#?}");
+    assert!(after.len() <= before.len() + SLACK, "before {before:#?}, after {after:#?}");
 }
 
 /// As [`leaves_nothing`], in a runtime that ends with it.
@@ -129,7 +132,7 @@ fn descriptors_passed_in_all_ways_leave_none(cell: Cell) {
 
 fn messages_left_by_dropped_receives_leave_none(cell: Cell) {
     a_runtime_leaves_nothing(cell, || async move {
-        for way in RecvBy::QUEUED {
+        for way in [RecvBy::Plain, RecvBy::VectoredAncillary, RecvBy::OwnedAncillary] {
             for completed in [false, true] {
                 for next in [None, Some(RecvBy::Plain), Some(RecvBy::TryVectoredAncillary)] {
                     let (a, peer) = cell.half();

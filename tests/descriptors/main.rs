@@ -1,7 +1,6 @@
 //! Descriptors by number and count, and what changes the whole process: limits, environment, fork.
 //!
-//! One test after the other, so that /proc/self/fd can be counted; those that change the process run
-//! in one of their own.
+//! Each test has a process for itself, so that /proc/self/fd can be counted and limits changed.
 
 #[path = "../harness/mod.rs"]
 #[macro_use]
@@ -18,5 +17,5 @@ static INHERITED: OnceLock<Vec<i32>> = OnceLock::new();
 
 fn main() -> ExitCode {
     INHERITED.get_or_init(|| count::open().into_iter().map(|(number, _)| number).collect());
-    harness::main([count::tests(), process::tests()].concat(), true)
+    harness::main([count::tests(), process::tests()].concat())
 }

@@ -258,12 +258,9 @@ fn in_child(name: &str) -> Result<(), Failed> {
         .into())
 }
 
-/// What `main` does. `one_by_one`: without `--test-threads`, run the trials on one thread.
-pub fn main(tests: Vec<Test>, one_by_one: bool) -> ExitCode {
-    let mut args = Arguments::from_args();
-    if one_by_one {
-        args.test_threads.get_or_insert(1);
-    }
+/// What `main` does.
+pub fn main(tests: Vec<Test>) -> ExitCode {
+    let args = Arguments::from_args();
     let names: BTreeSet<_> = tests.iter().map(|test| test.name).collect();
     assert_eq!(names.len(), tests.len(), "two tests with one name");
 
