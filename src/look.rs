@@ -6,6 +6,7 @@
 //! sends the answer: the task stands aside by waking itself, which puts it behind the others. A look
 //! that finds nothing is a wasted system call, so whether to look follows what looks have found.
 
+use std::cell::Cell;
 use std::task::Context;
 
 /// How often a receive stands aside and looks again before it is parked.
@@ -18,15 +19,51 @@ pub(crate) struct Looks {
     second: Probe,
 }
 
+thread_local! {
+    /// Receives that were polled on this thread.
+    static POLLED: Cell<usize> = const { Cell::new(0) };
+}
+
+/// A receive is polled.
+pub(crate) fn note_poll() {
+    POLLED.with(|polled| polled.set(polled.get().wrapping_add(1)));
+}
+
+/// Where and when a task stood aside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Aside {
+    thread: usize,
+    polled: usize,
+}
+
+impl Aside {
+    pub(crate) fn now() -> Self {
+        POLLED
+            .with(|polled| Self { thread: std::ptr::from_ref(polled).addr(), polled: polled.get() })
+    }
+
+    /// Whether other receives have been polled here since. If not, nobody here can have sent what this
+    /// one waits for. On a multi-thread runtime a message that is found all the same has come from
+    /// another core, and looking for the next one would keep the two apart, which costs both more than
+    /// a wake-up.
+    pub(crate) fn others_ran(self) -> bool {
+        let now = Self::now();
+        // This poll has been noted already.
+        now.thread != self.thread || now.polled != self.polled.wrapping_add(1)
+    }
+}
+
 /// Let other tasks run and come back, `looks` more times: behind the tasks that are ready, and the
 /// last time behind those as well that I/O events make ready.
-pub(crate) fn stand_aside(cx: &mut Context<'_>, looks: u8) {
+pub(crate) fn stand_aside(cx: &mut Context<'_>, looks: u8) -> Aside {
+    let aside = Aside::now();
     if looks > 1 {
         cx.waker().wake_by_ref();
     } else {
         // Its first poll has the task woken once the I/O driver has been looked at.
         let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
     }
+    aside
 }
 
 /// After a miss the next tries are skipped, ever more of them; after a hit none is.

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use tokio::runtime::{Handle, Id};
+use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
 use crate::async_fd;
 
@@ -20,6 +20,7 @@ static LIVES: Mutex<Option<HashMap<Id, Weak<Life>>>> = Mutex::new(None);
 #[derive(Debug)]
 pub(crate) struct Life {
     over: AtomicBool,
+    multi_thread: bool,
 }
 
 impl Life {
@@ -35,7 +36,10 @@ impl Life {
             if let Some(life) = lives.get(&handle.id()).and_then(Weak::upgrade) {
                 return life.check().map(|()| life);
             }
-            let life = Arc::new(Self { over: AtomicBool::new(false) });
+            let life = Arc::new(Self {
+                over: AtomicBool::new(false),
+                multi_thread: handle.runtime_flavor() != RuntimeFlavor::CurrentThread,
+            });
             lives.insert(handle.id(), Arc::downgrade(&life));
             life
         };
@@ -45,6 +49,10 @@ impl Life {
             std::future::pending::<()>().await;
         });
         life.check().map(|()| life)
+    }
+
+    pub(crate) fn is_multi_thread(&self) -> bool {
+        self.multi_thread
     }
 
     /// # Errors

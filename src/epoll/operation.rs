@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::coop;
 
 use super::lane::{Lane, Ticket};
-use crate::look::{Looks, stand_aside};
+use crate::look::{self, Aside, Looks};
 use crate::runtime::Life;
 
 /// Reading or writing, as epoll has it.
@@ -159,7 +159,7 @@ impl Gate {
         io: &AsyncFd<FileDesc>,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        let mut operation = Operation { gate: self, io, call, ticket: None };
+        let mut operation = Operation { gate: self, io, call, ticket: None, aside: Aside::now() };
         std::future::poll_fn(|cx| operation.poll(cx)).await
     }
 }
@@ -170,11 +170,13 @@ struct Operation<'a, F> {
     io: &'a AsyncFd<FileDesc>,
     call: F,
     ticket: Option<Ticket>,
+    aside: Aside,
 }
 
 impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let coop = ready!(coop::poll_proceed(cx));
+        look::note_poll();
         self.gate.life.check()?;
         let result = ready!(match self.ticket {
             None => self.poll_first(cx),
@@ -206,7 +208,7 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
         self.ticket = Some(ticket);
         drop(state);
         if looks > 0 {
-            stand_aside(cx, looks);
+            self.aside = look::stand_aside(cx, looks);
             return Poll::Pending;
         }
         self.poll_waiting(ticket, cx)
@@ -222,18 +224,19 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
         }
         let State { lane, looks } = &mut *state;
         if let Some(left @ 1..) = lane.looks() {
+            let worth_it = !self.gate.life.is_multi_thread() || self.aside.others_ran();
             match (self.call)(self.io.get_ref().as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    *left -= 1;
+                    *left = if worth_it { *left - 1 } else { 0 };
                     if let looks @ 1.. = *left {
                         drop(state);
-                        stand_aside(cx, looks);
+                        self.aside = look::stand_aside(cx, looks);
                         return Poll::Pending;
                     }
                     looks.second_found(false);
                 }
                 result => {
-                    looks.second_found(true);
+                    looks.second_found(worth_it);
                     return self.served(ticket, state, result);
                 }
             }

@@ -21,7 +21,7 @@ use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::async_fd;
 use crate::buffer::{Parts, PartsMut};
 use crate::lane::{After, Outcome, SendLane, Step};
-use crate::look::{Looks, stand_aside};
+use crate::look::{self, Aside, Looks};
 use crate::outgoing::Outgoing;
 use crate::sys::{self, Received};
 
@@ -496,11 +496,13 @@ struct Receiving<'a, 's, S> {
     core: &'a Arc<Core>,
     sink: &'s mut S,
     ticket: Option<Ticket>,
+    aside: Aside,
 }
 
 impl<S: Sink> Receiving<'_, '_, S> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        look::note_poll();
         let result = ready!(match self.ticket {
             None => self.poll_first(cx),
             Some(ticket) => self.poll_waiting(ticket, cx),
@@ -548,7 +550,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     drop(receive);
                     self.ticket = Some(ticket);
                     core.carry_out(Direction::Receive, after);
-                    stand_aside(cx, looks);
+                    self.aside = look::stand_aside(cx, looks);
                     return Poll::Pending;
                 }
             }
@@ -574,11 +576,12 @@ impl<S: Sink> Receiving<'_, '_, S> {
             return self.poll_readiness(ticket, cx);
         }
         if receive.lane.may_look(ticket) {
+            let worth_it = !core.driver.is_multi_thread() || self.aside.others_ran();
             match self.sink.direct(core.fd.as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if let looks @ 1.. = receive.lane.looked() {
+                    if worth_it && let looks @ 1.. = receive.lane.looked() {
                         drop(receive);
-                        stand_aside(cx, looks);
+                        self.aside = look::stand_aside(cx, looks);
                         return Poll::Pending;
                     }
                     receive.looks.second_found(false);
@@ -591,7 +594,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     return self.arm(cx);
                 }
                 result => {
-                    receive.looks.second_found(true);
+                    receive.looks.second_found(worth_it);
                     let after = receive.lane.found();
                     let unused = receive.did_without();
                     drop(receive);
@@ -946,7 +949,7 @@ impl Socket {
     }
 
     async fn receive<S: Sink>(&self, sink: &mut S) -> io::Result<S::Output> {
-        let mut receiving = Receiving { core: &self.core, sink, ticket: None };
+        let mut receiving = Receiving { core: &self.core, sink, ticket: None, aside: Aside::now() };
         std::future::poll_fn(|cx| receiving.poll(cx)).await
     }
 

@@ -339,7 +339,7 @@ async fn a_receive_in_select_and_timeout_loses_nothing(cell: Cell) {
     let mut expected = 0u32;
     while expected < 300 {
         let mut buffer = [0; 4];
-        let received = if expected % 2 == 0 {
+        let received = if expected.is_multiple_of(2) {
             tokio::select! {
                 biased;
                 () = tokio::task::yield_now() => None,
@@ -633,7 +633,7 @@ async fn futures_that_were_never_polled_do_nothing(cell: Cell) {
     }
     breathe().await;
     assert_eq!(recv(&a).await, b"message");
-    assert_eq!(peer.arrived(), [b"".to_vec(); 0]);
+    assert!(peer.arrived().is_empty());
 }
 
 /// Both directions of a fresh pair, and what is left of `used`.

@@ -343,9 +343,11 @@ async fn a_socket_works_in_another_runtime(cell: Cell) {
     assert_eq!(recv(&b).await, b"");
 }
 
+type Call = Pin<Box<dyn Future<Output = io::Result<()>> + Send>>;
+
 /// Everything that can wait, waiting, and what comes of it.
 struct Waiting {
-    calls: Vec<(String, Pin<Box<dyn Future<Output = io::Result<()>> + Send>>)>,
+    calls: Vec<(String, Call)>,
     _peers: Vec<Peer>,
     _directory: tempfile::TempDir,
 }
@@ -354,7 +356,7 @@ impl Waiting {
     /// In the runtime whose end is to be seen.
     fn new(cell: Cell) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let mut calls: Vec<(String, Pin<Box<dyn Future<Output = _> + Send>>)> = Vec::new();
+        let mut calls = Vec::<(String, Call)>::new();
         let mut peers = Vec::new();
         for way in RecvBy::ALL {
             let (a, peer) = cell.half();
@@ -688,9 +690,9 @@ fn a_runtime_driven_from_two_threads_in_turn_ten_thousand_times(cell: Cell) {
                         if n % 3 == 0 {
                             tokio::task::yield_now().await;
                         }
-                        next
+                        Some(next)
                     });
-                    *turn = (n + 1, Some(next));
+                    *turn = (n + 1, next);
                     passed.notify_all();
                 }
             });
