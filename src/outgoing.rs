@@ -76,14 +76,15 @@ impl Outgoing {
         Ok(payload.pointed())
     }
 
-    /// Empty, for the next [`copy`](Self::copy); unless it has grown large.
+    /// Empty, for the next send that has to wait; unless it has grown large. What was given has been
+    /// taken.
     pub(crate) fn emptied(mut self: Box<Self>) -> Option<Box<Self>> {
         self.header = empty_header();
         self.vectors.clear();
         self.control.clear();
         self.bytes.clear();
         self.fds.clear();
-        (self.bytes.capacity() <= 4096 && self.given.is_none()).then_some(self)
+        (self.bytes.capacity() <= 4096).then_some(self)
     }
 
     /// Take what the caller gives. Runs the buffers' own methods.
@@ -93,8 +94,9 @@ impl Outgoing {
     pub(crate) fn given<P: Parts>(
         parts: P,
         ancillary: AncillaryBuffer,
+        spare: Option<Box<Self>>,
     ) -> Result<Box<Self>, (io::Error, P, AncillaryBuffer)> {
-        let mut payload = Self::empty();
+        let mut payload = spare.unwrap_or_else(Self::empty);
         if !ancillary.is_empty() {
             let mut control = [0; MAX_CONTROL];
             match ancillary.encode(&mut control) {
@@ -102,12 +104,18 @@ impl Outgoing {
                 Err(error) => return Err((error, parts, ancillary)),
             }
         }
-        let given = payload.given.insert(Box::new(Some((parts, ancillary))));
-        let slot = given.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>();
-        let (parts, _) = slot.and_then(|slot| slot.as_ref()).expect("inserted above");
+        type Given<P> = Option<(P, AncillaryBuffer)>;
+        let payload_ref = &mut *payload;
+        let fits = |shell: &mut Box<dyn Shell>| shell.as_any().is::<Given<P>>();
+        let shell = match payload_ref.given.take_if(fits) {
+            Some(shell) => payload_ref.given.insert(shell),
+            None => payload_ref.given.insert(Box::new(None::<(P, AncillaryBuffer)>)),
+        };
+        let slot = shell.as_any().downcast_mut::<Given<P>>().expect("checked or made above");
+        let (parts, _) = slot.insert((parts, ancillary));
         for index in 0..parts.count() {
             let part = parts.part(index);
-            payload.vectors.push(vector(part.as_ptr(), part.len()));
+            payload_ref.vectors.push(vector(part.as_ptr(), part.len()));
         }
         Ok(payload.pointed())
     }
@@ -123,12 +131,13 @@ impl Outgoing {
         (&raw const self.header, plain)
     }
 
-    /// Give back what [`given`](Self::given) took.
-    pub(crate) fn take<P: Parts>(mut self) -> (P, AncillaryBuffer) {
+    /// Give back what [`given`](Self::given) took; the rest can be kept for another.
+    pub(crate) fn take<P: Parts>(mut self: Box<Self>) -> (P, AncillaryBuffer, Option<Box<Self>>) {
         let given = self.given.as_mut().and_then(|shell| {
             shell.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>()?.take()
         });
-        given.expect("taken once, by the caller who knows the type")
+        let (parts, ancillary) = given.expect("taken once, by the caller who knows the type");
+        (parts, ancillary, self.emptied())
     }
 
     fn pointed(mut self: Box<Self>) -> Box<Self> {

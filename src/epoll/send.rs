@@ -141,13 +141,17 @@ impl SendGate {
         let spare = self.lock().spares.pop();
         let payload = Outgoing::copy(message, control, spare)?;
         let (sent, payload) = self.in_line(io, payload).await;
-        if let Some(spare) = payload.and_then(Outgoing::emptied) {
-            let spares = &mut self.lock().spares;
-            if spares.len() < SPARES {
-                spares.push(spare);
+        self.keep(payload.and_then(Outgoing::emptied));
+        sent
+    }
+
+    fn keep(&self, spare: Option<Box<Outgoing>>) {
+        if let Some(spare) = spare {
+            let mut state = self.lock();
+            if state.spares.len() < SPARES {
+                state.spares.push(spare);
             }
         }
-        sent
     }
 
     /// Send what the caller gives away.
@@ -165,12 +169,15 @@ impl SendGate {
         if let Some(sent) = sent {
             return (sent, parts, ancillary);
         }
-        let payload = match Outgoing::given(parts, ancillary) {
+        let spare = self.lock().spares.pop();
+        let payload = match Outgoing::given(parts, ancillary, spare) {
             Ok(payload) => payload,
             Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),
         };
         let (sent, payload) = self.in_line(io, payload).await;
-        let (parts, ancillary) = payload.expect("a payload in line comes back").take();
+        let payload = payload.expect("a payload in line comes back");
+        let (parts, ancillary, spare) = payload.take();
+        self.keep(spare);
         (sent, parts, ancillary)
     }
 

@@ -13,8 +13,10 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
 
-/// The largest message: 4 MiB in one piece (`KMALLOC_MAX_SIZE`) and 17 pages beside it, rounded up.
-pub(super) const SLOT_LEN: usize = (4 << 20) + (128 << 10);
+/// The largest message: 4 MiB in one piece (`KMALLOC_MAX_SIZE`) and `MAX_SKB_FRAGS` pages beside it,
+/// 17 by default and 45 at most, rounded up. On a kernel that sends larger ones (64 KiB pages) they
+/// are reported as cut.
+pub(super) const SLOT_LEN: usize = (4 << 20) + (256 << 10);
 
 /// Slots that are mapped in one piece.
 const CHUNK: usize = 64;

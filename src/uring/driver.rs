@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
 use super::graveyard::{self, Remains};
-use super::ring::{Completion, Refused, Ring, Submission};
+use super::ring::{Completion, ContextWatch, Refused, Ring, Submission};
 use super::shard::{Dead, Lane, Listed, Shard};
 use crate::{async_fd, runtime};
 
@@ -160,6 +160,12 @@ impl Driver {
             let _ = self.broken.set(why);
         }
         let was_dead = self.dead.swap(true, Ordering::AcqRel);
+        if !was_dead {
+            self.shards
+                .iter()
+                .filter_map(|shard| shard.get()?.as_ref())
+                .for_each(|shard| shard.rouse());
+        }
         if let Some(drivers) = registry().as_mut() {
             let mine = match drivers.get(&self.handle.id()) {
                 Some(Registered::Alive(driver)) => std::ptr::eq(driver.as_ptr(), self),
@@ -173,7 +179,6 @@ impl Driver {
                 _ => {}
             }
         }
-        let _ = was_dead;
     }
 
     /// The runtime is going: its id may be used again.
@@ -197,6 +202,8 @@ struct DriverTask {
     shard: Arc<Shard>,
     /// `None` when the shard is dead.
     ring: Option<Arc<Ring>>,
+    /// Of the ring. Tells when that is gone, whoever closes it.
+    watch: Option<ContextWatch>,
     eventfd: AsyncFd<FileDesc>,
     /// What was pushed before the last poll and is to be submitted in the next.
     held: Vec<Listed>,
@@ -210,12 +217,13 @@ struct DriverTask {
 
 impl DriverTask {
     fn new(driver: &Arc<Driver>, index: u16) -> io::Result<Self> {
-        let (shard, ring) = Shard::new(index)?;
+        let (shard, ring, watch) = Shard::new(index)?;
         let eventfd: OwnedFd = ring.eventfd().try_clone_to_owned()?;
         Ok(Self {
             driver: driver.clone(),
             shard,
             ring: Some(ring),
+            watch: Some(watch),
             eventfd: async_fd::register(eventfd, Interest::READABLE)?,
             held: Vec::new(),
             pushed: Vec::new(),
@@ -277,8 +285,10 @@ impl DriverTask {
             core.abandon(direction, &mut remains, &mut self.wakes);
         }
         // Another thread may be using the ring for the drop of a socket; the last one closes it.
-        let watch = Arc::into_inner(ring).and_then(Ring::close);
-        if !remains.is_empty() {
+        drop(ring);
+        if let Some(watch) = self.watch.take()
+            && !remains.is_empty()
+        {
             graveyard::bury(watch, remains);
         }
         graveyard::sweep();
@@ -291,7 +301,14 @@ impl Future for DriverTask {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.get_mut();
-        let Some(ring) = this.ring.clone() else { return Poll::Ready(()) };
+        // Without a ring the task stays, to know when the runtime goes.
+        let Some(ring) = this.ring.clone() else { return Poll::Pending };
+        if this.driver.is_dead() {
+            // Another shard's ring has refused.
+            drop(ring);
+            this.die(None);
+            return Poll::Pending;
+        }
         if std::mem::take(&mut this.listening) {
             ring.silence();
         }

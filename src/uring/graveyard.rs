@@ -85,11 +85,9 @@ impl Watch for ContextWatch {
 
 static GRAVEYARD: Mutex<Graveyard<ContextWatch, Remains>> = Mutex::new(Graveyard::new());
 
-/// Keep what the kernel may still write to. Without a watch it is leaked.
-pub(super) fn bury(watch: Option<ContextWatch>, remains: Remains) {
-    if let Some(watch) = watch {
-        GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner).bury(watch, remains);
-    }
+/// Keep what the kernel may still write to.
+pub(super) fn bury(watch: ContextWatch, remains: Remains) {
+    GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner).bury(watch, remains);
 }
 
 /// Free what can be freed. Called when a driver comes or goes, and by callers who wait for a buffer.

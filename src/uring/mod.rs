@@ -10,7 +10,7 @@
 //!
 //! # Lanes and their states
 //!
-//! A socket has two lanes, [`lane::ReceiveLane`] and [`lane::SendLane`], each under one lock, each
+//! A socket has two lanes, [`lane::ReceiveLane`] and [`crate::lane::SendLane`], each under one lock, each
 //! with at most one operation in flight, because the kernel does not keep the order of parked
 //! operations: they are woken last in, first out. Everybody else stands in line, in the order of
 //! first polls. A lane is

@@ -228,13 +228,17 @@ impl ReceivePayload {
 pub(super) struct Message {
     /// `None` only while being dropped.
     payload: Option<Box<ReceivePayload>>,
+    /// As it was sent.
+    message_len: usize,
+    /// As much of it as the kernel has written.
     len: usize,
 }
 
 impl Message {
     /// The completion of `payload` said that a message of `len` bytes was received.
-    pub(super) fn new(payload: Box<ReceivePayload>, len: usize) -> Self {
-        Self { payload: Some(payload), len }
+    pub(super) fn new(payload: Box<ReceivePayload>, message_len: usize) -> Self {
+        let room = payload.vectors.iter().map(|vector| vector.iov_len).sum();
+        Self { payload: Some(payload), message_len, len: message_len.min(room) }
     }
 
     fn payload(&mut self) -> &mut ReceivePayload {
@@ -243,7 +247,7 @@ impl Message {
 
     /// Length of the message, and whether control data was discarded by the kernel.
     fn received(&mut self) -> Received {
-        let message_len = self.len;
+        let message_len = self.message_len;
         let control_truncated = self.payload().header.msg_flags & libc::MSG_CTRUNC != 0;
         Received { message_len, control_truncated }
     }
@@ -286,12 +290,14 @@ impl Message {
     /// Without memory for it the message stays where it is.
     pub(super) fn detach(&mut self) -> Option<Rooms> {
         self.payload().rooms.as_ref()?;
-        let mut detached = Self { payload: Some(ReceivePayload::new(None).ok()?), len: 0 };
+        let payload = ReceivePayload::new(None).ok()?;
+        let mut detached = Self { payload: Some(payload), message_len: self.message_len, len: 0 };
         let to = detached.payload();
         let mut at = 0;
         for piece in self.pieces() {
-            // SAFETY: the small room and the slot together hold any message that the old payload's
-            // slot could hold alone; they are this payload's own, and the pieces are another's.
+            // What was beyond the largest message, with the caller's room in front, is cut.
+            let piece = &piece[..piece.len().min(SMALL + SLOT_LEN - at)];
+            // SAFETY: the pieces are the other payload's.
             unsafe { to.write_own(at, piece) };
             at += piece.len();
         }

@@ -18,8 +18,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use io_uring::{IoUring, opcode, squeue, types};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 
-/// Entries of the submission queue; the completion queue has twice as many. 32 KiB of locked memory.
-const ENTRIES: u32 = 256;
+/// Entries of the submission queue; the completion queue has twice as many. 256 take 32 KiB of locked
+/// memory, 32 take 8.
+const ENTRIES: [u32; 2] = [256, 32];
 
 /// `user_data` of requests whose completion says nothing: cancels.
 const NOBODY: u64 = u64::MAX;
@@ -78,17 +79,27 @@ pub(super) struct Ring {
 
 impl Ring {
     /// A ring whose eventfd is registered, and silent until [`listen`](Self::listen).
-    pub(super) fn new() -> io::Result<Self> {
-        let ring = IoUring::builder()
-            .setup_coop_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .build(ENTRIES)?;
+    pub(super) fn new() -> io::Result<(Self, ContextWatch)> {
+        let mut builder = IoUring::builder();
+        builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
+        let [usual, small] = ENTRIES;
+        let ring = match builder.build(usual) {
+            // The limit on locked memory: a small ring submits more often, and works.
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => builder.build(small)?,
+            ring => ring?,
+        };
         let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
+        let (watch, tied) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        // A registered file is released with the context. Not when the ring is closed: a filter may
+        // refuse the call by then.
+        ring.submitter().register_files(&[tied.as_raw_fd()])?;
+        let watch = ContextWatch { watch };
         let ring = Self { ring, eventfd, submission: Mutex::new(()), completion: Mutex::new(()) };
         ring.silence();
-        Ok(ring)
+        // A filter may refuse this call alone.
+        ring.get_events().map_err(|refused| refused.error)?;
+        Ok((ring, watch))
     }
 
     /// Written by the kernel for completions while the ring is listened to.
@@ -216,15 +227,6 @@ impl Ring {
         let _lock = lock(&self.completion);
         // SAFETY: the lock is held, so this is the only CompletionQueue.
         unsafe { self.ring.completion_shared() }.disable_eventfd();
-    }
-
-    /// Close the ring; the watch tells when its context in the kernel is gone, which can take
-    /// some time after this. `None` if there could be no watch.
-    pub(super) fn close(self) -> Option<ContextWatch> {
-        let (watch, tied) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).ok()?;
-        // A registered file is released with the context.
-        self.ring.submitter().register_files(&[tied.as_raw_fd()]).ok()?;
-        Some(ContextWatch { watch })
     }
 }
 

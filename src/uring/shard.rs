@@ -7,7 +7,7 @@ use std::task::Waker;
 
 use slab::Slab;
 
-use super::ring::{Completion, Refused, Ring, Submission};
+use super::ring::{Completion, ContextWatch, Refused, Ring, Submission};
 use super::socket::{Core, Direction};
 
 /// A lane with an operation in flight, which keeps its socket.
@@ -63,8 +63,9 @@ struct Entry {
 pub(super) struct Dead;
 
 impl Shard {
-    pub(super) fn new(index: u16) -> io::Result<(Arc<Self>, Arc<Ring>)> {
-        let ring = Arc::new(Ring::new()?);
+    pub(super) fn new(index: u16) -> io::Result<(Arc<Self>, Arc<Ring>, ContextWatch)> {
+        let (ring, watch) = Ring::new()?;
+        let ring = Arc::new(ring);
         let shard = Arc::new(Self {
             index,
             ring: Mutex::new(Some(ring.clone())),
@@ -72,7 +73,7 @@ impl Shard {
             table: Mutex::new(Table { entries: Slab::new(), generation: 0 }),
             cycle: AtomicU64::new(0),
         });
-        Ok((shard, ring))
+        Ok((shard, ring, watch))
     }
 
     /// The shard that a key belongs to.
@@ -108,6 +109,18 @@ impl Shard {
             std::mem::swap(&mut inbox.list, into);
         } else {
             into.append(&mut inbox.list);
+        }
+    }
+
+    /// Have the driver look, whatever there is.
+    pub(super) fn rouse(&self) {
+        let waker = {
+            let mut inbox = lock(&self.inbox);
+            inbox.awake = true;
+            inbox.waker.take()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 

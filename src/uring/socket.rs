@@ -874,13 +874,17 @@ impl Socket {
         // the first poll.
         let spare = lock(&self.core.send).spares.pop();
         let (sent, payload) = self.wait_for(copy(spare)?).await;
-        if let Some(spare) = payload.and_then(Outgoing::emptied) {
-            let spares = &mut lock(&self.core.send).spares;
-            if spares.len() < SPARES {
-                spares.push(spare);
+        self.keep(payload.and_then(Outgoing::emptied));
+        sent
+    }
+
+    fn keep(&self, spare: Option<Box<Outgoing>>) {
+        if let Some(spare) = spare {
+            let mut send = lock(&self.core.send);
+            if send.spares.len() < SPARES {
+                send.spares.push(spare);
             }
         }
-        sent
     }
 
     /// Try the kernel, if nobody is ahead. `None` if the send has to wait.
@@ -938,13 +942,15 @@ impl Socket {
         if let Some(sent) = sent {
             return (sent, parts, ancillary);
         }
-        let payload = match Outgoing::given(parts, ancillary) {
+        let spare = lock(&self.core.send).spares.pop();
+        let payload = match Outgoing::given(parts, ancillary, spare) {
             Ok(payload) => payload,
             Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),
         };
         let (sent, payload) = self.wait_for(payload).await;
         let payload = payload.expect("only an operation that is abandoned keeps its payload");
-        let (parts, ancillary) = payload.take();
+        let (parts, ancillary, spare) = payload.take();
+        self.keep(spare);
         (sent, parts, ancillary)
     }
 

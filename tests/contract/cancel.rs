@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Test> {
         a_message_left_behind_wakes_whoever_waits_for_readiness,
         receives_dropped_out_of_the_middle_of_the_line_cost_no_message,
         a_receive_dropped_when_its_turn_has_come_passes_the_turn_on,
+        a_receive_dropped_at_the_head_of_the_line_wakes_the_next,
         receives_dropped_in_races_with_arrival_lose_and_double_nothing,
         receives_dropped_in_races_with_arrival_lose_no_descriptor,
         a_receive_in_select_and_timeout_loses_nothing,
@@ -37,6 +38,7 @@ pub fn tests() -> Vec<Test> {
         a_waiting_send_dropped_before_it_was_submitted_goes_out_whole_or_never,
         a_send_dropped_at_the_moment_of_completion_goes_out_whole_or_never,
         a_send_dropped_out_of_the_middle_of_the_line_leaves_the_others_in_order,
+        a_send_dropped_at_the_head_of_the_line_wakes_the_next,
         a_dropped_send_closes_the_descriptors_it_was_to_carry,
         sends_dropped_in_races_with_a_draining_peer_keep_the_order,
         poll_send_may_come_back_with_other_bytes,
@@ -234,6 +236,43 @@ async fn a_receive_dropped_when_its_turn_has_come_passes_the_turn_on(cell: Cell)
     drop(second);
     assert_eq!(soon(third).await.unwrap().bytes, b"second");
     nothing_is_left(&a, &peer).await;
+}
+
+async fn a_receive_dropped_at_the_head_of_the_line_wakes_the_next(cell: Cell) {
+    for armed in [false, true] {
+        for late in [false, true] {
+            let (a, peer) = cell.half();
+            let a = Arc::new(a);
+            let mut head = task::spawn(a.recv(&mut []));
+            starts_waiting(&mut head);
+            let tasks: Vec<_> = (0..2)
+                .map(|_| {
+                    let a = a.clone();
+                    tokio::spawn(async move { recv(&a).await })
+                })
+                .collect();
+            breathe().await;
+            if armed {
+                arm(&mut head).await;
+            }
+            if late {
+                peer.send(b"one");
+                peer.send(b"two");
+                drop(head);
+            } else {
+                drop(head);
+                breathe().await;
+                peer.send(b"one");
+                peer.send(b"two");
+            }
+            let mut got = Vec::new();
+            for task in tasks {
+                got.push(soon(task).await.unwrap());
+            }
+            got.sort();
+            assert_eq!(got, [b"one", b"two"]);
+        }
+    }
 }
 
 async fn receives_dropped_in_races_with_arrival_lose_and_double_nothing(cell: Cell) {
@@ -520,6 +559,42 @@ async fn a_send_dropped_out_of_the_middle_of_the_line_leaves_the_others_in_order
         let kept: String = arrived.chars().filter(|letter| !"bde".contains(*letter)).collect();
         assert_eq!(kept, "acfgh", "{arrived}");
         assert!(arrived.chars().is_sorted(), "{arrived}");
+    }
+}
+
+async fn a_send_dropped_at_the_head_of_the_line_wakes_the_next(cell: Cell) {
+    for armed in [false, true] {
+        for late in [false, true] {
+            let (a, peer) = cell.half();
+            fill(&a);
+            let a = Arc::new(a);
+            let mut head = task::spawn(a.send(b"dropped"));
+            starts_waiting(&mut head);
+            let tasks: Vec<_> = (0..2)
+                .map(|_| {
+                    let a = a.clone();
+                    tokio::spawn(async move { a.send(b"sent").await })
+                })
+                .collect();
+            breathe().await;
+            if armed {
+                arm(&mut head).await;
+            }
+            if late {
+                peer.drain();
+                drop(head);
+            } else {
+                drop(head);
+                breathe().await;
+                peer.drain();
+            }
+            for task in tasks {
+                soon(task).await.unwrap().unwrap();
+            }
+            let mut arrived = peer.arrived();
+            arrived.retain(|message| message != b"dropped");
+            assert_eq!(arrived, [b"sent", b"sent"]);
+        }
     }
 }
 

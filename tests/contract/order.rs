@@ -129,6 +129,8 @@ async fn poll_send_does_not_overtake_a_waiting_send(cell: Cell) {
     let mut polled = task::spawn(std::future::poll_fn(|cx| a.poll_send(cx, b"polled")));
     starts_waiting(&mut polled);
     peer.drain();
+    // The runtime learns that there is room before the waiting one does.
+    breathe().await;
     // On a ring the waiting one may have gone out by itself by now; then this may go out too.
     let early = polled.poll().is_ready();
     soon(waiting).await.unwrap();

@@ -211,6 +211,7 @@ async fn poll_recv_waits_for_a_receive_and_is_woken_when_it_settles(cell: Cell) 
             drop(receive);
         } else {
             peer.send(b"first");
+            breathe().await;
             // It is spoken for.
             starts_waiting(&mut polled);
             assert_eq!(soon(receive).await.unwrap().bytes, b"first");

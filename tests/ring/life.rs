@@ -29,7 +29,7 @@ pub fn tests() -> Vec<Test> {
         dropping_a_socket_closes_it_at_once_when_a_receive_was_dropped,
         a_receive_into_a_buffer_outlives_its_runtime,
     ];
-    tests.extend(tests![&[Need::Uring, Need::Fix("a ring that two threads close has no watch")];
+    tests.extend(tests![&[Need::Uring];
         a_multi_thread_runtime_dropped_elsewhere_leaves_nothing_behind,
     ]);
     tests

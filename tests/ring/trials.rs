@@ -30,8 +30,6 @@ pub enum Need {
     Root,
     /// To change `kernel.io_uring_disabled`, which the whole machine sees for a moment.
     Sysctl,
-    /// That a bug be fixed. Runs with `--include-ignored`.
-    Fix(&'static str),
 }
 
 pub const SYSCTL: &str = "/proc/sys/kernel/io_uring_disabled";
@@ -44,7 +42,6 @@ impl Need {
                 UringSupport::Available { .. } => None,
                 unavailable => Some(unavailable.to_string()),
             },
-            Self::Fix(bug) => Some(format!("known bug: {bug}")),
             Self::Root => {
                 (!rustix::process::geteuid().is_root()).then(|| "this test needs root".into())
             }
@@ -100,12 +97,8 @@ pub fn main(tests: Vec<Test>) -> ExitCode {
         if let Some(reason) = needs.iter().find_map(|need| need.missing()) {
             let words = format!("skipped: {reason}");
             skipped.entry(words.clone()).or_default().push(name.clone());
-
-            let is_known = needs.iter().any(|need| matches!(need, Need::Fix(_)));
-            let trial = Trial::test(name.clone(), move || {
-                if is_known { in_child(&name, nocapture) } else { Err(words.into()) }
-            });
-            trials.push(trial.with_kind("skipped").with_ignored_flag(is_known || !no_skip));
+            let trial = Trial::test(name, move || Err(words.into()));
+            trials.push(trial.with_kind("skipped").with_ignored_flag(!no_skip));
         } else {
             trials.push(Trial::test(name.clone(), move || in_child(&name, nocapture)));
         }
