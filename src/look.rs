@@ -107,7 +107,7 @@ impl Probe {
         if found {
             *self = Self::default();
         } else {
-            self.interval = (self.interval * 2 + 1).min(15);
+            self.interval = (self.interval * 2 + 1).min(63);
             self.skip = self.interval;
         }
     }
@@ -127,7 +127,7 @@ mod tests {
                 looks.second_found(false);
             }
         }
-        assert!((60..80).contains(&looked), "{looked}");
+        assert!((10..30).contains(&looked), "{looked}");
         looks.second_found(true);
         assert_eq!(looks.second_looks(), SECOND_LOOKS);
     }

@@ -204,14 +204,17 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             }
         }
         let looks = state.looks.second_looks();
-        let ticket = state.lane.enqueue(cx.waker(), looks);
-        self.ticket = Some(ticket);
-        drop(state);
-        if looks > 0 {
-            self.aside = look::stand_aside(cx, looks);
-            return Poll::Pending;
+        if looks == 0 {
+            let polled = poll_call(self.io, Direction::Read, cx, &mut self.call);
+            if polled.is_pending() {
+                self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
+            }
+            return polled;
         }
-        self.poll_waiting(ticket, cx)
+        self.ticket = Some(state.lane.enqueue(cx.waker(), looks));
+        drop(state);
+        self.aside = look::stand_aside(cx, looks);
+        Poll::Pending
     }
 
     fn poll_waiting(&mut self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<io::Result<T>> {

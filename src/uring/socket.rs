@@ -525,7 +525,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
                 return Poll::Ready(Err(core.driver.error()));
             }
             if receive.lane.is_idle() {
-                if receive.looks.first_is_due() || core.driver.is_far() {
+                if receive.looks.first_is_due() {
                     match self.sink.direct(core.fd.as_fd()) {
                         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                             receive.looks.first_found(false);

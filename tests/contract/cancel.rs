@@ -240,7 +240,7 @@ async fn a_receive_dropped_when_its_turn_has_come_passes_the_turn_on(cell: Cell)
 
 async fn a_receive_dropped_at_the_head_of_the_line_wakes_the_next(cell: Cell) {
     for armed in [false, true] {
-        for late in [false, true] {
+        for moment in 0..3 {
             let (a, peer) = cell.half();
             let a = Arc::new(a);
             let mut head = task::spawn(a.recv(&mut []));
@@ -255,9 +255,12 @@ async fn a_receive_dropped_at_the_head_of_the_line_wakes_the_next(cell: Cell) {
             if armed {
                 arm(&mut head).await;
             }
-            if late {
+            if moment > 0 {
                 peer.send(b"one");
                 peer.send(b"two");
+                if moment > 1 {
+                    until_woken(&mut head).await;
+                }
                 drop(head);
             } else {
                 drop(head);
@@ -564,7 +567,7 @@ async fn a_send_dropped_out_of_the_middle_of_the_line_leaves_the_others_in_order
 
 async fn a_send_dropped_at_the_head_of_the_line_wakes_the_next(cell: Cell) {
     for armed in [false, true] {
-        for late in [false, true] {
+        for moment in 0..3 {
             let (a, peer) = cell.half();
             fill(&a);
             let a = Arc::new(a);
@@ -580,8 +583,11 @@ async fn a_send_dropped_at_the_head_of_the_line_wakes_the_next(cell: Cell) {
             if armed {
                 arm(&mut head).await;
             }
-            if late {
+            if moment > 0 {
                 peer.drain();
+                if moment > 1 {
+                    until_woken(&mut head).await;
+                }
                 drop(head);
             } else {
                 drop(head);
