@@ -85,6 +85,15 @@ impl UnixSeqpacket {
     /// The socket as registered with tokio's I/O driver, to wait for readiness and make system calls
     /// of your own.
     ///
+    /// On io_uring this is a duplicate, registered when it is first asked for; from then on every
+    /// message costs an event. System calls of your own are exact only while no receive is in flight
+    /// or has been dropped unfinished: a message may have been received for the next call here.
+    ///
+    /// # Panics
+    /// On io_uring, if the duplicate cannot be made or registered: no descriptor is left, or the
+    /// runtime is gone. [`readable`](Self::readable) and [`writable`](Self::writable) return an error
+    /// there.
+    ///
     /// ```no_run
     /// # async fn f() -> std::io::Result<()> {
     /// let socket = tokio_seqpacket::UnixSeqpacket::connect("/run/foo.sock").await?;
@@ -590,6 +599,9 @@ impl UnixSeqpacket {
     }
 
     /// Leave the runtime and give the file descriptor away; closing it is the caller's now.
+    ///
+    /// On io_uring this cancels what is in flight. A message that a dropped receive has left is lost:
+    /// take it with [`try_recv`](Self::try_recv) first.
     pub fn into_raw_fd(self) -> RawFd {
         OwnedFd::from(self).into_raw_fd()
     }

@@ -74,6 +74,8 @@ impl Driver {
             shards: (0..count).map(|_| OnceLock::new()).collect(),
         });
         let task = DriverTask::new(&driver, 0)?;
+        // Before anybody can find the driver.
+        let _ = driver.shards[0].set(Some(task.shard.clone()));
         // Two threads of a runtime may come here together: the first to register wins.
         {
             let mut registry = registry();
@@ -86,8 +88,6 @@ impl Driver {
             }
             drivers.insert(id, Registered::Alive(Arc::downgrade(&driver)));
         }
-        let shard = task.shard.clone();
-        let _ = driver.shards[0].set(Some(shard));
         driver.handle.spawn(task);
         if driver.is_dead() {
             return Err(driver.error());
