@@ -12,6 +12,9 @@ use std::task::Context;
 /// How often a receive stands aside and looks again before it is parked.
 const SECOND_LOOKS: u8 = 3;
 
+/// More polls than one other pair makes while a receive is parked.
+const MANY: usize = 6;
+
 /// What looks on one socket have found.
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
@@ -51,6 +54,12 @@ impl Aside {
         // This poll has been noted already.
         now.thread != self.thread || now.polled != self.polled.wrapping_add(1)
     }
+
+    /// Whether many other receives have been polled here since: there is load, and looks may pay again.
+    pub(crate) fn many_ran(self) -> bool {
+        let now = Self::now();
+        now.thread == self.thread && now.polled.wrapping_sub(self.polled) > MANY
+    }
 }
 
 /// Let other tasks run and come back, `looks` more times: behind the tasks that are ready, and the
@@ -88,6 +97,11 @@ impl Looks {
         if self.second.is_due() { SECOND_LOOKS } else { 0 }
     }
 
+    /// A receive was parked, and many others ran meanwhile.
+    pub(crate) fn second_may_pay(&mut self) {
+        self.second = Probe::default();
+    }
+
     /// What came of the second looks, or would have come of them.
     pub(crate) fn second_found(&mut self, found: bool) {
         self.second.note(found);
@@ -107,7 +121,7 @@ impl Probe {
         if found {
             *self = Self::default();
         } else {
-            self.interval = (self.interval * 2 + 1).min(63);
+            self.interval = self.interval.saturating_mul(2).saturating_add(1);
             self.skip = self.interval;
         }
     }
@@ -127,7 +141,7 @@ mod tests {
                 looks.second_found(false);
             }
         }
-        assert!((10..30).contains(&looked), "{looked}");
+        assert!((8..15).contains(&looked), "{looked}");
         looks.second_found(true);
         assert_eq!(looks.second_looks(), SECOND_LOOKS);
     }

@@ -207,6 +207,7 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
         if looks == 0 {
             let polled = poll_call(self.io, Direction::Read, cx, &mut self.call);
             if polled.is_pending() {
+                self.aside = Aside::now();
                 self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
             }
             return polled;
@@ -245,6 +246,9 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             }
         }
         let result = ready!(poll_call(self.io, Direction::Read, cx, &mut self.call));
+        if self.aside.many_ran() {
+            state.looks.second_may_pay();
+        }
         self.served(ticket, state, result)
     }
 

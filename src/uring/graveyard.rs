@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError, Weak};
 
 use super::payload::{InFlight, ReceivePayload};
 use super::ring::{ContextGone, ContextWatch};
-use super::socket::Core;
+use super::state::Core;
 use crate::outgoing::Outgoing;
 
 /// Tells when what was buried with it may be freed.

@@ -79,15 +79,18 @@
 //! methods or dropped. Only the cloning of a waker happens under a lane's lock, as under tokio's own.
 
 mod buffers;
+
 mod driver;
 mod graveyard;
 mod lane;
 #[cfg(test)]
 mod model;
+mod op;
 mod payload;
 pub(crate) mod probe;
 mod ring;
 mod shard;
 mod socket;
+mod state;
 
 pub(crate) use socket::Socket;

@@ -8,7 +8,7 @@ use std::task::Waker;
 use slab::Slab;
 
 use super::ring::{Completion, ContextWatch, Refused, Ring, Submission};
-use super::socket::{Core, Direction};
+use super::state::{Core, Direction};
 
 /// A lane with an operation in flight, which keeps its socket.
 pub(super) struct Lane {

@@ -219,7 +219,8 @@ async fn a_duplicate_outlives_the_socket(cell: Cell) {
         breathe().await;
         assert_eq!(duplicate.recv(), b"to a duplicate", "{before:?}");
         drop(duplicate);
-        assert!(peer.sees_end());
+        // The socket itself may be closed a little later, where its driver runs on another thread.
+        soon(peer.ended()).await;
     }
 }
 

@@ -1,0 +1,405 @@
+//! The futures: a call from its first poll to its result or its drop.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use super::graveyard;
+use super::lane::{Received as LaneReceived, Ticket};
+use super::payload::{Message, Rooms};
+use super::state::{Core, Direction, lock};
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::buffer::PartsMut;
+use crate::look::{self, Aside};
+use crate::outgoing::Outgoing;
+use crate::sys::{self, Received};
+
+/// The driver is dead, and the kernel still has something that a caller is to get back: a matter of
+/// milliseconds. Whether the task has to come again for it.
+fn await_settling(cx: &mut Context<'_>, is_lent: impl Fn() -> bool) -> bool {
+    graveyard::sweep();
+    if !is_lent() {
+        return false;
+    }
+    // The driver may be about to settle or bury it.
+    cx.waker().wake_by_ref();
+    true
+}
+
+pub(super) fn from_errno<T>(received: LaneReceived<T>) -> io::Result<T> {
+    received.map_err(io::Error::from_raw_os_error)
+}
+
+/// How one kind of receive call wants its message.
+pub(super) trait Sink {
+    type Output;
+
+    /// Straight from the kernel, without waiting.
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Self::Output>;
+
+    /// Room to lend to the kernel, if the caller gave some away. Runs the buffers' own methods.
+    fn room(&mut self, _spare: Option<Rooms>) -> Option<Rooms> {
+        None
+    }
+
+    /// What the kernel has received. `room` is the caller's, if the message is not in it. Returns
+    /// an emptied room to be kept. Runs the buffers' own methods.
+    fn deliver(&mut self, message: Message, room: Option<Rooms>) -> (Self::Output, Option<Rooms>);
+
+    /// The caller's room comes back without a message.
+    fn withdraw(&mut self, _room: Rooms) {}
+}
+
+/// [`Socket::recv`].
+pub(super) struct Bytes<'b>(pub(super) &'b mut [u8]);
+
+impl Sink for Bytes<'_> {
+    type Output = usize;
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        sys::recv(fd, self.0)
+    }
+
+    fn deliver(&mut self, message: Message, _room: Option<Rooms>) -> (usize, Option<Rooms>) {
+        (message.deliver(self.0), None)
+    }
+}
+
+/// [`Socket::recv_message`].
+pub(super) struct Borrowed<'b, 'v, 'c> {
+    pub(super) buffers: &'b mut [IoSliceMut<'v>],
+    pub(super) control: &'c mut [u8],
+}
+
+impl<'c> Sink for Borrowed<'_, '_, 'c> {
+    type Output = (Received, AncillaryMessageReader<'c>);
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Self::Output> {
+        sys::recv_message(fd, self.buffers, &mut self.control)
+    }
+
+    fn deliver(&mut self, message: Message, _room: Option<Rooms>) -> (Self::Output, Option<Rooms>) {
+        (message.deliver_message(self.buffers, std::mem::take(&mut self.control)), None)
+    }
+}
+
+/// [`Socket::recv_owned`].
+pub(super) struct Owned<'a, P> {
+    /// `None` while the lane or the kernel has them.
+    pub(super) parts: Option<P>,
+    pub(super) ancillary: Option<&'a mut AncillaryBuffer>,
+}
+
+impl<P: PartsMut> Sink for Owned<'_, P> {
+    type Output = Received;
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Received> {
+        let parts = self.parts.as_mut().expect("tried before the parts are given away");
+        sys::recv_parts(fd, parts, self.ancillary.as_deref_mut())
+    }
+
+    fn room(&mut self, spare: Option<Rooms>) -> Option<Rooms> {
+        self.parts.take().map(|parts| Rooms::new(parts, spare))
+    }
+
+    fn deliver(&mut self, message: Message, room: Option<Rooms>) -> (Received, Option<Rooms>) {
+        let room = room.or_else(|| self.room(None));
+        let (received, parts, room) = message.deliver_owned(room, self.ancillary.as_deref_mut());
+        self.parts = Some(parts);
+        (received, Some(room))
+    }
+
+    fn withdraw(&mut self, mut room: Rooms) {
+        self.parts = Some(room.take());
+    }
+}
+
+/// A receive call: joins the lane's queue at its first poll if it has to wait, leaves it when
+/// dropped.
+pub(super) struct Receiving<'a, 's, S> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) sink: &'s mut S,
+    pub(super) ticket: Option<Ticket>,
+    pub(super) aside: Aside,
+}
+
+impl<S: Sink> Receiving<'_, '_, S> {
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        look::note_poll();
+        let result = ready!(match self.ticket {
+            None => self.poll_first(cx),
+            Some(ticket) => self.poll_waiting(ticket, cx),
+        });
+        coop.made_progress();
+        Poll::Ready(result)
+    }
+
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
+        let core = self.core;
+        let spare = {
+            let mut receive = lock(&core.receive);
+            if let Some(received) = receive.lane.take_stash() {
+                drop(receive);
+                return Poll::Ready(
+                    from_errno(received).map(|message| self.deliver_stashed(message)),
+                );
+            }
+            if core.driver.is_dead() {
+                return Poll::Ready(Err(core.driver.error()));
+            }
+            if receive.lane.is_idle() {
+                if receive.looks.first_is_due() {
+                    match self.sink.direct(core.fd.as_fd()) {
+                        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                            receive.looks.first_found(false);
+                        }
+                        result => {
+                            receive.looks.first_found(true);
+                            return Poll::Ready(result);
+                        }
+                    }
+                }
+                let looks = receive.looks.second_looks();
+                if looks == 0 && receive.prefers_readiness(&core.driver) {
+                    let (ticket, after) = receive.lane.enqueue(cx.waker(), None, 1);
+                    receive.lane.waits_himself();
+                    self.aside = Aside::now();
+                    self.ticket = Some(ticket);
+                    drop(receive);
+                    core.carry_out(Direction::Receive, after);
+                    return self.poll_readiness(ticket, cx);
+                }
+                if looks > 0 {
+                    let (ticket, after) = receive.lane.enqueue(cx.waker(), None, looks);
+                    drop(receive);
+                    self.ticket = Some(ticket);
+                    core.carry_out(Direction::Receive, after);
+                    self.aside = look::stand_aside(cx, looks);
+                    return Poll::Pending;
+                }
+            }
+            receive.spare.take()
+        };
+        let room = self.sink.room(spare);
+        let (ticket, after) = lock(&core.receive).lane.enqueue(cx.waker(), room, 0);
+        self.ticket = Some(ticket);
+        core.carry_out(Direction::Receive, after);
+        // A message may have come for nobody meanwhile, and the driver may have died.
+        self.poll_waiting(ticket, cx)
+    }
+
+    fn poll_waiting(
+        &mut self,
+        ticket: Ticket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<S::Output>> {
+        let core = self.core;
+        let mut receive = lock(&core.receive);
+        if receive.lane.is_waiting_himself(ticket) {
+            drop(receive);
+            return self.poll_readiness(ticket, cx);
+        }
+        if receive.lane.may_look(ticket) {
+            let worth_it = !core.driver.is_multi_thread() || self.aside.others_ran();
+            match self.sink.direct(core.fd.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if worth_it && let looks @ 1.. = receive.lane.looked() {
+                        drop(receive);
+                        self.aside = look::stand_aside(cx, looks);
+                        return Poll::Pending;
+                    }
+                    receive.looks.second_found(false);
+                    if receive.prefers_readiness(&core.driver) {
+                        receive.lane.waits_himself();
+                        drop(receive);
+                        return self.poll_readiness(ticket, cx);
+                    }
+                    drop(receive);
+                    return self.arm(cx);
+                }
+                result => {
+                    receive.looks.second_found(worth_it);
+                    let after = receive.lane.found();
+                    let unused = receive.did_without();
+                    drop(receive);
+                    drop(unused);
+                    self.ticket = None;
+                    core.carry_out(Direction::Receive, after);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+        let polled = receive.lane.poll(ticket, cx.waker());
+        drop(receive);
+        let (delivery, after) = match polled {
+            Ok(delivered) => delivered,
+            Err(replaced) => {
+                drop(replaced);
+                return self.pending_unless_dead(cx);
+            }
+        };
+        self.ticket = None;
+        core.carry_out(Direction::Receive, after);
+        match delivery.received {
+            Ok(message) => {
+                let (output, spare) = self.sink.deliver(message, delivery.room);
+                if let Some(spare) = spare {
+                    let replaced = lock(&core.receive).spare.replace(spare);
+                    drop(replaced);
+                }
+                Poll::Ready(Ok(output))
+            }
+            Err(errno) => {
+                if let Some(room) = delivery.room {
+                    self.sink.withdraw(room);
+                }
+                Poll::Ready(Err(io::Error::from_raw_os_error(errno)))
+            }
+        }
+    }
+
+    /// First in line, wait for a completion.
+    fn arm(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
+        let core = self.core;
+        let spare = lock(&core.receive).spare.take();
+        let room = self.sink.room(spare);
+        let after = lock(&core.receive).lane.arm(cx.waker(), room);
+        core.carry_out(Direction::Receive, after);
+        self.pending_unless_dead(cx)
+    }
+
+    /// Wait for readiness, first in line, with nothing in flight.
+    fn poll_readiness(
+        &mut self,
+        ticket: Ticket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<S::Output>> {
+        let core = self.core;
+        loop {
+            let waits = match core.waits() {
+                Ok(waits) => waits,
+                // No descriptor is left for it: a ring needs none.
+                Err(_) => return self.arm(cx),
+            };
+            let mut guard = match ready!(waits.poll_read_ready(cx)) {
+                Ok(guard) => guard,
+                Err(_) => {
+                    self.leave();
+                    return Poll::Ready(Err(core.driver.error()));
+                }
+            };
+            let mut receive = lock(&core.receive);
+            if !receive.lane.is_waiting_himself(ticket) {
+                drop(receive);
+                return self.poll_waiting(ticket, cx);
+            }
+            match self.sink.direct(core.fd.as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                result => {
+                    let after = receive.lane.found();
+                    receive.unused = 0;
+                    if self.aside.many_ran() {
+                        receive.looks.second_may_pay();
+                    }
+                    drop(receive);
+                    self.ticket = None;
+                    core.carry_out(Direction::Receive, after);
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+
+    fn pending_unless_dead<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if !self.core.driver.is_dead() {
+            return Poll::Pending;
+        }
+        let is_lent =
+            || self.ticket.is_some_and(|ticket| lock(&self.core.receive).lane.is_lent(ticket));
+        if is_lent() && await_settling(cx, is_lent) {
+            return Poll::Pending;
+        }
+        self.leave();
+        Poll::Ready(Err(self.core.driver.error()))
+    }
+
+    /// Deliver a message that was received for nobody to a caller who has not waited.
+    fn deliver_stashed(&mut self, message: Message) -> S::Output {
+        let room = self.sink.room(None);
+        self.sink.deliver(message, room).0
+    }
+
+    fn leave(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let (room, after) = self.core.forget(ticket);
+            if let Some(room) = room {
+                self.sink.withdraw(room);
+            }
+            self.core.carry_out(Direction::Receive, after);
+        }
+    }
+}
+
+impl<S> Drop for Receiving<'_, '_, S> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let (room, after) = self.core.forget(ticket);
+            self.core.carry_out(Direction::Receive, after);
+            drop(room);
+        }
+    }
+}
+
+/// A send that waits in the lane; leaves it when dropped.
+pub(super) struct Sending<'a> {
+    pub(super) core: &'a Arc<Core>,
+    pub(super) slot: Option<usize>,
+}
+
+impl Sending<'_> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
+        let core = self.core;
+        let slot = self.slot.expect("not polled after completion");
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        let polled = lock(&core.send).lane.poll(slot, cx.waker());
+        match polled {
+            Ok((result, payload)) => {
+                coop.made_progress();
+                self.slot = None;
+                return Poll::Ready((result, Some(payload)));
+            }
+            Err(replaced) => drop(replaced),
+        }
+        if core.driver.is_dead() {
+            let is_lent = || lock(&core.send).lane.is_lent(slot);
+            if is_lent() && await_settling(cx, is_lent) {
+                return Poll::Pending;
+            }
+            // It may have settled just now.
+            if let Ok((result, payload)) = lock(&core.send).lane.poll(slot, cx.waker()) {
+                self.slot = None;
+                return Poll::Ready((result, Some(payload)));
+            }
+            self.slot = None;
+            let mut after = lock(&core.send).lane.forget(slot);
+            let payload = after.release.take();
+            core.carry_out(Direction::Send, after);
+            return Poll::Ready((Err(core.driver.error()), payload));
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            let after = lock(&self.core.send).lane.forget(slot);
+            self.core.carry_out(Direction::Send, after);
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! A socket as its operations in flight know it: two lanes under their locks, and the hooks through
+//! which a shard submits and settles their operations.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::Waker;
+
+use filedesc::FileDesc;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::Notify;
+
+use super::driver::Driver;
+use super::graveyard::Remains;
+use super::lane::{ReceiveLane, Ticket};
+use super::payload::{InFlight, Message, ReceivePayload, Rooms, submit_send};
+use super::ring::{Completion, Submission};
+use super::shard::{Lane, Listed, Shard};
+use crate::async_fd;
+use crate::lane::{After, Outcome, SendLane, Step};
+use crate::look::Looks;
+use crate::outgoing::Outgoing;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Direction {
+    Receive,
+    Send,
+}
+
+/// The socket as its operations in flight know it; closed when the last of them has settled.
+pub(super) struct Core {
+    pub(super) fd: OwnedFd,
+    pub(super) driver: Arc<Driver>,
+    pub(super) receive: Mutex<Receive>,
+    pub(super) send: Mutex<Send>,
+    /// Told when a lane settles that somebody watches.
+    pub(super) settled: Notify,
+    /// A duplicate, registered for readiness when somebody first asks for that.
+    pub(super) readiness: OnceLock<AsyncFd<FileDesc>>,
+}
+
+pub(super) struct Send {
+    pub(super) lane: SendLane<Box<Outgoing>, InFlight<Outgoing>>,
+    /// Emptied payloads of sends that had to wait.
+    #[expect(clippy::vec_box, reason = "payloads stay in their boxes")]
+    pub(super) spares: Vec<Box<Outgoing>>,
+}
+
+/// How many payloads of sends are kept.
+pub(super) const SPARES: usize = 64;
+
+pub(super) struct Receive {
+    pub(super) lane: ReceiveLane<InFlight<ReceivePayload>, Message, Rooms>,
+    pub(super) looks: Looks,
+    /// In which cycle of its shard the lane was armed.
+    pub(super) armed_in: u64,
+    /// How many completions in a row came to the driver alone: there was nothing to batch.
+    pub(super) alone: u8,
+    /// A duplicate, registered for arriving messages, while receives wait for readiness; and how
+    /// many receives in a row did without.
+    pub(super) waits: Option<Arc<AsyncFd<FileDesc>>>,
+    pub(super) unused: u8,
+    /// An emptied box of an earlier receive into owned buffers.
+    pub(super) spare: Option<Rooms>,
+}
+
+/// A registration for readiness costs every message that arrives an event, needed or not: it is
+/// given up after so many receives that did not need it.
+const UNUSED: u8 = 16;
+
+/// After so many completions that came alone, a receive on a multi-thread runtime waits for
+/// readiness instead. The kernel finishes a parked operation on the worker that submitted it, and
+/// then tells the one that has the I/O driver: two wake-ups where epoll needs one, worth it for a
+/// batch only.
+const QUIET: u8 = 8;
+
+impl Receive {
+    /// Whether a receive that has to wait does so for readiness instead of a completion.
+    pub(super) fn prefers_readiness(&self, driver: &Driver) -> bool {
+        driver.is_far() || (self.alone >= QUIET && driver.is_multi_thread())
+    }
+
+    /// A receive needed no registration; the registration, if it has not been needed for long.
+    pub(super) fn did_without(&mut self) -> Option<Arc<AsyncFd<FileDesc>>> {
+        self.waits.as_ref()?;
+        self.unused += 1;
+        if self.unused < UNUSED {
+            return None;
+        }
+        (self.unused, self.alone) = (0, 0);
+        self.waits.take()
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // The lanes' methods do not panic half-way, and nothing foreign runs under their locks.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Core {
+    fn listed(self: &Arc<Self>, direction: Direction) -> Listed {
+        Listed { core: Arc::downgrade(self), direction }
+    }
+
+    pub(super) fn attend_later(self: &Arc<Self>, direction: Direction) {
+        if self.driver.attend(self.listed(direction)).is_err() {
+            let mut wakes = Vec::new();
+            self.give_up(direction, &mut wakes);
+            wakes.into_iter().for_each(Waker::wake);
+        }
+    }
+
+    /// Do what the lane decided. Not under its lock.
+    pub(super) fn carry_out<T>(self: &Arc<Self>, direction: Direction, after: After<T>) {
+        if after.attend {
+            self.attend_later(direction);
+        }
+        drop(after.release);
+        after.wake.wake(&self.settled);
+    }
+
+    /// As [`carry_out`](Self::carry_out), within a shard's cycle: wake-ups are collected.
+    fn carry_out_in<T>(
+        self: &Arc<Self>,
+        direction: Direction,
+        after: After<T>,
+        shard: &Shard,
+        wakes: &mut Vec<Waker>,
+    ) {
+        if after.attend && shard.push(self.listed(direction)).is_err() {
+            // What was in flight has just completed.
+            self.give_up(direction, wakes);
+        }
+        wakes.extend(after.wake.one);
+        after.wake.settled.tell(&self.settled);
+        drop(after.release);
+    }
+
+    /// A receive leaves. Returns the room it had given, unless the kernel still has it.
+    pub(super) fn forget(&self, ticket: Ticket) -> (Option<Rooms>, After<Message>) {
+        let mut receive = lock(&self.receive);
+        let (room, after) = receive.lane.forget(ticket);
+        let orphaned = receive.lane.orphan().and_then(Message::detach);
+        (room.or(orphaned), after)
+    }
+
+    /// Hook for the driver: submit what the lane wants submitted.
+    pub(super) fn attend(
+        self: Arc<Self>,
+        direction: Direction,
+        shard: &Shard,
+        submissions: &mut Vec<Submission>,
+        wakes: &mut Vec<Waker>,
+    ) {
+        let step = match direction {
+            Direction::Receive => {
+                let mut receive = lock(&self.receive);
+                match receive.lane.attend() {
+                    Step::Submit => {
+                        let room = receive.lane.room_to_arm();
+                        match ReceivePayload::new(room) {
+                            Ok(payload) => {
+                                let key = shard.reserve(Lane { core: self.clone(), direction });
+                                let (payload, submission) = payload.submit(self.fd.as_fd(), key);
+                                receive.lane.armed(key, payload);
+                                receive.armed_in = shard.cycle();
+                                submissions.push(submission);
+                                return;
+                            }
+                            Err((error, room)) => {
+                                let errno = error.raw_os_error().unwrap_or(libc::ENOMEM);
+                                let after = receive.lane.not_armed(errno, room);
+                                drop(receive);
+                                self.carry_out_in(direction, after, shard, wakes);
+                                return;
+                            }
+                        }
+                    }
+                    step => step,
+                }
+            }
+            Direction::Send => {
+                let lane = &mut lock(&self.send).lane;
+                match lane.attend() {
+                    Step::Submit => {
+                        if let Some((slot, payload)) = lane.next() {
+                            let key = shard.reserve(Lane { core: self.clone(), direction });
+                            let (payload, submission) = submit_send(payload, self.fd.as_fd(), key);
+                            lane.armed(slot, key, payload);
+                            submissions.push(submission);
+                        }
+                        return;
+                    }
+                    step => step,
+                }
+            }
+        };
+        if let Step::Cancel(key) = step {
+            let owner = Shard::index_of(key);
+            match self.driver.shard(owner) {
+                Some(other) if !std::ptr::eq(Arc::as_ptr(other), shard) => {
+                    // In flight on another worker's ring, which any thread may enter to cancel. A
+                    // ring that refuses is noticed by its own driver.
+                    let _ = other.cancel_now(key);
+                }
+                _ => submissions.push(Submission::cancel(key)),
+            }
+        }
+    }
+
+    /// Hook for the shard: an operation has completed.
+    pub(super) fn complete(
+        self: &Arc<Self>,
+        direction: Direction,
+        completion: Completion,
+        shard: &Shard,
+        alone: bool,
+        wakes: &mut Vec<Waker>,
+    ) {
+        match direction {
+            Direction::Receive => self.complete_receive(completion, shard, alone, wakes),
+            Direction::Send => self.complete_send(completion, shard, wakes),
+        }
+    }
+
+    fn complete_receive(
+        self: &Arc<Self>,
+        completion: Completion,
+        shard: &Shard,
+        alone: bool,
+        wakes: &mut Vec<Waker>,
+    ) {
+        let mut receive = lock(&self.receive);
+        receive.alone = if alone { receive.alone.saturating_add(1) } else { 0 };
+        let Some(payload) = receive.lane.reaped(completion.key()) else { return };
+        let payload = payload.completed(&completion);
+        let (outcome, room) = match completion.result() {
+            len @ 0.. => {
+                if receive.armed_in == shard.cycle() {
+                    // The message was there already: looking would have found it.
+                    receive.looks.second_found(true);
+                }
+                (Outcome::Done(Message::new(payload, len as usize)), None)
+            }
+            error => (failure(error), payload.release()),
+        };
+        let (room, after) = receive.lane.complete(outcome, room);
+        let orphaned = receive.lane.orphan().and_then(Message::detach);
+        drop(receive);
+        drop((room, orphaned));
+        self.carry_out_in(Direction::Receive, after, shard, wakes);
+    }
+
+    fn complete_send(
+        self: &Arc<Self>,
+        completion: Completion,
+        shard: &Shard,
+        wakes: &mut Vec<Waker>,
+    ) {
+        let mut send = lock(&self.send);
+        let Some((slot, payload)) = send.lane.reaped(completion.key()) else { return };
+        let payload = payload.completed(&completion);
+        let outcome = match completion.result() {
+            len @ 0.. => Outcome::Done(len as usize),
+            error => failure(error),
+        };
+        let went_out = matches!(outcome, Outcome::Done(_));
+        let mut after = send.lane.complete(slot, payload, outcome);
+        drop(send);
+        if went_out {
+            after = self.send_waiting(after, wakes);
+        }
+        self.carry_out_in(Direction::Send, after, shard, wakes);
+    }
+
+    /// There is room in the peer's queue: those that wait go out directly, in order. What is to be
+    /// done in the end is returned.
+    pub(super) fn send_waiting(
+        self: &Arc<Self>,
+        mut after: After<Box<Outgoing>>,
+        wakes: &mut Vec<Waker>,
+    ) -> After<Box<Outgoing>> {
+        // Listed already, perhaps: then the driver finds what this leaves.
+        let mut attend = after.attend;
+        loop {
+            let Some((slot, payload)) = lock(&self.send).lane.next() else { break };
+            wakes.extend(after.wake.one.take());
+            after.wake.settled.tell(&self.settled);
+            drop(after.release);
+            let sent = payload.send_now(self.fd.as_fd());
+            let is_full = is_would_block(&sent);
+            after = if is_full {
+                lock(&self.send).lane.put_back(slot, payload)
+            } else {
+                lock(&self.send).lane.settle(slot, payload, sent)
+            };
+            attend |= after.attend;
+            if is_full {
+                break;
+            }
+        }
+        after.attend = attend;
+        after
+    }
+
+    /// Hook for the driver: the ring is gone, or going with operations that did not settle.
+    pub(super) fn abandon(
+        self: &Arc<Self>,
+        direction: Direction,
+        remains: &mut Remains,
+        wakes: &mut Vec<Waker>,
+    ) {
+        match direction {
+            Direction::Receive => {
+                let payload = lock(&self.receive).lane.abandon();
+                remains.receives.extend(payload.map(|payload| (Arc::downgrade(self), payload)));
+            }
+            Direction::Send => {
+                let payload = lock(&self.send).lane.abandon();
+                let own = |(slot, payload)| (Arc::downgrade(self), slot, payload);
+                remains.sends.extend(payload.map(own));
+            }
+        }
+        self.give_up(direction, wakes);
+    }
+
+    /// Hook for the graveyard: the kernel has given up a caller's room.
+    pub(super) fn room_is_back(&self, room: Option<Rooms>) {
+        let (room, waker) = lock(&self.receive).lane.room_is_back(room);
+        drop(room);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// Hook for the graveyard: the kernel has given up a send's payload.
+    pub(super) fn payload_is_back(self: &Arc<Self>, slot: usize, payload: Box<Outgoing>) {
+        let after = lock(&self.send).lane.settle(slot, payload, Err(self.driver.error()));
+        self.carry_out(Direction::Send, after);
+    }
+
+    /// Everybody who waits is to be told that there is no driver any more.
+    fn give_up(&self, direction: Direction, wakes: &mut Vec<Waker>) {
+        let (mut woken, settled) = match direction {
+            Direction::Receive => lock(&self.receive).lane.give_up(),
+            Direction::Send => lock(&self.send).lane.give_up(),
+        };
+        wakes.append(&mut woken);
+        settled.tell(&self.settled);
+    }
+
+    pub(super) fn readiness(&self) -> io::Result<&AsyncFd<FileDesc>> {
+        if let Some(registered) = self.readiness.get() {
+            return Ok(registered);
+        }
+        let registered = self.register(async_fd::BOTH)?;
+        Ok(self.readiness.get_or_init(|| registered))
+    }
+
+    pub(super) fn waits(&self) -> io::Result<Arc<AsyncFd<FileDesc>>> {
+        if let Some(waits) = &lock(&self.receive).waits {
+            return Ok(waits.clone());
+        }
+        let registered = Arc::new(self.register(Interest::READABLE)?);
+        Ok(lock(&self.receive).waits.get_or_insert(registered).clone())
+    }
+
+    fn register(&self, interest: Interest) -> io::Result<AsyncFd<FileDesc>> {
+        if self.driver.is_dead() {
+            return Err(self.driver.error());
+        }
+        let duplicate = self.fd.try_clone()?;
+        self.driver.enter(|| async_fd::register(duplicate, interest))
+    }
+}
+
+pub(super) fn is_would_block<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// What a negative result means.
+fn failure<T>(result: i32) -> Outcome<T> {
+    match -result {
+        libc::ECANCELED | libc::EAGAIN | libc::EINTR => Outcome::Void,
+        errno => Outcome::Failed(errno),
+    }
+}
