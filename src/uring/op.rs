@@ -51,7 +51,7 @@ pub(super) trait Sink {
     fn withdraw(&mut self, _room: Rooms) {}
 }
 
-/// [`Socket::recv`].
+/// A caller who lends one buffer, and wants no ancillary data.
 pub(super) struct Bytes<'b>(pub(super) &'b mut [u8]);
 
 impl Sink for Bytes<'_> {
@@ -66,7 +66,7 @@ impl Sink for Bytes<'_> {
     }
 }
 
-/// [`Socket::recv_message`].
+/// A caller who lends buffers, and room for control data.
 pub(super) struct Borrowed<'b, 'v, 'c> {
     pub(super) buffers: &'b mut [IoSliceMut<'v>],
     pub(super) control: &'c mut [u8],
@@ -84,7 +84,7 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
     }
 }
 
-/// [`Socket::recv_owned`].
+/// A caller who gives buffers away.
 pub(super) struct Owned<'a, P> {
     /// `None` while the lane or the kernel has them.
     pub(super) parts: Option<P>,
