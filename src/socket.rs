@@ -122,7 +122,8 @@ impl UnixSeqpacket {
     }
 
     /// Shut down reading, writing or both, for all duplicates of the socket in all processes. Calls
-    /// that wait return; see `shutdown(2)`.
+    /// that wait return; see `shutdown(2)`. On epoll, a send that waits on a full queue returns after
+    /// `Shutdown::Write` only once the peer reads or goes: the kernel tells of nothing before.
     ///
     /// # Errors
     /// What `shutdown(2)` says.

@@ -260,7 +260,10 @@ fn in_child(name: &str) -> Result<(), Failed> {
 
 /// What `main` does.
 pub fn main(tests: Vec<Test>) -> ExitCode {
-    let args = Arguments::from_args();
+    let mut args = Arguments::from_args();
+    // Most of them wait most of the time.
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    args.test_threads.get_or_insert(2 * cores);
     let names: BTreeSet<_> = tests.iter().map(|test| test.name).collect();
     assert_eq!(names.len(), tests.len(), "two tests with one name");
 
