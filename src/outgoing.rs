@@ -19,6 +19,27 @@ pub(crate) fn vector(bytes: *const u8, len: usize) -> libc::iovec {
     libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: len }
 }
 
+/// Emptied payloads of one socket, for the next sends that have to wait.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "payloads stay in their boxes")]
+pub(crate) struct Spares(Vec<Box<Outgoing>>);
+
+impl Spares {
+    /// How many are kept.
+    const KEPT: usize = 64;
+
+    pub(crate) fn take(&mut self) -> Option<Box<Outgoing>> {
+        self.0.pop()
+    }
+
+    /// Keep one, unless there are enough.
+    pub(crate) fn keep(&mut self, spare: Box<Outgoing>) {
+        if self.0.len() < Self::KEPT {
+            self.0.push(spare);
+        }
+    }
+}
+
 /// A send that has to wait: the bytes and the descriptors are its own.
 pub(crate) struct Outgoing {
     header: libc::msghdr,

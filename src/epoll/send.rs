@@ -20,12 +20,9 @@ use super::operation::{Direction, poll_call, try_call};
 use crate::ancillary::AncillaryBuffer;
 use crate::buffer::Parts;
 use crate::lane::{After, SendLane};
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, Spares};
 use crate::runtime::{self, Life};
 use crate::sys;
-
-/// How many emptied payloads are kept.
-const SPARES: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct SendGate {
@@ -38,13 +35,12 @@ pub(super) struct SendGate {
 struct State {
     /// Nothing is ever in flight: the kernel has a message or it has not.
     lane: SendLane<Box<Outgoing>, Infallible>,
-    #[expect(clippy::vec_box, reason = "payloads stay in their boxes")]
-    spares: Vec<Box<Outgoing>>,
+    spares: Spares,
 }
 
 impl SendGate {
     pub(super) fn new(life: &Arc<Life>) -> Self {
-        let state = State { lane: SendLane::new(), spares: Vec::new() };
+        let state = State { lane: SendLane::new(), spares: Spares::default() };
         Self { state: Mutex::new(state), settled: Notify::new(), life: life.clone() }
     }
 
@@ -138,7 +134,7 @@ impl SendGate {
         if let Some(sent) = self.directly(io, call).await {
             return sent;
         }
-        let spare = self.lock().spares.pop();
+        let spare = self.lock().spares.take();
         let payload = Outgoing::copy(message, control, spare)?;
         let (sent, payload) = self.in_line(io, payload).await;
         self.keep(payload.and_then(Outgoing::emptied));
@@ -147,10 +143,7 @@ impl SendGate {
 
     fn keep(&self, spare: Option<Box<Outgoing>>) {
         if let Some(spare) = spare {
-            let mut state = self.lock();
-            if state.spares.len() < SPARES {
-                state.spares.push(spare);
-            }
+            self.lock().spares.keep(spare);
         }
     }
 
@@ -169,7 +162,7 @@ impl SendGate {
         if let Some(sent) = sent {
             return (sent, parts, ancillary);
         }
-        let spare = self.lock().spares.pop();
+        let spare = self.lock().spares.take();
         let payload = match Outgoing::given(parts, ancillary, spare) {
             Ok(payload) => payload,
             Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),

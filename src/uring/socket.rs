@@ -14,12 +14,12 @@ use super::driver::Driver;
 use super::lane::ReceiveLane;
 use super::op::{Borrowed, Bytes, Owned, Receiving, Sending, Sink, from_errno};
 use super::shard::Shard;
-use super::state::{Core, Direction, Receive, SPARES, Send, is_would_block, lock};
+use super::state::{Core, Direction, Receive, Send, is_would_block, lock};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{Parts, PartsMut};
 use crate::lane::{SendLane, Step};
 use crate::look::{Aside, Looks};
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, Spares};
 use crate::sys::{self, Received};
 
 /// A connected socket of a runtime with a driver.
@@ -53,7 +53,7 @@ impl Socket {
             fd,
             driver,
             receive: Mutex::new(receive),
-            send: Mutex::new(Send { lane: SendLane::new(), spares: Vec::new() }),
+            send: Mutex::new(Send { lane: SendLane::new(), spares: Spares::default() }),
             settled: Notify::new(),
             readiness: OnceLock::new(),
         };
@@ -122,7 +122,7 @@ impl Socket {
         }
         // Between the two polls of the lane nothing is awaited: the place in the queue is that of
         // the first poll.
-        let spare = lock(&self.core.send).spares.pop();
+        let spare = lock(&self.core.send).spares.take();
         let (sent, payload) = self.wait_for(copy(spare)?).await;
         self.keep(payload.and_then(Outgoing::emptied));
         sent
@@ -130,10 +130,7 @@ impl Socket {
 
     fn keep(&self, spare: Option<Box<Outgoing>>) {
         if let Some(spare) = spare {
-            let mut send = lock(&self.core.send);
-            if send.spares.len() < SPARES {
-                send.spares.push(spare);
-            }
+            lock(&self.core.send).spares.keep(spare);
         }
     }
 
@@ -192,7 +189,7 @@ impl Socket {
         if let Some(sent) = sent {
             return (sent, parts, ancillary);
         }
-        let spare = lock(&self.core.send).spares.pop();
+        let spare = lock(&self.core.send).spares.take();
         let payload = match Outgoing::given(parts, ancillary, spare) {
             Ok(payload) => payload,
             Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),

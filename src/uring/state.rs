@@ -20,7 +20,7 @@ use super::shard::{Lane, Listed, Shard};
 use crate::async_fd;
 use crate::lane::{After, Outcome, SendLane, Step};
 use crate::look::Looks;
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, Spares};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -42,13 +42,8 @@ pub(super) struct Core {
 
 pub(super) struct Send {
     pub(super) lane: SendLane<Box<Outgoing>, InFlight<Outgoing>>,
-    /// Emptied payloads of sends that had to wait.
-    #[expect(clippy::vec_box, reason = "payloads stay in their boxes")]
-    pub(super) spares: Vec<Box<Outgoing>>,
+    pub(super) spares: Spares,
 }
-
-/// How many payloads of sends are kept.
-pub(super) const SPARES: usize = 64;
 
 pub(super) struct Receive {
     pub(super) lane: ReceiveLane<InFlight<ReceivePayload>, Message, Rooms>,
