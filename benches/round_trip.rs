@@ -95,6 +95,21 @@ macro_rules! borrowed {
 
 borrowed!(UnixSeqpacket);
 borrowed!(tokio_seqpacket_upstream::UnixSeqpacket);
+borrowed!(Budgeted);
+
+/// tokio-seqpacket within tokio's cooperative budget, as tokio's own sockets and this library are: its
+/// calls never yield by themselves, so that a busy task keeps its worker from all others.
+struct Budgeted(tokio_seqpacket_upstream::UnixSeqpacket);
+
+impl Budgeted {
+    async fn send(&self, message: &[u8]) -> std::io::Result<usize> {
+        tokio::task::coop::cooperative(self.0.send(message)).await
+    }
+
+    async fn recv(&self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        tokio::task::coop::cooperative(self.0.recv(buffer)).await
+    }
+}
 
 struct Owned(UnixSeqpacket, UnixSeqpacket);
 struct OwnedClient(UnixSeqpacket);
@@ -165,16 +180,22 @@ impl Sender for OwnedClient {
     }
 }
 
-struct Upstream;
+struct Upstream {
+    budgeted: bool,
+}
 
 impl Contestant for Upstream {
     fn name(&self) -> &'static str {
-        "tokio-seqpacket 0.8.2"
+        if self.budgeted { "the same, budgeted" } else { "tokio-seqpacket 0.8.2" }
     }
 
     fn pair(&self) -> Box<dyn Pair> {
         let (a, b) = tokio_seqpacket_upstream::UnixSeqpacket::pair().unwrap();
-        Box::new(Borrowed(a, b))
+        if self.budgeted {
+            Box::new(Borrowed(Budgeted(a), Budgeted(b)))
+        } else {
+            Box::new(Borrowed(a, b))
+        }
     }
 }
 
@@ -196,7 +217,8 @@ impl Contestant for Ours {
 }
 
 fn contestants() -> Vec<Box<dyn Contestant>> {
-    let mut all: Vec<Box<dyn Contestant>> = vec![Box::new(Upstream)];
+    let mut all: Vec<Box<dyn Contestant>> =
+        vec![Box::new(Upstream { budgeted: false }), Box::new(Upstream { budgeted: true })];
     for (backend, owned, name) in [
         (Backend::Epoll, false, "epoll, borrowed"),
         (Backend::Epoll, true, "epoll, owned"),

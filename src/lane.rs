@@ -86,7 +86,7 @@ enum Sending<P> {
     /// The kernel has it.
     InFlight,
     /// Settled, for the caller to fetch.
-    Settled(io::Result<usize>, P),
+    Settled(io::Result<usize>, Option<P>),
 }
 
 #[derive(Debug)]
@@ -131,22 +131,10 @@ impl<P, F> SendLane<P, F> {
         }
     }
 
-    /// Whether a send may call the kernel directly: none is in flight and none waits.
+    /// Whether a send may call the kernel directly: none is in flight and none waits. Direct calls
+    /// need no turn among themselves: whose polls overlap have no order to keep.
     pub(crate) fn is_idle(&self) -> bool {
         self.in_flight.is_none() && !self.taken && self.order.is_empty()
-    }
-
-    /// Have the kernel for a direct call, if nobody is ahead. Who comes meanwhile stands in line.
-    pub(crate) fn take_turn(&mut self) -> bool {
-        let idle = self.is_idle() && !self.closed;
-        self.taken |= idle;
-        idle
-    }
-
-    /// The direct call is done. Whether somebody waits in line by now.
-    pub(crate) fn give_turn(&mut self) -> (bool, After<P>) {
-        self.taken = false;
-        (!self.order.is_empty(), self.settled())
     }
 
     /// Join the queue. The caller has found the lane not idle, or the kernel's queue full.
@@ -162,7 +150,7 @@ impl<P, F> SendLane<P, F> {
         &mut self,
         slot: usize,
         waker: &Waker,
-    ) -> Result<(io::Result<usize>, P), Option<Waker>> {
+    ) -> Result<(io::Result<usize>, Option<P>), Option<Waker>> {
         let Some(send) = self.sends.get_mut(slot) else { return Err(None) };
         if !matches!(send.state, Sending::Settled(..)) {
             return Err(remember(&mut send.waker, waker));
@@ -188,7 +176,7 @@ impl<P, F> SendLane<P, F> {
                 self.order.retain(|waiting| *waiting != slot);
                 Some(payload)
             }
-            Sending::Settled(_, payload) => Some(payload),
+            Sending::Settled(_, payload) => payload,
             Sending::InFlight => None,
         };
         After { release, ..self.settled() }
@@ -256,39 +244,25 @@ impl<P, F> SendLane<P, F> {
     }
 
     /// The payload of the operation with this key, whose completion has been reaped, and its slot.
+    /// It is followed by [`settle`](Self::settle) or [`put_back`](Self::put_back).
     pub(crate) fn reaped(&mut self, key: u64) -> Option<(usize, F)> {
-        self.in_flight
-            .take_if(|flight| flight.key == key)
-            .map(|flight| (flight.slot, flight.payload))
+        let flight = self.in_flight.take_if(|flight| flight.key == key)?;
+        self.taken = true;
+        Some((flight.slot, flight.payload))
     }
 
-    /// How the send ended whose payload was last given out.
-    pub(crate) fn complete(
-        &mut self,
-        slot: usize,
-        payload: P,
-        outcome: Outcome<usize>,
-    ) -> After<P> {
-        let result = match outcome {
-            Outcome::Done(len) => Ok(len),
-            Outcome::Failed(errno) => Err(io::Error::from_raw_os_error(errno)),
-            Outcome::Void => return self.put_back(slot, payload),
-        };
-        self.settle(slot, payload, result)
-    }
-
-    /// The send has a result.
+    /// The send has a result. Its payload, unless it has another use already, is for the caller.
     pub(crate) fn settle(
         &mut self,
         slot: usize,
-        payload: P,
+        payload: Option<P>,
         result: io::Result<usize>,
     ) -> After<P> {
         self.taken = false;
         let send = &mut self.sends[slot];
         if send.abandoned || self.closed {
             self.sends.remove(slot);
-            return After { release: Some(payload), ..self.settled() };
+            return After { release: payload, ..self.settled() };
         }
         send.state = Sending::Settled(result, payload);
         let one = send.waker.take();
@@ -304,7 +278,8 @@ impl<P, F> SendLane<P, F> {
         let mut payloads = Vec::new();
         self.sends.retain(|_, send| {
             match std::mem::replace(&mut send.state, Sending::InFlight) {
-                Sending::Waiting(payload) | Sending::Settled(_, payload) => payloads.push(payload),
+                Sending::Waiting(payload) => payloads.push(payload),
+                Sending::Settled(_, payload) => payloads.extend(payload),
                 Sending::InFlight => return true,
             }
             false

@@ -70,6 +70,7 @@ mod credentials;
 mod epoll;
 mod error;
 mod lane;
+mod line;
 mod listener;
 mod look;
 mod message;

@@ -51,6 +51,8 @@ pub(crate) struct Outgoing {
     fds: Vec<OwnedFd>,
     /// What a caller gave away: `Option<(P, AncillaryBuffer)>`.
     given: Option<Box<dyn Shell>>,
+    /// Whether that is what is sent.
+    is_given: bool,
 }
 
 // SAFETY: the pointers lead into what the payload owns.
@@ -65,6 +67,7 @@ impl Outgoing {
             bytes: Vec::new(),
             fds: Vec::new(),
             given: None,
+            is_given: false,
         })
     }
 
@@ -105,6 +108,7 @@ impl Outgoing {
         self.control.clear();
         self.bytes.clear();
         self.fds.clear();
+        self.is_given = false;
         (self.bytes.capacity() <= 4096).then_some(self)
     }
 
@@ -133,6 +137,7 @@ impl Outgoing {
             None => payload_ref.given.insert(Box::new(None::<(P, AncillaryBuffer)>)),
         };
         let slot = shell.as_any().downcast_mut::<Given<P>>().expect("checked or made above");
+        payload_ref.is_given = true;
         let (parts, _) = slot.insert((parts, ancillary));
         for index in 0..parts.count() {
             let part = parts.part(index);
@@ -173,10 +178,15 @@ impl Outgoing {
 
     /// Send without waiting and without a ring.
     pub(crate) fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
         loop {
-            // SAFETY: the header points into what this payload owns; sendmsg only reads it.
-            let sent = unsafe {
-                libc::sendmsg(fd.as_raw_fd(), &self.header, SEND_FLAGS | libc::MSG_DONTWAIT)
+            let sent = match self.pointers() {
+                // SAFETY: the vector spans bytes that this payload owns; send only reads them.
+                (_, Some(bytes)) => unsafe {
+                    libc::send(fd.as_raw_fd(), bytes.iov_base, bytes.iov_len, flags)
+                },
+                // SAFETY: the header points into what this payload owns; sendmsg only reads it.
+                (header, None) => unsafe { libc::sendmsg(fd.as_raw_fd(), header, flags) },
             };
             match usize::try_from(sent) {
                 Ok(sent) => return Ok(sent),
@@ -186,6 +196,12 @@ impl Outgoing {
                 },
             }
         }
+    }
+
+    /// What can be kept of it now that it has been sent, and what its caller is to get back: all of
+    /// it, if he gave something away, else nothing.
+    pub(crate) fn sent(self: Box<Self>) -> (Option<Box<Self>>, Option<Box<Self>>) {
+        if self.is_given { (None, Some(self)) } else { (self.emptied(), None) }
     }
 }
 

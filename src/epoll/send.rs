@@ -8,7 +8,7 @@
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use filedesc::FileDesc;
@@ -19,34 +19,23 @@ use tokio::task::coop;
 use super::operation::{Direction, poll_call, try_call};
 use crate::ancillary::AncillaryBuffer;
 use crate::buffer::Parts;
-use crate::lane::{After, SendLane};
-use crate::outgoing::{Outgoing, Spares};
+use crate::lane::After;
+use crate::line::{AT_ONCE, Line};
+use crate::outgoing::Outgoing;
 use crate::runtime::{self, Life};
 use crate::sys;
 
 #[derive(Debug)]
 pub(super) struct SendGate {
-    state: Mutex<State>,
+    /// Nothing is ever in flight: the kernel has a message or it has not.
+    line: Line<Infallible>,
     settled: Notify,
     life: Arc<Life>,
 }
 
-#[derive(Debug)]
-struct State {
-    /// Nothing is ever in flight: the kernel has a message or it has not.
-    lane: SendLane<Box<Outgoing>, Infallible>,
-    spares: Spares,
-}
-
 impl SendGate {
     pub(super) fn new(life: &Arc<Life>) -> Self {
-        let state = State { lane: SendLane::new(), spares: Spares::default() };
-        Self { state: Mutex::new(state), settled: Notify::new(), life: life.clone() }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock panics half-way or runs foreign code.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        Self { line: Line::new(), settled: Notify::new(), life: life.clone() }
     }
 
     fn carry_out(&self, after: After<Box<Outgoing>>) {
@@ -55,12 +44,12 @@ impl SendGate {
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.lock().lane.is_idle()
+        self.line.is_idle()
     }
 
     /// Idle, or the task is woken when that may be so.
     pub(super) fn poll_idle(&self, waker: &Waker) -> Poll<()> {
-        let mut state = self.lock();
+        let mut state = self.line.lock();
         if state.lane.is_idle() {
             return Poll::Ready(());
         }
@@ -75,7 +64,7 @@ impl SendGate {
         loop {
             let notified = self.settled.notified();
             {
-                let mut state = self.lock();
+                let mut state = self.line.lock();
                 if state.lane.is_idle() {
                     return;
                 }
@@ -93,7 +82,7 @@ impl SendGate {
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         self.life.check()?;
-        let mut state = self.lock();
+        let mut state = self.line.lock();
         let polled = if state.lane.is_idle() {
             poll_call(io, Direction::Write, cx, call)
         } else {
@@ -116,8 +105,7 @@ impl SendGate {
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         self.life.check()?;
-        let state = self.lock();
-        if !state.lane.is_idle() {
+        if !self.line.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         try_call(io, Direction::Write, call)
@@ -131,19 +119,9 @@ impl SendGate {
         message: &[IoSlice<'_>],
         control: &[u8],
     ) -> io::Result<usize> {
-        if let Some(sent) = self.directly(io, call).await {
-            return sent;
-        }
-        let spare = self.lock().spares.take();
-        let payload = Outgoing::copy(message, control, spare)?;
-        let (sent, payload) = self.in_line(io, payload).await;
-        self.keep(payload.and_then(Outgoing::emptied));
-        sent
-    }
-
-    fn keep(&self, spare: Option<Box<Outgoing>>) {
-        if let Some(spare) = spare {
-            self.lock().spares.keep(spare);
+        match self.directly(io, call).await {
+            Ok(sent) => sent,
+            Err(spare) => self.in_line(io, Outgoing::copy(message, control, spare)?).await.0,
         }
     }
 
@@ -159,10 +137,10 @@ impl SendGate {
             let call = |fd: BorrowedFd<'_>| sys::send_with_ancillary(fd, &message, &ancillary);
             self.directly(io, call).await
         };
-        if let Some(sent) = sent {
-            return (sent, parts, ancillary);
-        }
-        let spare = self.lock().spares.take();
+        let spare = match sent {
+            Ok(sent) => return (sent, parts, ancillary),
+            Err(spare) => spare,
+        };
         let payload = match Outgoing::given(parts, ancillary, spare) {
             Ok(payload) => payload,
             Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),
@@ -170,91 +148,109 @@ impl SendGate {
         let (sent, payload) = self.in_line(io, payload).await;
         let payload = payload.expect("a payload in line comes back");
         let (parts, ancillary, spare) = payload.take();
-        self.keep(spare);
+        if let Some(spare) = spare {
+            self.line.lock().spares.keep(spare);
+        }
         (sent, parts, ancillary)
     }
 
-    /// One system call, if nobody is ahead. `None` if the send has to wait.
+    /// One system call, if nobody is ahead; else the send has to wait, and a spare payload comes
+    /// with that answer.
     async fn directly(
         &self,
         io: &AsyncFd<FileDesc>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> Option<io::Result<usize>> {
+    ) -> Result<io::Result<usize>, Option<Box<Outgoing>>> {
         std::future::poll_fn(|cx| {
             let coop = ready!(coop::poll_proceed(cx));
             if let Err(gone) = self.life.check() {
-                return Poll::Ready(Some(Err(gone)));
+                return Poll::Ready(Ok(Err(gone)));
             }
-            if !self.lock().lane.take_turn() {
-                return Poll::Ready(None);
+            if !self.line.is_idle() {
+                return Poll::Ready(Err(self.line.lock().spares.take()));
             }
-            let result = call(io.get_ref().as_fd());
-            let (others, after) = self.lock().lane.give_turn();
-            self.carry_out(after);
-            match result {
+            match try_call(io, Direction::Write, &mut call) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    // Whoever came meanwhile is ahead now.
-                    if others {
-                        self.wake_next();
-                    }
-                    Poll::Ready(None)
+                    Poll::Ready(Err(self.line.lock().spares.take()))
                 }
                 result => {
-                    if others && self.send_waiting(io) {
-                        self.wake_next();
-                    }
                     coop.made_progress();
-                    Poll::Ready(Some(result))
+                    Poll::Ready(Ok(result))
                 }
             }
         })
         .await
     }
 
-    /// Stand in line. Between the poll that found the lane busy and this nothing is awaited: the place
-    /// in line is that of the first poll.
+    /// Stand in line. Between the poll that found the lane busy and the first of this nothing is
+    /// awaited: the place in line is that of the first poll.
     async fn in_line(
         &self,
         io: &AsyncFd<FileDesc>,
         payload: Box<Outgoing>,
     ) -> (io::Result<usize>, Option<Box<Outgoing>>) {
-        // The waker is replaced by the first poll, which follows at once.
-        let (slot, after) = self.lock().lane.enqueue(Waker::noop(), payload);
-        let mut waiting = Waiting { gate: self, io, slot: Some(slot) };
-        self.carry_out(after);
-        std::future::poll_fn(|cx| waiting.poll(cx)).await
+        let mut payload = Some(payload);
+        let mut waiting = Waiting { gate: self, io, slot: None };
+        std::future::poll_fn(|cx| match payload.take() {
+            Some(payload) => waiting.poll_first(cx, payload),
+            None => waiting.poll(cx),
+        })
+        .await
+    }
+
+    /// Send for those who wait, in order, as long as there is room, but not for ever. They are woken
+    /// in the end: who is woken earlier may be stolen by another worker, and come to stand in line
+    /// again meanwhile.
+    fn send_waiting(&self, io: &AsyncFd<FileDesc>) -> Ended {
+        let (mut next, mut wakes) = {
+            let mut state = self.line.lock();
+            (state.lane.next(), std::mem::take(&mut state.wakes))
+        };
+        let mut ended = Ended::AllSent;
+        let mut sent_for = 0;
+        while let Some((slot, payload)) = next {
+            let sent = payload.send_now(io.get_ref().as_fd());
+            if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                let after = self.line.lock().lane.put_back(slot, payload);
+                self.carry_out(after);
+                ended = Ended::Full;
+                break;
+            }
+            sent_for += 1;
+            let (spare, payload) = payload.sent();
+            let mut state = self.line.lock();
+            if let Some(spare) = spare {
+                state.spares.keep(spare);
+            }
+            let mut after = state.lane.settle(slot, payload, sent);
+            wakes.extend(after.wake.one.take());
+            next = if sent_for < AT_ONCE { state.lane.next() } else { None };
+            if next.is_none() && !state.lane.is_idle() {
+                ended = Ended::Enough;
+            }
+            drop(state);
+            self.carry_out(after);
+        }
+        wakes.drain(..).for_each(Waker::wake);
+        self.line.lock().wakes = wakes;
+        ended
     }
 
     /// Somebody is first in line and does not know.
     fn wake_next(&self) {
-        let next = self.lock().lane.wake_next();
+        let next = self.line.lock().lane.wake_next();
         if let Some(waker) = next {
             waker.wake();
         }
     }
+}
 
-    /// Send for those who wait, in order, as long as there is room. Whether it ended for lack of room.
-    fn send_waiting(&self, io: &AsyncFd<FileDesc>) -> bool {
-        let mut state = self.lock();
-        while let Some((slot, payload)) = state.lane.next() {
-            drop(state);
-            let sent = payload.send_now(io.get_ref().as_fd());
-            state = self.lock();
-            let (after, full) = match sent {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    (state.lane.put_back(slot, payload), true)
-                }
-                result => (state.lane.settle(slot, payload, result), false),
-            };
-            drop(state);
-            self.carry_out(after);
-            if full {
-                return true;
-            }
-            state = self.lock();
-        }
-        false
-    }
+/// How sending for those in line ended.
+#[derive(PartialEq)]
+enum Ended {
+    AllSent,
+    Full,
+    Enough,
 }
 
 /// A send in line; leaves it when dropped.
@@ -265,12 +261,27 @@ struct Waiting<'a> {
 }
 
 impl Waiting<'_> {
+    fn poll_first(
+        &mut self,
+        cx: &mut Context<'_>,
+        payload: Box<Outgoing>,
+    ) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
+        let mut state = self.gate.line.lock();
+        let (slot, after) = state.lane.enqueue(cx.waker(), payload);
+        let is_next = state.lane.is_next(slot);
+        drop(state);
+        self.slot = Some(slot);
+        self.gate.carry_out(after);
+        if is_next { self.poll(cx) } else { Poll::Pending }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
         let gate = self.gate;
         let slot = self.slot.expect("not polled after completion");
         let coop = ready!(coop::poll_proceed(cx));
+        let mut left_others = false;
         loop {
-            let mut state = gate.lock();
+            let mut state = gate.line.lock();
             let polled = state.lane.poll(slot, cx.waker());
             let is_next = state.lane.is_next(slot);
             drop(state);
@@ -278,8 +289,10 @@ impl Waiting<'_> {
                 Ok((result, payload)) => {
                     coop.made_progress();
                     self.slot = None;
-                    gate.wake_next();
-                    return Poll::Ready((result, Some(payload)));
+                    if left_others {
+                        gate.wake_next();
+                    }
+                    return Poll::Ready((result, payload));
                 }
                 Err(replaced) => drop(replaced),
             }
@@ -291,7 +304,9 @@ impl Waiting<'_> {
             }
             match ready!(self.io.poll_write_ready(cx)) {
                 Ok(mut guard) => {
-                    if gate.send_waiting(self.io) {
+                    let ended = gate.send_waiting(self.io);
+                    left_others |= ended != Ended::AllSent;
+                    if ended == Ended::Full {
                         guard.clear_ready();
                     }
                 }
@@ -302,7 +317,8 @@ impl Waiting<'_> {
 
     /// Leave the line; the payload, unless another task is sending it just now.
     fn leave(&mut self) -> Option<Box<Outgoing>> {
-        let mut after = self.gate.lock().lane.forget(self.slot.take()?);
+        let slot = self.slot.take()?;
+        let mut after = self.gate.line.lock().lane.forget(slot);
         let payload = after.release.take();
         self.gate.carry_out(after);
         self.gate.wake_next();

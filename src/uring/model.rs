@@ -342,8 +342,10 @@ proptest! {
 
 #[derive(Debug, Clone, Copy)]
 enum SendEvent {
-    /// A call sends the next message: directly if it may, else in line.
+    /// A call with the next message begins its first poll: it goes directly if it may, else in line.
     Come,
+    /// The direct call of one whose first poll has begun: it ends with the message sent, or in line.
+    Call(usize),
     Poll(usize),
     Drop(usize),
     /// The peer takes a message.
@@ -357,6 +359,7 @@ enum SendEvent {
 fn send_event() -> impl Strategy<Value = SendEvent> {
     prop_oneof![
         5 => Just(SendEvent::Come),
+        5 => (0..3usize).prop_map(SendEvent::Call),
         3 => (0..4usize).prop_map(SendEvent::Poll),
         2 => (0..4usize).prop_map(SendEvent::Drop),
         3 => Just(SendEvent::Read),
@@ -385,6 +388,11 @@ struct SendModel {
     senders: Vec<Sender>,
     next_message: u64,
     next_key: u64,
+    /// Those whose first poll found the lane idle, and has not called the kernel yet.
+    calling: Vec<u64>,
+    now: u64,
+    /// When each message's first poll began, and when it ended.
+    first_polls: BTreeMap<u64, (u64, u64)>,
     /// Everything that ever entered the kernel's queue, in order.
     went_out: Vec<u64>,
     ok: Vec<u64>,
@@ -416,19 +424,45 @@ impl SendModel {
         true
     }
 
+    fn enqueue(&mut self, message: u64) {
+        let task = Task::new();
+        let (slot, after) = self.lane().enqueue(&task.waker, message);
+        self.carry_out(after);
+        self.senders.push(Sender { slot, message, task });
+        self.end_first_poll(message);
+    }
+
+    fn end_first_poll(&mut self, message: u64) {
+        let now = self.now;
+        if let Some((_, end)) = self.first_polls.get_mut(&message) {
+            *end = now;
+        }
+    }
+
     fn apply(&mut self, event: SendEvent) {
+        self.now += 1;
         match event {
             SendEvent::Come => {
                 let message = self.next_message;
                 self.next_message += 1;
-                if self.lane().is_idle() && self.send_now(message) {
-                    self.ok.push(message);
+                self.first_polls.insert(message, (self.now, u64::MAX));
+                if self.lane().is_idle() {
+                    self.calling.push(message);
+                } else {
+                    self.enqueue(message);
+                }
+            }
+            SendEvent::Call(at) => {
+                if at >= self.calling.len() {
                     return;
                 }
-                let task = Task::new();
-                let (slot, after) = self.lane().enqueue(&task.waker, message);
-                self.carry_out(after);
-                self.senders.push(Sender { slot, message, task });
+                let message = self.calling.remove(at);
+                if self.send_now(message) {
+                    self.ok.push(message);
+                    self.end_first_poll(message);
+                } else {
+                    self.enqueue(message);
+                }
             }
             SendEvent::Poll(at) => self.poll(at),
             SendEvent::Drop(at) => {
@@ -493,12 +527,15 @@ impl SendModel {
                 assert_eq!(payload, operation.payload);
                 let outcome = operation.completion.expect("checked");
                 let went_out = outcome != Outcome::Void;
-                let after = self.lane().complete(slot, payload, outcome);
+                let after = match outcome {
+                    Outcome::Done(len) => self.lane().settle(slot, Some(payload), Ok(len)),
+                    Outcome::Failed(_) | Outcome::Void => self.lane().put_back(slot, payload),
+                };
                 self.carry_out(after);
                 // As the socket does: those that wait follow directly.
                 while went_out && let Some((slot, payload)) = self.lane().next() {
                     if self.send_now(payload) {
-                        let after = self.lane().settle(slot, payload, Ok(1));
+                        let after = self.lane().settle(slot, Some(payload), Ok(1));
                         self.carry_out(after);
                     } else {
                         let after = self.lane().put_back(slot, payload);
@@ -516,7 +553,7 @@ impl SendModel {
         let (slot, waker) = (sender.slot, sender.task.waker.clone());
         if let Ok((result, payload)) = self.lane().poll(slot, &waker) {
             let sender = self.senders.remove(at);
-            assert_eq!(payload, sender.message, "everybody gets his own back");
+            assert_eq!(payload, Some(sender.message), "everybody gets his own back");
             result.expect("no errors in this model");
             self.ok.push(sender.message);
         }
@@ -525,7 +562,13 @@ impl SendModel {
     fn settle(&mut self) {
         loop {
             let before = (self.ok.len(), self.went_out.len(), self.listed, self.next_key);
-            let events = [SendEvent::Attend, SendEvent::Read, SendEvent::Finish, SendEvent::Reap];
+            let events = [
+                SendEvent::Call(0),
+                SendEvent::Attend,
+                SendEvent::Read,
+                SendEvent::Finish,
+                SendEvent::Reap,
+            ];
             for event in events {
                 self.apply(event);
             }
@@ -538,18 +581,21 @@ impl SendModel {
             }
             let after = (self.ok.len(), self.went_out.len(), self.listed, self.next_key);
             let quiet = !polled && !self.listed && self.operation.is_none();
-            if before == after && quiet && self.kernel.is_empty() {
+            if before == after && quiet && self.calling.is_empty() && self.kernel.is_empty() {
                 return;
             }
         }
     }
 
     fn check(&self) {
-        assert!(
-            self.went_out.is_sorted_by(|a, b| a < b),
-            "in the order of the first poll, none twice: {:?}",
-            self.went_out
-        );
+        for (at, later) in self.went_out.iter().enumerate() {
+            let (_, end) = self.first_polls[later];
+            for earlier in &self.went_out[..at] {
+                assert_ne!(earlier, later, "none twice");
+                let (start, _) = self.first_polls[earlier];
+                assert!(end >= start, "in the order of the first polls: {:?}", self.went_out);
+            }
+        }
         for message in &self.ok {
             assert!(self.went_out.contains(message), "Ok means that it went out: {message}");
         }
@@ -574,7 +620,9 @@ proptest! {
         let mut expected: Vec<u64> = model.ok.clone();
         expected.extend(model.went_out.iter().filter(|out| model.dropped.contains(out)));
         expected.sort_unstable();
-        assert_eq!(model.went_out, expected, "what went out was sent by somebody, or dropped");
+        let mut went_out = model.went_out.clone();
+        went_out.sort_unstable();
+        assert_eq!(went_out, expected, "what went out was sent by somebody, or dropped");
         assert_eq!(model.ok.len() + model.dropped.len(), model.next_message as usize);
         assert!(model.lane().is_idle());
     }

@@ -359,6 +359,18 @@ pub(super) struct Sending<'a> {
 }
 
 impl Sending<'_> {
+    pub(super) fn poll_first(
+        &mut self,
+        cx: &mut Context<'_>,
+        payload: Box<Outgoing>,
+    ) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
+        let (slot, after) = self.core.send.lock().lane.enqueue(cx.waker(), payload);
+        self.slot = Some(slot);
+        self.core.carry_out(Direction::Send, after);
+        // The driver may have died meanwhile.
+        if self.core.driver.is_dead() { self.poll(cx) } else { Poll::Pending }
+    }
+
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -366,27 +378,27 @@ impl Sending<'_> {
         let core = self.core;
         let slot = self.slot.expect("not polled after completion");
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
-        let polled = lock(&core.send).lane.poll(slot, cx.waker());
+        let polled = core.send.lock().lane.poll(slot, cx.waker());
         match polled {
             Ok((result, payload)) => {
                 coop.made_progress();
                 self.slot = None;
-                return Poll::Ready((result, Some(payload)));
+                return Poll::Ready((result, payload));
             }
             Err(replaced) => drop(replaced),
         }
         if core.driver.is_dead() {
-            let is_lent = || lock(&core.send).lane.is_lent(slot);
+            let is_lent = || core.send.lock().lane.is_lent(slot);
             if is_lent() && await_settling(cx, is_lent) {
                 return Poll::Pending;
             }
             // It may have settled just now.
-            if let Ok((result, payload)) = lock(&core.send).lane.poll(slot, cx.waker()) {
+            if let Ok((result, payload)) = core.send.lock().lane.poll(slot, cx.waker()) {
                 self.slot = None;
-                return Poll::Ready((result, Some(payload)));
+                return Poll::Ready((result, payload));
             }
             self.slot = None;
-            let mut after = lock(&core.send).lane.forget(slot);
+            let mut after = core.send.lock().lane.forget(slot);
             let payload = after.release.take();
             core.carry_out(Direction::Send, after);
             return Poll::Ready((Err(core.driver.error()), payload));
@@ -398,7 +410,7 @@ impl Sending<'_> {
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
-            let after = lock(&self.core.send).lane.forget(slot);
+            let after = self.core.send.lock().lane.forget(slot);
             self.core.carry_out(Direction::Send, after);
         }
     }

@@ -3,7 +3,7 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 
 use filedesc::FileDesc;
 use tokio::io::unix::AsyncFd;
@@ -14,12 +14,13 @@ use super::driver::Driver;
 use super::lane::ReceiveLane;
 use super::op::{Borrowed, Bytes, Owned, Receiving, Sending, Sink, from_errno};
 use super::shard::Shard;
-use super::state::{Core, Direction, Receive, Send, is_would_block, lock};
+use super::state::{Core, Receive, is_would_block, lock};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{Parts, PartsMut};
-use crate::lane::{SendLane, Step};
+use crate::lane::Step;
+use crate::line::Line;
 use crate::look::{Aside, Looks};
-use crate::outgoing::{Outgoing, Spares};
+use crate::outgoing::Outgoing;
 use crate::sys::{self, Received};
 
 /// A connected socket of a runtime with a driver.
@@ -53,7 +54,7 @@ impl Socket {
             fd,
             driver,
             receive: Mutex::new(receive),
-            send: Mutex::new(Send { lane: SendLane::new(), spares: Spares::default() }),
+            send: Line::new(),
             settled: Notify::new(),
             readiness: OnceLock::new(),
         };
@@ -117,64 +118,46 @@ impl Socket {
         mut direct: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
         copy: impl FnOnce(Option<Box<Outgoing>>) -> io::Result<Box<Outgoing>>,
     ) -> io::Result<usize> {
-        if let Some(result) = self.send_directly(&mut direct).await {
-            return result;
-        }
-        // Between the two polls of the lane nothing is awaited: the place in the queue is that of
-        // the first poll.
-        let spare = lock(&self.core.send).spares.take();
-        let (sent, payload) = self.wait_for(copy(spare)?).await;
-        self.keep(payload.and_then(Outgoing::emptied));
-        sent
-    }
-
-    fn keep(&self, spare: Option<Box<Outgoing>>) {
-        if let Some(spare) = spare {
-            lock(&self.core.send).spares.keep(spare);
+        match self.send_directly(&mut direct).await {
+            Ok(sent) => sent,
+            Err(spare) => self.wait_for(copy(spare)?).await.0,
         }
     }
 
-    /// Try the kernel, if nobody is ahead. `None` if the send has to wait.
+    /// Try the kernel, if nobody is ahead; else the send has to wait, and a spare payload comes with
+    /// that answer.
     async fn send_directly(
         &self,
         mut direct: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> Option<io::Result<usize>> {
+    ) -> Result<io::Result<usize>, Option<Box<Outgoing>>> {
         std::future::poll_fn(|cx| {
             let coop = ready!(tokio::task::coop::poll_proceed(cx));
             if self.core.driver.is_dead() {
-                return Poll::Ready(Some(Err(self.core.driver.error())));
+                return Poll::Ready(Ok(Err(self.core.driver.error())));
             }
-            if !lock(&self.core.send).lane.take_turn() {
-                return Poll::Ready(None);
+            if !self.core.send.is_idle() {
+                return Poll::Ready(Err(self.core.send.lock().spares.take()));
             }
             let result = direct(self.core.fd.as_fd());
-            let is_full = is_would_block(&result);
-            let mut wakes = Vec::new();
-            let (others, after) = lock(&self.core.send).lane.give_turn();
-            if others && !is_full {
-                let after = self.core.send_waiting(after, &mut wakes);
-                self.core.carry_out(Direction::Send, after);
-                wakes.into_iter().for_each(Waker::wake);
-            } else {
-                self.core.carry_out(Direction::Send, after);
-            }
-            if is_full {
-                return Poll::Ready(None);
+            if is_would_block(&result) {
+                return Poll::Ready(Err(self.core.send.lock().spares.take()));
             }
             coop.made_progress();
-            Poll::Ready(Some(result))
+            Poll::Ready(Ok(result))
         })
         .await
     }
 
+    /// Stand in line. Between the poll that found the lane busy and the first of this nothing is
+    /// awaited: the place in line is that of the first poll.
     async fn wait_for(&self, payload: Box<Outgoing>) -> (io::Result<usize>, Option<Box<Outgoing>>) {
-        let (slot, after) = {
-            // The waker is replaced by the first poll, which follows at once.
-            lock(&self.core.send).lane.enqueue(Waker::noop(), payload)
-        };
-        let mut sending = Sending { core: &self.core, slot: Some(slot) };
-        self.core.carry_out(Direction::Send, after);
-        std::future::poll_fn(|cx| sending.poll(cx)).await
+        let mut payload = Some(payload);
+        let mut sending = Sending { core: &self.core, slot: None };
+        std::future::poll_fn(|cx| match payload.take() {
+            Some(payload) => sending.poll_first(cx, payload),
+            None => sending.poll(cx),
+        })
+        .await
     }
 
     pub(crate) async fn send_owned<P: Parts>(
@@ -186,10 +169,10 @@ impl Socket {
             let message = parts.slices();
             self.send_directly(|fd| sys::send_with_ancillary(fd, &message, &ancillary)).await
         };
-        if let Some(sent) = sent {
-            return (sent, parts, ancillary);
-        }
-        let spare = lock(&self.core.send).spares.take();
+        let spare = match sent {
+            Ok(sent) => return (sent, parts, ancillary),
+            Err(spare) => spare,
+        };
         let payload = match Outgoing::given(parts, ancillary, spare) {
             Ok(payload) => payload,
             Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),
@@ -197,7 +180,9 @@ impl Socket {
         let (sent, payload) = self.wait_for(payload).await;
         let payload = payload.expect("only an operation that is abandoned keeps its payload");
         let (parts, ancillary, spare) = payload.take();
-        self.keep(spare);
+        if let Some(spare) = spare {
+            self.core.send.lock().spares.keep(spare);
+        }
         (sent, parts, ancillary)
     }
 
@@ -249,8 +234,7 @@ impl Socket {
         if self.core.driver.is_dead() {
             return Err(self.core.driver.error());
         }
-        let send = lock(&self.core.send);
-        if !send.lane.is_idle() {
+        if !self.core.send.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.call_now(Interest::WRITABLE, || call(self.fd()))
@@ -379,7 +363,7 @@ impl Socket {
                 return self.alive();
             }
         } else {
-            let mut send = lock(&self.core.send);
+            let mut send = self.core.send.lock();
             if !send.lane.is_idle() {
                 let replaced = send.lane.watchers().park(cx.waker());
                 drop(send);
@@ -419,7 +403,7 @@ impl Socket {
                 receive.lane.watchers().announce();
             }
             if write {
-                let mut send = lock(&self.core.send);
+                let mut send = self.core.send.lock();
                 open |= send.lane.is_idle();
                 send.lane.watchers().announce();
             }
@@ -438,7 +422,7 @@ impl Socket {
             if !lock(&self.core.receive).lane.is_open() {
                 ready = ready - (Ready::READABLE | Ready::READ_CLOSED);
             }
-            if !lock(&self.core.send).lane.is_idle() {
+            if !self.core.send.is_idle() {
                 ready = ready - (Ready::WRITABLE | Ready::WRITE_CLOSED);
             }
             if !ready.is_empty() {
@@ -457,7 +441,7 @@ impl Drop for Socket {
             (after, receive.lane.attend(), rooms)
         };
         let (send_after, send_step, payloads) = {
-            let lane = &mut lock(&core.send).lane;
+            let lane = &mut core.send.lock().lane;
             let (after, payloads) = lane.close();
             (after, lane.attend(), payloads)
         };

@@ -18,9 +18,10 @@ use super::payload::{InFlight, Message, ReceivePayload, Rooms, submit_send};
 use super::ring::{Completion, Submission};
 use super::shard::{Lane, Listed, Shard};
 use crate::async_fd;
-use crate::lane::{After, Outcome, SendLane, Step};
+use crate::lane::{After, Outcome, Step};
+use crate::line::{AT_ONCE, Line};
 use crate::look::Looks;
-use crate::outgoing::{Outgoing, Spares};
+use crate::outgoing::Outgoing;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -33,16 +34,11 @@ pub(super) struct Core {
     pub(super) fd: OwnedFd,
     pub(super) driver: Arc<Driver>,
     pub(super) receive: Mutex<Receive>,
-    pub(super) send: Mutex<Send>,
+    pub(super) send: Line<InFlight<Outgoing>>,
     /// Told when a lane settles that somebody watches.
     pub(super) settled: Notify,
     /// A duplicate, registered for readiness when somebody first asks for that.
     pub(super) readiness: OnceLock<AsyncFd<FileDesc>>,
-}
-
-pub(super) struct Send {
-    pub(super) lane: SendLane<Box<Outgoing>, InFlight<Outgoing>>,
-    pub(super) spares: Spares,
 }
 
 pub(super) struct Receive {
@@ -176,7 +172,7 @@ impl Core {
                 }
             }
             Direction::Send => {
-                let lane = &mut lock(&self.send).lane;
+                let lane = &mut self.send.lock().lane;
                 match lane.attend() {
                     Step::Submit => {
                         if let Some((slot, payload)) = lane.next() {
@@ -253,49 +249,56 @@ impl Core {
         shard: &Shard,
         wakes: &mut Vec<Waker>,
     ) {
-        let mut send = lock(&self.send);
-        let Some((slot, payload)) = send.lane.reaped(completion.key()) else { return };
+        let reaped = self.send.lock().lane.reaped(completion.key());
+        let Some((slot, payload)) = reaped else { return };
         let payload = payload.completed(&completion);
-        let outcome = match completion.result() {
-            len @ 0.. => Outcome::Done(len as usize),
-            error => failure(error),
+        let after = match completion.result() {
+            len @ 0.. => self.settle_and_go_on(slot, payload, Ok(len as usize), wakes),
+            error => match failure::<usize>(error) {
+                Outcome::Failed(errno) => {
+                    let error = io::Error::from_raw_os_error(errno);
+                    self.settle_and_go_on(slot, payload, Err(error), wakes)
+                }
+                Outcome::Done(_) | Outcome::Void => self.send.lock().lane.put_back(slot, payload),
+            },
         };
-        let went_out = matches!(outcome, Outcome::Done(_));
-        let mut after = send.lane.complete(slot, payload, outcome);
-        drop(send);
-        if went_out {
-            after = self.send_waiting(after, wakes);
-        }
         self.carry_out_in(Direction::Send, after, shard, wakes);
     }
 
-    /// There is room in the peer's queue: those that wait go out directly, in order. What is to be
-    /// done in the end is returned.
-    pub(super) fn send_waiting(
-        self: &Arc<Self>,
-        mut after: After<Box<Outgoing>>,
+    /// A send that waited has a result: there is room in the peer's queue, or it was wrong. Those that
+    /// wait go out directly, in order. What is to be done in the end is returned.
+    fn settle_and_go_on(
+        &self,
+        mut slot: usize,
+        mut payload: Box<Outgoing>,
+        mut sent: io::Result<usize>,
         wakes: &mut Vec<Waker>,
     ) -> After<Box<Outgoing>> {
-        // Listed already, perhaps: then the driver finds what this leaves.
-        let mut attend = after.attend;
-        loop {
-            let Some((slot, payload)) = lock(&self.send).lane.next() else { break };
-            wakes.extend(after.wake.one.take());
+        // Listed once is enough: the driver finds what this leaves.
+        let mut attend = false;
+        let mut sent_for = 0;
+        let mut after = loop {
+            let (spare, given) = payload.sent();
+            let mut send = self.send.lock();
+            if let Some(spare) = spare {
+                send.spares.keep(spare);
+            }
+            let after = send.lane.settle(slot, given, sent);
+            sent_for += 1;
+            let next = if sent_for < AT_ONCE { send.lane.next() } else { None };
+            drop(send);
+            let Some(next) = next else { break after };
+            attend |= after.attend;
+            wakes.extend(after.wake.one);
             after.wake.settled.tell(&self.settled);
             drop(after.release);
-            let sent = payload.send_now(self.fd.as_fd());
-            let is_full = is_would_block(&sent);
-            after = if is_full {
-                lock(&self.send).lane.put_back(slot, payload)
-            } else {
-                lock(&self.send).lane.settle(slot, payload, sent)
-            };
-            attend |= after.attend;
-            if is_full {
-                break;
+            (slot, payload) = next;
+            sent = payload.send_now(self.fd.as_fd());
+            if is_would_block(&sent) {
+                break self.send.lock().lane.put_back(slot, payload);
             }
-        }
-        after.attend = attend;
+        };
+        after.attend |= attend;
         after
     }
 
@@ -312,7 +315,7 @@ impl Core {
                 remains.receives.extend(payload.map(|payload| (Arc::downgrade(self), payload)));
             }
             Direction::Send => {
-                let payload = lock(&self.send).lane.abandon();
+                let payload = self.send.lock().lane.abandon();
                 let own = |(slot, payload)| (Arc::downgrade(self), slot, payload);
                 remains.sends.extend(payload.map(own));
             }
@@ -331,7 +334,7 @@ impl Core {
 
     /// Hook for the graveyard: the kernel has given up a send's payload.
     pub(super) fn payload_is_back(self: &Arc<Self>, slot: usize, payload: Box<Outgoing>) {
-        let after = lock(&self.send).lane.settle(slot, payload, Err(self.driver.error()));
+        let after = self.send.lock().lane.settle(slot, Some(payload), Err(self.driver.error()));
         self.carry_out(Direction::Send, after);
     }
 
@@ -339,7 +342,7 @@ impl Core {
     fn give_up(&self, direction: Direction, wakes: &mut Vec<Waker>) {
         let (mut woken, settled) = match direction {
             Direction::Receive => lock(&self.receive).lane.give_up(),
-            Direction::Send => lock(&self.send).lane.give_up(),
+            Direction::Send => self.send.lock().lane.give_up(),
         };
         wakes.append(&mut woken);
         settled.tell(&self.settled);

@@ -1,0 +1,76 @@
+//! A socket's send lane and the spare payloads of its sends, under one lock; and whether the lane is
+//! idle, to be seen without it.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::Waker;
+
+use crate::lane::SendLane;
+use crate::outgoing::{Outgoing, Spares};
+
+/// For so many sends that wait does one task send before it lets others run.
+pub(crate) const AT_ONCE: usize = 128;
+
+#[derive(Debug)]
+pub(crate) struct Line<F> {
+    /// As the last who had the lock left it. Nobody needs more: whoever came to stand in line before
+    /// this call began has left the lock before it began.
+    idle: AtomicBool,
+    state: Mutex<State<F>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct State<F> {
+    pub(crate) lane: SendLane<Box<Outgoing>, F>,
+    pub(crate) spares: Spares,
+    /// Emptied, for the next who collects wakers.
+    pub(crate) wakes: Vec<Waker>,
+}
+
+impl<F> Line<F> {
+    pub(crate) fn new() -> Self {
+        let state = State { lane: SendLane::new(), spares: Spares::default(), wakes: Vec::new() };
+        Self { idle: AtomicBool::new(true), state: Mutex::new(state) }
+    }
+
+    /// Whether a send may call the kernel directly.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn lock(&self) -> Guard<'_, F> {
+        // The lane's methods do not panic half-way, and nothing foreign runs under this lock.
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Guard { idle: &self.idle, state }
+    }
+}
+
+pub(crate) struct Guard<'a, F> {
+    idle: &'a AtomicBool,
+    state: MutexGuard<'a, State<F>>,
+}
+
+impl<F> Deref for Guard<'_, F> {
+    type Target = State<F>;
+
+    fn deref(&self) -> &State<F> {
+        &self.state
+    }
+}
+
+impl<F> DerefMut for Guard<'_, F> {
+    fn deref_mut(&mut self) -> &mut State<F> {
+        &mut self.state
+    }
+}
+
+impl<F> Drop for Guard<'_, F> {
+    fn drop(&mut self) {
+        let idle = self.state.lane.is_idle();
+        // Direct sends read it all the time: no store that changes nothing.
+        if self.idle.load(Ordering::Relaxed) != idle {
+            self.idle.store(idle, Ordering::Release);
+        }
+    }
+}
