@@ -12,15 +12,18 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use filedesc::FileDesc;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
+use crate::MessageInfo;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{Parts, PartsMut};
 use crate::epoll;
+use crate::outgoing::Outgoing;
+use crate::stream::Filler;
 use crate::sys::Received;
 use crate::uring;
 use crate::uring::probe::{UringSupport, explain, probe};
@@ -156,6 +159,19 @@ macro_rules! on {
     };
 }
 
+/// A send in line, polled by hand.
+pub(crate) enum Waiting<'a> {
+    Epoll(epoll::Waiting<'a>),
+    Uring(uring::Sending<'a>),
+}
+
+impl Waiting<'_> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let (sent, _payload) = ready!(on!(self, waiting => waiting.poll(cx)));
+        Poll::Ready(sent)
+    }
+}
+
 impl Socket {
     pub(crate) fn new(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
         let fd = match choice.backend {
@@ -206,6 +222,41 @@ impl Socket {
         ancillary: AncillaryBuffer,
     ) -> (io::Result<usize>, P, AncillaryBuffer) {
         on!(self, socket => socket.send_owned(parts, ancillary).await)
+    }
+
+    pub(crate) async fn send_many(
+        &self,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Result<io::Result<usize>, Option<Box<Outgoing>>> {
+        on!(self, socket => socket.send_many(call).await)
+    }
+
+    /// A send that stands in line from its first poll on, and leaves it when dropped.
+    pub(crate) fn wait(&self, payload: Box<Outgoing>) -> Waiting<'_> {
+        match self {
+            Self::Epoll(socket) => Waiting::Epoll(socket.wait(payload)),
+            Self::Uring(socket) => Waiting::Uring(socket.wait(payload)),
+        }
+    }
+
+    pub(crate) async fn recv_many(&self, filler: &mut Filler<'_>) -> io::Result<()> {
+        on!(self, socket => socket.recv_many(filler).await)
+    }
+
+    pub(crate) fn poll_recv_many(
+        &self,
+        cx: &mut Context<'_>,
+        filler: &mut Filler<'_>,
+    ) -> Poll<io::Result<()>> {
+        on!(self, socket => socket.poll_recv_many(cx, filler))
+    }
+
+    pub(crate) async fn recv_batch(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        infos: &mut Vec<MessageInfo>,
+    ) -> io::Result<()> {
+        on!(self, socket => socket.recv_batch(buffers, infos).await)
     }
 
     pub(crate) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -11,7 +11,9 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::slice;
 
-use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
+use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut};
+
+use crate::stream::Lease;
 
 /// The bytes to send: what is initialised, within the buffer's bounds.
 fn filled<B: BoundedBuf>(buffer: &B) -> &[u8] {
@@ -89,6 +91,22 @@ pub(crate) trait PartsMut: Send + 'static {
     unsafe fn set_received(&mut self, len: usize);
 }
 
+/// Copy as much of a message as fits, and tell the buffers. Returns how much that is.
+pub(crate) fn fill(parts: &mut impl PartsMut, message: &[u8]) -> usize {
+    let mut rest = message;
+    for room in parts.rooms() {
+        let (now, later) = rest.split_at(rest.len().min(room.len()));
+        for (slot, byte) in room.iter_mut().zip(now) {
+            slot.write(*byte);
+        }
+        rest = later;
+    }
+    let len = message.len() - rest.len();
+    // SAFETY: that many bytes have just been written, one room after the other.
+    unsafe { parts.set_received(len) };
+    len
+}
+
 /// A single buffer.
 pub(crate) struct One<B>(pub(crate) B);
 
@@ -135,6 +153,36 @@ impl<B: BoundedBufMut + Send> PartsMut for Vec<B> {
             // SAFETY: the caller's promise; parts are filled one after the other.
             unsafe { buffer.set_init(here) }
             len -= here;
+        }
+    }
+}
+
+// SAFETY: the vector's bytes lie on the heap, where they stay when the lease is moved; its capacity is
+// allocated and its length initialised.
+unsafe impl IoBuf for Lease {
+    fn stable_ptr(&self) -> *const u8 {
+        self.bytes.as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn bytes_total(&self) -> usize {
+        self.bytes.capacity()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl IoBufMut for Lease {
+    fn stable_mut_ptr(&mut self) -> *mut u8 {
+        self.bytes.as_mut_ptr()
+    }
+
+    unsafe fn set_init(&mut self, pos: usize) {
+        if self.bytes.len() < pos {
+            // SAFETY: the caller says that so many bytes are initialised, within the capacity.
+            unsafe { self.bytes.set_len(pos) };
         }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
 use filedesc::FileDesc;
@@ -14,9 +15,13 @@ use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
 
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
 use crate::backend::{self, Backend, Choice};
+use crate::backlog::Backlog;
 use crate::buffer::{One, Parts, PartsMut};
 use crate::error::refused_send;
-use crate::{MessageInfo, Options, ReadHalf, UCred, WriteHalf, sys};
+use crate::{
+    Message, MessageInfo, Messages, MessagesOptions, Options, ReadHalf, SendBatch, UCred,
+    WriteHalf, sys,
+};
 
 /// A connected Unix seqpacket socket.
 ///
@@ -42,11 +47,13 @@ use crate::{MessageInfo, Options, ReadHalf, UCred, WriteHalf, sys};
 /// - `EBADF`, `EPERM`, `ETOOMANYREFS` for ancillary data, see `unix(7)`.
 pub struct UnixSeqpacket {
     inner: backend::Socket,
+    /// Made with the first stream of messages.
+    backlog: OnceLock<Box<Backlog>>,
 }
 
 impl UnixSeqpacket {
     pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { inner: backend::Socket::new(choice, fd)? })
+        Ok(Self { inner: backend::Socket::new(choice, fd)?, backlog: OnceLock::new() })
     }
 
     /// Connect to a listener.
@@ -355,6 +362,9 @@ impl UnixSeqpacket {
     /// # Errors
     /// See [`UnixSeqpacket`].
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(message) = self.left_behind().await {
+            return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0);
+        }
         self.inner.recv(buffer).await
     }
 
@@ -363,6 +373,9 @@ impl UnixSeqpacket {
     /// # Errors
     /// See [`UnixSeqpacket`].
     pub async fn recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if let Some(message) = self.left_behind().await {
+            return Ok(message.deliver(buffer, &mut []).0);
+        }
         let capacity = room(buffer);
         let (received, _) = self.inner.recv_message(buffer, &mut []).await?;
         Ok(received.message_len.min(capacity))
@@ -394,6 +407,9 @@ impl UnixSeqpacket {
         buffer: &mut [IoSliceMut<'_>],
         ancillary_buffer: &'a mut [u8],
     ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+        if let Some(message) = self.left_behind().await {
+            return Ok(message.deliver(buffer, ancillary_buffer));
+        }
         let capacity = room(buffer);
         let (received, reader) = self.inner.recv_message(buffer, ancillary_buffer).await?;
         Ok((received.message_len.min(capacity), reader))
@@ -465,6 +481,10 @@ impl UnixSeqpacket {
         mut parts: P,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
+        if let Some(message) = self.left_behind().await {
+            let info = message.deliver_owned(&mut parts, ancillary);
+            return (Ok(info), parts);
+        }
         let capacity = parts.capacity();
         let (received, parts) = self.inner.recv_owned(parts, ancillary).await;
         (received.map(|received| MessageInfo::new(&received, capacity)), parts)
@@ -476,6 +496,9 @@ impl UnixSeqpacket {
     /// `WouldBlock` if there is none, or another task is receiving or waits to receive. Else see
     /// [`UnixSeqpacket`].
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(message) = self.try_left_behind()? {
+            return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0);
+        }
         self.inner.try_recv(buffer)
     }
 
@@ -484,6 +507,9 @@ impl UnixSeqpacket {
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
     pub fn try_recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if let Some(message) = self.try_left_behind()? {
+            return Ok(message.deliver(buffer, &mut []).0);
+        }
         let capacity = room(buffer);
         let (received, _) = self.inner.try_recv_message(buffer, &mut [])?;
         Ok(received.message_len.min(capacity))
@@ -498,6 +524,9 @@ impl UnixSeqpacket {
         buffer: &mut [IoSliceMut<'_>],
         ancillary_buffer: &'a mut [u8],
     ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+        if let Some(message) = self.try_left_behind()? {
+            return Ok(message.deliver(buffer, ancillary_buffer));
+        }
         let capacity = room(buffer);
         let (received, reader) = self.inner.try_recv_message(buffer, ancillary_buffer)?;
         Ok((received.message_len.min(capacity), reader))
@@ -510,6 +539,9 @@ impl UnixSeqpacket {
     /// # Errors
     /// See [`UnixSeqpacket`].
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+        if let Some(message) = ready!(self.poll_left_behind(cx)) {
+            return Poll::Ready(Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0));
+        }
         self.inner.poll_recv(cx, buffer)
     }
 
@@ -522,6 +554,9 @@ impl UnixSeqpacket {
         cx: &mut Context<'_>,
         buffer: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(message) = ready!(self.poll_left_behind(cx)) {
+            return Poll::Ready(Ok(message.deliver(buffer, &mut []).0));
+        }
         let capacity = room(buffer);
         let (received, _) = ready!(self.inner.poll_recv_message(cx, buffer, &mut []))?;
         Poll::Ready(Ok(received.message_len.min(capacity)))
@@ -537,10 +572,77 @@ impl UnixSeqpacket {
         buffer: &mut [IoSliceMut<'_>],
         ancillary_buffer: &'a mut [u8],
     ) -> Poll<io::Result<(usize, AncillaryMessageReader<'a>)>> {
+        if let Some(message) = ready!(self.poll_left_behind(cx)) {
+            return Poll::Ready(Ok(message.deliver(buffer, ancillary_buffer)));
+        }
         let capacity = room(buffer);
         let (received, reader) =
             ready!(self.inner.poll_recv_message(cx, buffer, ancillary_buffer))?;
         Poll::Ready(Ok((received.message_len.min(capacity), reader)))
+    }
+
+    // ----- many messages -----
+
+    /// A stream of the messages that come, each in a buffer that it leases. See [`Messages`].
+    ///
+    /// # Errors
+    /// `ResourceBusy` if the socket has a stream already.
+    pub fn messages(&self, options: MessagesOptions) -> io::Result<Messages<'_>> {
+        Messages::new(&self.inner, self.backlog.get_or_init(Box::default), options)
+    }
+
+    /// A batch of messages to be sent, still empty. See [`SendBatch`].
+    pub fn batch(&self) -> SendBatch<'_> {
+        SendBatch::new(&self.inner)
+    }
+
+    /// Receive as many messages as have come, one into each buffer, with one system call for up to 32
+    /// (`recvmmsg(2)`). Waits for the first only.
+    ///
+    /// Appends to `infos` what is known of each, and returns how many there are, at least one. A
+    /// message of 0 bytes is an empty message or end of stream, as with [`recv`](Self::recv); of
+    /// several such at the very end of the stream one is told. Ancillary data is discarded, which
+    /// [`MessageInfo::ancillary_truncated`] tells. [`messages`](Self::messages) loses neither.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped loses nothing.
+    ///
+    /// # Errors
+    /// `InvalidInput` without a buffer. Else see [`UnixSeqpacket`].
+    pub async fn recv_batch(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        infos: &mut Vec<MessageInfo>,
+    ) -> io::Result<usize> {
+        let before = infos.len();
+        let Some(first) = buffers.first_mut() else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no buffer to receive into"));
+        };
+        if let Some(message) = self.left_behind().await {
+            let capacity = first.len();
+            infos.push(message.info_for(capacity));
+            message.deliver(std::slice::from_mut(first), &mut []);
+        } else {
+            self.inner.recv_batch(buffers, infos).await?;
+        }
+        Ok(infos.len() - before)
+    }
+
+    fn backlog_in_use(&self) -> Option<&Backlog> {
+        self.backlog.get().map(|backlog| &**backlog).filter(|backlog| backlog.is_in_use())
+    }
+
+    /// A message that a stream has received and not yielded.
+    async fn left_behind(&self) -> Option<Message> {
+        self.backlog_in_use()?.next().await
+    }
+
+    fn try_left_behind(&self) -> io::Result<Option<Message>> {
+        self.backlog_in_use().map_or(Ok(None), Backlog::try_next)
+    }
+
+    fn poll_left_behind(&self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+        self.backlog_in_use().map_or(Poll::Ready(None), |backlog| backlog.poll_next(cx))
     }
 
     // ----- readiness -----
@@ -555,6 +657,18 @@ impl UnixSeqpacket {
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         // A loop of readable() and try_recv() must yield, too; neither AsyncFd nor a direct call pays.
         tokio::task::coop::consume_budget().await;
+        if interest.is_readable()
+            && let Some(backlog) = self.backlog_in_use()
+        {
+            // While there is a stream, only the other direction can be waited for.
+            if !interest.is_writable() || backlog.try_free().is_some() {
+                if backlog.free().await {
+                    return Ok(Ready::READABLE);
+                }
+            } else {
+                return self.inner.ready(Interest::WRITABLE).await;
+            }
+        }
         self.inner.ready(interest).await
     }
 
@@ -580,6 +694,11 @@ impl UnixSeqpacket {
     /// # Errors
     /// If the runtime is gone.
     pub fn poll_recv_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(backlog) = self.backlog_in_use()
+            && ready!(backlog.poll_free(cx))
+        {
+            return Poll::Ready(Ok(()));
+        }
         self.inner.poll_ready(cx, Interest::READABLE)
     }
 

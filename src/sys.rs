@@ -29,6 +29,8 @@ pub(crate) struct Received {
     pub(crate) message_len: usize,
     /// `MSG_CTRUNC`: control data was discarded.
     pub(crate) control_truncated: bool,
+    /// Control data came with the message, discarded or not.
+    pub(crate) has_control: bool,
 }
 
 /// A new non-blocking, close-on-exec socket that is not connected.
@@ -89,6 +91,53 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
 /// The send buffer size as the kernel accounts it (twice what `SO_SNDBUF` was set to).
 pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(sockopt::socket_send_buffer_size(fd)?)
+}
+
+/// Whether every message that is received comes with control data: credentials (`SO_PASSCRED`) or the
+/// time of its arrival (`SO_TIMESTAMP`).
+pub(crate) fn marks_messages(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(sockopt::socket_passcred(fd)? || timestamps(fd)?)
+}
+
+fn timestamps(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut on: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: both out-pointers are locals of the size that `len` says.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMP,
+            (&raw mut on).cast(),
+            &mut len,
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(on != 0) }
+}
+
+/// Have every message come with the time of its arrival (`SO_TIMESTAMP`), or no longer.
+pub(crate) fn set_timestamps(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    let on = libc::c_int::from(on);
+    // SAFETY: the option value is a local of the size that is passed.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_TIMESTAMP,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether the peer has closed or shut down its sending direction (`POLLRDHUP`).
+pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    retry_on_intr(|| poll(&mut polled, Some(&now)))?;
+    Ok(polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP))
 }
 
 /// Check that a descriptor is what its new owner takes it for, and make it non-blocking.
@@ -258,10 +307,9 @@ unsafe fn recv_with_header<'a>(
         let received = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, RECV_FLAGS) };
         match usize::try_from(received) {
             Ok(message_len) => {
-                let received = Received {
-                    message_len,
-                    control_truncated: header.msg_flags & libc::MSG_CTRUNC != 0,
-                };
+                let control_truncated = header.msg_flags & libc::MSG_CTRUNC != 0;
+                let has_control = header.msg_controllen > 0 || control_truncated;
+                let received = Received { message_len, control_truncated, has_control };
                 let control = std::mem::take(control);
                 let len = header.msg_controllen.min(control.len());
                 // SAFETY: recvmsg has just written these `msg_controllen` bytes, and nothing else

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use super::wire::{self, MAX_CONTROL, MAX_FDS};
 use super::{AncillaryMessageReader, OwnedAncillaryMessage};
@@ -133,6 +133,21 @@ impl AncillaryBuffer {
             }
         }
         Ok(len)
+    }
+
+    /// Take everything out as control data of a message that was received, which owns the descriptors;
+    /// returns its length.
+    pub(crate) fn encode_owned(&mut self, control: &mut [u8; MAX_CONTROL]) -> usize {
+        // Never more descriptors than a message can carry: they came with one.
+        let mut len = self.encode(control).unwrap_or(0);
+        if let Some(pidfd) = self.pidfd.take() {
+            let data = pidfd.into_raw_fd().to_ne_bytes();
+            wire::put(control, &mut len, libc::SOL_SOCKET, wire::SCM_PIDFD, &data);
+        }
+        for fd in self.fds.drain(..) {
+            let _ = fd.into_raw_fd();
+        }
+        len
     }
 
     /// Replace the contents with what came with a message.

@@ -10,7 +10,8 @@
 
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
-use super::wire::{self, FD_LEN};
+use super::AncillaryBuffer;
+use super::wire::{self, FD_LEN, MAX_CONTROL};
 use crate::UCred;
 
 /// The ancillary data of a received message, in a buffer of the caller's.
@@ -139,6 +140,18 @@ impl<'a> AncillaryMessageReader<'a> {
     /// Look at the control messages.
     pub fn messages(&self) -> AncillaryMessages<'_> {
         AncillaryMessages { buffer: self.buffer }
+    }
+
+    /// Values as control data in `room`, cut as the kernel does where there is less of it.
+    pub(crate) fn from_values(
+        mut values: AncillaryBuffer,
+        truncated: bool,
+        room: &mut [u8],
+    ) -> AncillaryMessageReader<'_> {
+        let mut control = [0; MAX_CONTROL];
+        let len = values.encode_owned(&mut control);
+        // SAFETY: these bytes have just been made from descriptors that nobody else owns any more.
+        unsafe { AncillaryMessageReader::new(&mut control[..len], truncated) }.move_into(room)
     }
 
     /// Move the control data into another buffer, cutting it as the kernel does where there is less

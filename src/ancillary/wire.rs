@@ -12,9 +12,12 @@ pub(crate) const FD_LEN: usize = size_of::<libc::c_int>();
 /// `SCM_MAX_FD`: file descriptors that one message can carry.
 pub(crate) const MAX_FDS: usize = 253;
 
-/// Room for everything that can come with one message: credentials, descriptors, a pidfd.
-pub(crate) const MAX_CONTROL: usize =
-    space(crate::UCred::WIRE_LEN) + space(MAX_FDS * FD_LEN) + space(FD_LEN);
+/// Room for everything that can come with one message: the time of its arrival, credentials,
+/// descriptors, a pidfd.
+pub(crate) const MAX_CONTROL: usize = space(size_of::<libc::timeval>())
+    + space(crate::UCred::WIRE_LEN)
+    + space(MAX_FDS * FD_LEN)
+    + space(FD_LEN);
 
 /// `SCM_PIDFD` (Linux 6.5), which the libc crate does not have for every target.
 pub(crate) const SCM_PIDFD: libc::c_int = 4;

@@ -15,4 +15,5 @@ mod send;
 mod socket;
 
 pub(crate) use listener::Listener;
+pub(crate) use send::Waiting;
 pub(crate) use socket::Socket;

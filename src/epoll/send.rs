@@ -156,7 +156,7 @@ impl SendGate {
 
     /// One system call, if nobody is ahead; else the send has to wait, and a spare payload comes
     /// with that answer.
-    async fn directly(
+    pub(super) async fn directly(
         &self,
         io: &AsyncFd<FileDesc>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
@@ -189,13 +189,17 @@ impl SendGate {
         io: &AsyncFd<FileDesc>,
         payload: Box<Outgoing>,
     ) -> (io::Result<usize>, Option<Box<Outgoing>>) {
-        let mut payload = Some(payload);
-        let mut waiting = Waiting { gate: self, io, slot: None };
-        std::future::poll_fn(|cx| match payload.take() {
-            Some(payload) => waiting.poll_first(cx, payload),
-            None => waiting.poll(cx),
-        })
-        .await
+        let mut waiting = self.wait(io, payload);
+        std::future::poll_fn(|cx| waiting.poll(cx)).await
+    }
+
+    /// As [`in_line`](Self::in_line), to be polled by hand.
+    pub(super) fn wait<'a>(
+        &'a self,
+        io: &'a AsyncFd<FileDesc>,
+        payload: Box<Outgoing>,
+    ) -> Waiting<'a> {
+        Waiting { gate: self, io, payload: Some(payload), slot: None }
     }
 
     /// Send for those who wait, in order, as long as there is room, but not for ever. They are woken
@@ -254,9 +258,12 @@ enum Ended {
 }
 
 /// A send in line; leaves it when dropped.
-struct Waiting<'a> {
+#[derive(Debug)]
+pub(crate) struct Waiting<'a> {
     gate: &'a SendGate,
     io: &'a AsyncFd<FileDesc>,
+    /// Until the first poll.
+    payload: Option<Box<Outgoing>>,
     slot: Option<usize>,
 }
 
@@ -275,7 +282,13 @@ impl Waiting<'_> {
         if is_next { self.poll(cx) } else { Poll::Pending }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
+        if let Some(payload) = self.payload.take() {
+            return self.poll_first(cx, payload);
+        }
         let gate = self.gate;
         let slot = self.slot.expect("not polled after completion");
         let coop = ready!(coop::poll_proceed(cx));

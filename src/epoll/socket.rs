@@ -7,12 +7,15 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
 use super::operation::Gate;
-use super::send::SendGate;
+use super::send::{SendGate, Waiting};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::async_fd;
 use crate::buffer::{Parts, PartsMut};
+use crate::outgoing::Outgoing;
 use crate::runtime::Life;
+use crate::stream::Filler;
 use crate::sys::{self, Received};
+use crate::{MessageInfo, batch};
 
 /// A connected socket, registered with the runtime's I/O driver.
 #[derive(Debug)]
@@ -65,6 +68,38 @@ impl Socket {
         ancillary: AncillaryBuffer,
     ) -> (io::Result<usize>, P, AncillaryBuffer) {
         self.send.send_owned(&self.io, parts, ancillary).await
+    }
+
+    /// Send many with one call, if nobody is ahead; else a spare payload comes with that answer.
+    pub(crate) async fn send_many(
+        &self,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Result<io::Result<usize>, Option<Box<Outgoing>>> {
+        self.send.directly(&self.io, call).await
+    }
+
+    pub(crate) fn wait(&self, payload: Box<Outgoing>) -> Waiting<'_> {
+        self.send.wait(&self.io, payload)
+    }
+
+    pub(crate) async fn recv_many(&self, filler: &mut Filler<'_>) -> io::Result<()> {
+        self.receive.operation(&self.io, |fd| filler.receive(fd)).await
+    }
+
+    pub(crate) fn poll_recv_many(
+        &self,
+        cx: &mut Context<'_>,
+        filler: &mut Filler<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.receive.poll_operation(&self.io, cx, |fd| filler.receive(fd))
+    }
+
+    pub(crate) async fn recv_batch(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        infos: &mut Vec<MessageInfo>,
+    ) -> io::Result<()> {
+        self.receive.operation(&self.io, |fd| batch::receive(fd, buffers, infos)).await
     }
 
     pub(crate) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {

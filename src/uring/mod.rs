@@ -93,4 +93,5 @@ mod shard;
 mod socket;
 mod state;
 
+pub(crate) use op::Sending;
 pub(crate) use socket::Socket;

@@ -10,10 +10,12 @@ use super::lane::{Received as LaneReceived, Ticket};
 use super::payload::{Message, Rooms};
 use super::state::{Core, Direction, lock};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::PartsMut;
+use crate::buffer::{One, PartsMut};
 use crate::look::{self, Aside};
 use crate::outgoing::Outgoing;
+use crate::stream::{Filler, Lease};
 use crate::sys::{self, Received};
+use crate::{MessageInfo, batch};
 
 /// The driver is dead, and the kernel still has something that a caller is to get back: a matter of
 /// milliseconds. Whether the task has to come again for it.
@@ -112,6 +114,57 @@ impl<P: PartsMut> Sink for Owned<'_, P> {
 
     fn withdraw(&mut self, mut room: Rooms) {
         self.parts = Some(room.take());
+    }
+}
+
+/// A stream, with its buffers.
+pub(super) struct Stream<'f, 's>(pub(super) &'f mut Filler<'s>);
+
+impl Sink for Stream<'_, '_> {
+    type Output = ();
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.receive(fd)
+    }
+
+    fn room(&mut self, spare: Option<Rooms>) -> Option<Rooms> {
+        self.0.leases.pop().map(|lease| Rooms::new(One(lease), spare))
+    }
+
+    fn deliver(&mut self, message: Message, room: Option<Rooms>) -> ((), Option<Rooms>) {
+        let room = room.or_else(|| self.room(None));
+        let mut ancillary = AncillaryBuffer::new();
+        let (received, One(lease), room) =
+            message.deliver_owned::<One<Lease>>(room, Some(&mut ancillary));
+        self.0.deliver(lease, received, ancillary);
+        ((), Some(room))
+    }
+
+    fn withdraw(&mut self, mut room: Rooms) {
+        let One(lease) = room.take::<One<Lease>>();
+        self.0.leases.push(lease);
+    }
+}
+
+/// A caller who lends buffers for a message each.
+pub(super) struct Many<'b, 'v> {
+    pub(super) buffers: &'b mut [IoSliceMut<'v>],
+    pub(super) infos: &'b mut Vec<MessageInfo>,
+}
+
+impl Sink for Many<'_, '_> {
+    type Output = ();
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        batch::receive(fd, self.buffers, self.infos)
+    }
+
+    fn deliver(&mut self, message: Message, _room: Option<Rooms>) -> ((), Option<Rooms>) {
+        let buffers = &mut self.buffers[..1];
+        let capacity = buffers[0].len();
+        let (received, _) = message.deliver_message(buffers, &mut []);
+        self.infos.push(MessageInfo::new(&received, capacity));
+        ((), None)
     }
 }
 
@@ -353,13 +406,15 @@ impl<S> Drop for Receiving<'_, '_, S> {
 }
 
 /// A send that waits in the lane; leaves it when dropped.
-pub(super) struct Sending<'a> {
+pub(crate) struct Sending<'a> {
     pub(super) core: &'a Arc<Core>,
+    /// Until the first poll.
+    pub(super) payload: Option<Box<Outgoing>>,
     pub(super) slot: Option<usize>,
 }
 
 impl Sending<'_> {
-    pub(super) fn poll_first(
+    fn poll_first(
         &mut self,
         cx: &mut Context<'_>,
         payload: Box<Outgoing>,
@@ -371,10 +426,13 @@ impl Sending<'_> {
         if self.core.driver.is_dead() { self.poll(cx) } else { Poll::Pending }
     }
 
-    pub(super) fn poll(
+    pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
     ) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
+        if let Some(payload) = self.payload.take() {
+            return self.poll_first(cx, payload);
+        }
         let core = self.core;
         let slot = self.slot.expect("not polled after completion");
         let coop = ready!(tokio::task::coop::poll_proceed(cx));

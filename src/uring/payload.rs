@@ -248,8 +248,10 @@ impl Message {
     /// Length of the message, and whether control data was discarded by the kernel.
     fn received(&mut self) -> Received {
         let message_len = self.message_len;
-        let control_truncated = self.payload().header.msg_flags & libc::MSG_CTRUNC != 0;
-        Received { message_len, control_truncated }
+        let header = &self.payload().header;
+        let control_truncated = header.msg_flags & libc::MSG_CTRUNC != 0;
+        let has_control = header.msg_controllen > 0 || control_truncated;
+        Received { message_len, control_truncated, has_control }
     }
 
     /// The pieces of memory that the message fills, in order.

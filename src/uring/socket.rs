@@ -12,15 +12,17 @@ use tokio::sync::Notify;
 
 use super::driver::Driver;
 use super::lane::ReceiveLane;
-use super::op::{Borrowed, Bytes, Owned, Receiving, Sending, Sink, from_errno};
+use super::op::{Borrowed, Bytes, Many, Owned, Receiving, Sending, Sink, Stream, from_errno};
 use super::shard::Shard;
 use super::state::{Core, Receive, is_would_block, lock};
+use crate::MessageInfo;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{Parts, PartsMut};
 use crate::lane::Step;
 use crate::line::Line;
 use crate::look::{Aside, Looks};
 use crate::outgoing::Outgoing;
+use crate::stream::Filler;
 use crate::sys::{self, Received};
 
 /// A connected socket of a runtime with a driver.
@@ -151,13 +153,41 @@ impl Socket {
     /// Stand in line. Between the poll that found the lane busy and the first of this nothing is
     /// awaited: the place in line is that of the first poll.
     async fn wait_for(&self, payload: Box<Outgoing>) -> (io::Result<usize>, Option<Box<Outgoing>>) {
-        let mut payload = Some(payload);
-        let mut sending = Sending { core: &self.core, slot: None };
-        std::future::poll_fn(|cx| match payload.take() {
-            Some(payload) => sending.poll_first(cx, payload),
-            None => sending.poll(cx),
-        })
-        .await
+        let mut sending = self.wait(payload);
+        std::future::poll_fn(|cx| sending.poll(cx)).await
+    }
+
+    /// As [`wait_for`](Self::wait_for), to be polled by hand.
+    pub(crate) fn wait(&self, payload: Box<Outgoing>) -> Sending<'_> {
+        Sending { core: &self.core, payload: Some(payload), slot: None }
+    }
+
+    /// Send many with one call, if nobody is ahead; else a spare payload comes with that answer.
+    pub(crate) async fn send_many(
+        &self,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Result<io::Result<usize>, Option<Box<Outgoing>>> {
+        self.send_directly(call).await
+    }
+
+    pub(crate) async fn recv_many(&self, filler: &mut Filler<'_>) -> io::Result<()> {
+        self.receive(&mut Stream(filler)).await
+    }
+
+    pub(crate) fn poll_recv_many(
+        &self,
+        cx: &mut Context<'_>,
+        filler: &mut Filler<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.poll_receive(cx, &mut Stream(filler))
+    }
+
+    pub(crate) async fn recv_batch(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        infos: &mut Vec<MessageInfo>,
+    ) -> io::Result<()> {
+        self.receive(&mut Many { buffers, infos }).await
     }
 
     pub(crate) async fn send_owned<P: Parts>(

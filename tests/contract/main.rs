@@ -16,6 +16,7 @@ mod order;
 mod owned;
 mod readiness;
 mod reset;
+mod streams;
 
 use std::process::ExitCode;
 
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         owned::tests(),
         fairness::tests(),
         life::tests(),
+        streams::tests(),
     ];
     harness::main(tests.concat())
 }

@@ -1,0 +1,156 @@
+//! Many messages with one system call: `sendmmsg(2)`, `recvmmsg(2)`.
+#![allow(unsafe_code, reason = "sendmmsg and recvmmsg, which rustix does not offer")]
+
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::ancillary::AncillaryMessageReader;
+use crate::ancillary::wire::MAX_CONTROL;
+use crate::outgoing::{SEND_FLAGS, empty_header, vector};
+use crate::sys::Received;
+
+/// So many messages at most go through one call. The headers lie on the stack.
+pub(crate) const AT_ONCE: usize = 32;
+
+const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+
+/// A message to send: its bytes, and its control data.
+pub(crate) type ToSend<'a> = (&'a [u8], &'a [u8]);
+
+/// Send messages, in order, without waiting. How many went out; an error if none did.
+pub(crate) fn send_many<'a>(
+    fd: BorrowedFd<'_>,
+    messages: impl Iterator<Item = ToSend<'a>>,
+) -> io::Result<usize> {
+    let mut vectors = [vector(std::ptr::null(), 0); AT_ONCE];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; AT_ONCE];
+    let mut count = 0;
+    for (bytes, control) in messages.take(AT_ONCE) {
+        vectors[count] = vector(bytes.as_ptr(), bytes.len());
+        let mut header = empty_header();
+        header.msg_iov = &raw mut vectors[count];
+        header.msg_iovlen = 1;
+        if !control.is_empty() {
+            header.msg_control = control.as_ptr().cast_mut().cast();
+            header.msg_controllen = control.len();
+        }
+        headers[count].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
+        count += 1;
+    }
+    let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
+    retry(|| {
+        // SAFETY: the first `count` headers are initialised, and point to `vectors` and to bytes that
+        // are borrowed until this function returns; sendmmsg only reads those.
+        unsafe {
+            libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr().cast(), count as u32, flags as _)
+        }
+    })
+}
+
+/// Receive as many messages as there are rooms, and no more than [`AT_ONCE`], without waiting; `each`
+/// is told of them in order. How many; an error if none. At end of stream every room gets an empty
+/// message. Without `control` there is no room for control data.
+pub(crate) fn receive_many<'r>(
+    fd: BorrowedFd<'_>,
+    rooms: impl Iterator<Item = &'r mut [MaybeUninit<u8>]>,
+    with_control: bool,
+    mut each: impl FnMut(usize, Received, AncillaryMessageReader<'_>),
+) -> io::Result<usize> {
+    let mut vectors = [vector(std::ptr::null(), 0); AT_ONCE];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; AT_ONCE];
+    let mut controls = [const { MaybeUninit::<[u8; MAX_CONTROL]>::uninit() }; AT_ONCE];
+    let mut count = 0;
+    for room in rooms.take(AT_ONCE) {
+        vectors[count] = vector(room.as_mut_ptr().cast(), room.len());
+        let mut header = empty_header();
+        header.msg_iov = &raw mut vectors[count];
+        header.msg_iovlen = 1;
+        if with_control {
+            header.msg_control = controls[count].as_mut_ptr().cast();
+            header.msg_controllen = MAX_CONTROL;
+        }
+        headers[count].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
+        count += 1;
+    }
+    let received = retry(|| {
+        // SAFETY: the first `count` headers are initialised, and point to `vectors`, to rooms that are
+        // borrowed exclusively until this function returns, and to `controls`; the kernel writes to
+        // the latter two and reads neither. No timeout.
+        unsafe {
+            libc::recvmmsg(
+                fd.as_raw_fd(),
+                headers.as_mut_ptr().cast(),
+                count as u32,
+                RECV_FLAGS as _,
+                std::ptr::null_mut(),
+            )
+        }
+    })?;
+    for (index, (header, control)) in headers.iter().zip(&mut controls).enumerate().take(received) {
+        // SAFETY: `received` is no more than `count`, and those were initialised above.
+        let header = unsafe { header.assume_init_ref() };
+        let control_truncated = header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0;
+        let len = header.msg_hdr.msg_controllen.min(if with_control { MAX_CONTROL } else { 0 });
+        // SAFETY: the kernel has written `msg_controllen` bytes there, and nobody has looked at them.
+        let reader = unsafe {
+            let control = std::slice::from_raw_parts_mut(control.as_mut_ptr().cast::<u8>(), len);
+            AncillaryMessageReader::new(control, control_truncated)
+        };
+        let received = Received {
+            message_len: header.msg_len as usize,
+            control_truncated,
+            has_control: len > 0 || control_truncated,
+        };
+        each(index, received, reader);
+    }
+    Ok(received)
+}
+
+/// As [`receive_many`], with control data, into the capacity of vectors.
+pub(crate) fn receive_vectors(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [impl AsMut<Vec<u8>>],
+    mut each: impl FnMut(Received, AncillaryMessageReader<'_>),
+) -> io::Result<usize> {
+    let mut lens = [0; AT_ONCE];
+    let rooms = buffers.iter_mut().map(|buffer| {
+        buffer.as_mut().clear();
+        buffer.as_mut().spare_capacity_mut()
+    });
+    let received = receive_many(fd, rooms, true, |index, received, reader| {
+        lens[index] = received.message_len;
+        each(received, reader);
+    })?;
+    for (buffer, len) in buffers.iter_mut().zip(lens).take(received) {
+        let buffer = buffer.as_mut();
+        let len = len.min(buffer.capacity());
+        // SAFETY: the kernel has written a message of that length into the vector's whole capacity, as
+        // far as that reaches.
+        unsafe { buffer.set_len(len) };
+    }
+    Ok(received)
+}
+
+/// Lent slices as rooms.
+pub(crate) fn lent<'r>(
+    buffers: &'r mut [IoSliceMut<'_>],
+) -> impl Iterator<Item = &'r mut [MaybeUninit<u8>]> {
+    buffers.iter_mut().map(|buffer| {
+        let buffer: &mut [u8] = buffer;
+        // SAFETY: the same bytes; receive_many writes initialised ones only.
+        unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
+    })
+}
+
+fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {
+    loop {
+        match usize::try_from(call()) {
+            Ok(count) => return Ok(count),
+            Err(_) => match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::Interrupted => continue,
+                error => return Err(error),
+            },
+        }
+    }
+}

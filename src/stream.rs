@@ -1,0 +1,506 @@
+//! [`Messages`]: a stream of messages, each in a buffer that it leases.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io::{self, IoSliceMut};
+use std::ops::Deref;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker, ready};
+
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::backlog::{Backlog, Held};
+use crate::buffer::{self, PartsMut};
+use crate::mmsg;
+use crate::sys::Received;
+use crate::{MessageInfo, UCred, backend, sys};
+
+/// How a stream of messages receives: how many buffers, and how large.
+///
+/// ```
+/// use tokio_seqpacket::MessagesOptions;
+///
+/// let options = MessagesOptions::new().buffers(256).size(4096);
+/// # let _ = options;
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub struct MessagesOptions {
+    buffers: usize,
+    size: usize,
+}
+
+impl Default for MessagesOptions {
+    fn default() -> Self {
+        Self { buffers: 64, size: 16 << 10 }
+    }
+}
+
+impl MessagesOptions {
+    /// 64 buffers of 16 KiB.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many messages can be held at a time: received and not yet dropped. At least 1.
+    pub fn buffers(self, buffers: usize) -> Self {
+        Self { buffers: buffers.max(1), ..self }
+    }
+
+    /// Bytes of the longest message that is received whole. One that is longer is cut, and says so:
+    /// [`Message::info`].
+    pub fn size(self, size: usize) -> Self {
+        Self { size, ..self }
+    }
+}
+
+/// The buffers of a stream. Memory is taken when a buffer is first used.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    free: Mutex<Free>,
+    size: usize,
+}
+
+#[derive(Debug)]
+struct Free {
+    buffers: Vec<Vec<u8>>,
+    /// How many may still be made.
+    unmade: usize,
+    /// The stream, if it waits for a buffer.
+    waiting: Option<Waker>,
+}
+
+impl Pool {
+    fn new(options: MessagesOptions) -> Arc<Self> {
+        let free = Free { buffers: Vec::new(), unmade: options.buffers, waiting: None };
+        Arc::new(Self { free: Mutex::new(free), size: options.size })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Free> {
+        // Nothing under this lock panics half-way or runs foreign code, but for cloning wakers.
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lease buffers until there are `want` in `leases`, or no more to be had. Ready once there is one.
+    fn poll_lease(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        leases: &mut Vec<Lease>,
+        want: usize,
+    ) -> Poll<()> {
+        if leases.len() >= want {
+            return Poll::Ready(());
+        }
+        let mut free = self.lock();
+        while leases.len() < want {
+            let bytes = match free.buffers.pop() {
+                Some(bytes) => bytes,
+                None if free.unmade > 0 => {
+                    free.unmade -= 1;
+                    Vec::with_capacity(self.size)
+                }
+                None if !leases.is_empty() => break,
+                None => {
+                    let replaced = free.waiting.replace(cx.waker().clone());
+                    drop(free);
+                    drop(replaced);
+                    return Poll::Pending;
+                }
+            };
+            leases.push(Lease { bytes, pool: self.clone() });
+        }
+        Poll::Ready(())
+    }
+
+    fn give_back(&self, mut bytes: Vec<u8>) {
+        bytes.clear();
+        let mut free = self.lock();
+        free.buffers.push(bytes);
+        let waiting = free.waiting.take();
+        drop(free);
+        if let Some(waker) = waiting {
+            waker.wake();
+        }
+    }
+}
+
+/// A buffer that goes back to its pool when it is dropped, wherever that happens.
+pub(crate) struct Lease {
+    pub(crate) bytes: Vec<u8>,
+    pool: Arc<Pool>,
+}
+
+impl AsMut<Vec<u8>> for Lease {
+    fn as_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.bytes
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.bytes));
+    }
+}
+
+/// A received message in a buffer that it leases: dereferences to its bytes, and gives the buffer back
+/// to its stream when it is dropped.
+///
+/// It owns what came with it: file descriptors that are not taken are closed with it. It may outlive
+/// the stream, and be dropped on any thread.
+pub struct Message {
+    lease: Lease,
+    info: MessageInfo,
+    ancillary: AncillaryBuffer,
+}
+
+impl Message {
+    fn new(lease: Lease, received: Received, ancillary: AncillaryBuffer) -> Self {
+        let info = MessageInfo::new(&received, lease.bytes.capacity());
+        Self { lease, info, ancillary }
+    }
+
+    /// How long the message was, and whether it or its ancillary data was cut.
+    pub fn info(&self) -> MessageInfo {
+        self.info
+    }
+
+    /// What came with the message: file descriptors, credentials.
+    pub fn ancillary(&self) -> &AncillaryBuffer {
+        &self.ancillary
+    }
+
+    /// The credentials of its sender, if `SO_PASSCRED` is set on the receiving socket.
+    pub fn credentials(&self) -> Option<UCred> {
+        self.ancillary.credentials()
+    }
+
+    /// Take the file descriptors that came with it.
+    pub fn take_fds(&mut self) -> Vec<OwnedFd> {
+        self.ancillary.take_fds()
+    }
+
+    /// What is known of it when it is received into a buffer of `capacity` bytes.
+    pub(crate) fn info_for(&self, capacity: usize) -> MessageInfo {
+        let received = Received {
+            message_len: self.info.message_len(),
+            control_truncated: self.info.ancillary_truncated() || !self.ancillary.is_empty(),
+            has_control: true,
+        };
+        MessageInfo::new(&received, capacity.min(self.lease.bytes.len()))
+    }
+
+    /// Hand it to a receive call that lends buffers.
+    pub(crate) fn deliver<'c>(
+        mut self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'c mut [u8],
+    ) -> (usize, AncillaryMessageReader<'c>) {
+        let mut rest = &self.lease.bytes[..];
+        for buffer in buffers {
+            let (now, later) = rest.split_at(rest.len().min(buffer.len()));
+            buffer[..now.len()].copy_from_slice(now);
+            rest = later;
+        }
+        let len = self.lease.bytes.len() - rest.len();
+        let ancillary = self.take_ancillary();
+        let truncated = self.info.ancillary_truncated();
+        (len, AncillaryMessageReader::from_values(ancillary, truncated, control))
+    }
+
+    /// Hand it to a receive call that gives buffers away.
+    pub(crate) fn deliver_owned(
+        mut self,
+        parts: &mut impl PartsMut,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> MessageInfo {
+        let copied = buffer::fill(parts, &self.lease.bytes);
+        let info = self.info_for(copied);
+        match ancillary {
+            Some(ancillary) => {
+                *ancillary = self.take_ancillary();
+                MessageInfo::new(
+                    &Received {
+                        message_len: info.message_len(),
+                        control_truncated: self.info.ancillary_truncated(),
+                        has_control: true,
+                    },
+                    copied,
+                )
+            }
+            None => info,
+        }
+    }
+
+    /// Take all that came with it.
+    pub fn take_ancillary(&mut self) -> AncillaryBuffer {
+        std::mem::take(&mut self.ancillary)
+    }
+}
+
+impl Deref for Message {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.lease.bytes
+    }
+}
+
+impl AsRef<[u8]> for Message {
+    fn as_ref(&self) -> &[u8] {
+        &self.lease.bytes
+    }
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Message")
+            .field("len", &self.lease.bytes.len())
+            .field("info", &self.info)
+            .field("ancillary", &self.ancillary)
+            .finish()
+    }
+}
+
+/// How many messages to ask the kernel for. One more call that finds nothing is dear where messages
+/// come one by one, so it asks for more only after as many as it had asked for have come several times.
+#[derive(Debug)]
+struct Want {
+    count: usize,
+    full: u32,
+    patience: u32,
+}
+
+impl Want {
+    const PATIENCE: u32 = 2;
+    const LONGEST: u32 = 256;
+
+    fn new() -> Self {
+        Self { count: 1, full: 0, patience: Self::PATIENCE }
+    }
+
+    fn came(&mut self, count: usize) {
+        if count < self.count {
+            if self.full == 0 && self.count > 1 && count == 1 {
+                // The last try for more was in vain.
+                self.patience = (self.patience * 2).min(Self::LONGEST);
+            }
+            (self.count, self.full) = (count.max(1), 0);
+            return;
+        }
+        self.full += 1;
+        if self.full >= self.patience {
+            (self.count, self.full) = ((self.count * 4).min(mmsg::AT_ONCE), 0);
+            if self.count == mmsg::AT_ONCE {
+                self.patience = Self::PATIENCE;
+            }
+        }
+    }
+}
+
+/// Buffers to receive into, and what has been received: what a stream lends to its backend.
+pub(crate) struct Filler<'a> {
+    pub(crate) leases: &'a mut Vec<Lease>,
+    want: usize,
+    queue: &'a mut VecDeque<Message>,
+    ended: &'a mut bool,
+    /// How many messages came.
+    came: usize,
+}
+
+impl Filler<'_> {
+    /// Straight from the kernel, without waiting.
+    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let mut arrived = [const { None }; mmsg::AT_ONCE];
+        let mut slots = arrived.iter_mut();
+        let want = self.want.min(self.leases.len());
+        self.came = mmsg::receive_vectors(fd, &mut self.leases[..want], |received, reader| {
+            let mut ancillary = AncillaryBuffer::new();
+            if !reader.is_empty() {
+                ancillary.fill(reader);
+            }
+            if let Some(slot) = slots.next() {
+                *slot = Some((received, ancillary));
+            }
+        })?;
+        for (lease, arrived) in self.leases.drain(..self.came).zip(arrived) {
+            if let Some((received, ancillary)) = arrived {
+                push(self.queue, self.ended, lease, received, ancillary);
+            }
+        }
+        Ok(())
+    }
+
+    /// What a ring has received.
+    pub(crate) fn deliver(&mut self, lease: Lease, received: Received, ancillary: AncillaryBuffer) {
+        self.came = 1;
+        push(self.queue, self.ended, lease, received, ancillary);
+    }
+}
+
+fn push(
+    queue: &mut VecDeque<Message>,
+    ended: &mut bool,
+    lease: Lease,
+    received: Received,
+    ancillary: AncillaryBuffer,
+) {
+    // Every message is marked with control data while there is a stream, end of stream is not.
+    if received.message_len == 0 && !received.has_control {
+        *ended = true;
+    } else {
+        queue.push_back(Message::new(lease, received, ancillary));
+    }
+}
+
+/// A stream of the messages that a socket receives; made by
+/// [`UnixSeqpacket::messages`](crate::UnixSeqpacket::messages).
+///
+/// Each [`Message`] leases its buffer. As many as have come are received with one system call
+/// (`recvmmsg(2)`), on both backends; where none has come, the stream waits as a receive does.
+///
+/// While there is a stream, it alone receives: other receive calls of the socket wait until it is
+/// dropped, `try_*` return `WouldBlock`. Messages that it has not yielded by then are the first that
+/// the next receive calls get, in order.
+///
+/// A consumer that holds all buffers stops the stream, and so in time the sender; nothing is lost.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{MessagesOptions, UnixSeqpacket};
+///
+/// let (a, b) = UnixSeqpacket::pair()?;
+/// a.send(b"one").await?;
+/// a.send(b"").await?;
+/// drop(a);
+///
+/// let mut messages = b.messages(MessagesOptions::new())?;
+/// assert_eq!(&messages.next().await.unwrap()?[..], b"one");
+/// assert_eq!(&messages.next().await.unwrap()?[..], b"");
+/// assert!(messages.next().await.is_none());
+/// # Ok(()) }
+/// ```
+pub struct Messages<'a> {
+    socket: &'a backend::Socket,
+    /// Messages received and not yet yielded; they stay with the socket when the stream is dropped.
+    queue: Held<'a>,
+    pool: Arc<Pool>,
+    leases: Vec<Lease>,
+    want: Want,
+    ended: bool,
+    /// The kernel has been asked to mark messages, and is to stop that.
+    marks: bool,
+}
+
+impl<'a> Messages<'a> {
+    pub(crate) fn new(
+        socket: &'a backend::Socket,
+        backlog: &'a Backlog,
+        options: MessagesOptions,
+    ) -> io::Result<Self> {
+        let queue = backlog.reserve()?;
+        let mut stream = Self {
+            socket,
+            queue,
+            pool: Pool::new(options),
+            leases: Vec::new(),
+            want: Want::new(),
+            ended: false,
+            marks: false,
+        };
+        if !sys::marks_messages(socket.fd())? {
+            sys::set_timestamps(socket.fd(), true)?;
+            stream.marks = true;
+        }
+        Ok(stream)
+    }
+
+    /// The next message, or `None` at end of stream, which is final. An empty message is a message.
+    ///
+    /// An error does not end the stream: after `ECONNRESET` the messages that were sent before it, and
+    /// then end of stream, still follow.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped loses nothing.
+    pub async fn next(&mut self) -> Option<io::Result<Message>> {
+        while self.queue.is_empty() && !self.ended {
+            if let Err(error) = self.fill().await {
+                return Some(Err(error));
+            }
+        }
+        self.queue.pop_front().map(Ok)
+    }
+
+    /// As many messages as have come, at least one; they are appended to `batch`. Returns how many, 0
+    /// at end of stream.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped loses nothing.
+    ///
+    /// # Errors
+    /// As [`next`](Self::next); nothing is lost with it.
+    pub async fn next_batch(&mut self, batch: &mut Vec<Message>) -> io::Result<usize> {
+        while self.queue.is_empty() && !self.ended {
+            self.fill().await?;
+        }
+        let count = self.queue.len();
+        batch.extend(self.queue.drain(..));
+        Ok(count)
+    }
+
+    /// A message that has been received already: without waiting, and without a system call.
+    pub fn next_buffered(&mut self) -> Option<Message> {
+        self.queue.pop_front()
+    }
+
+    /// The next message, or have the task woken when there may be one. For hand-written futures and
+    /// `Stream`; between two calls nothing is in flight.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Message>>> {
+        while self.queue.is_empty() && !self.ended {
+            ready!(self.pool.poll_lease(cx, &mut self.leases, self.want.count));
+            let (socket, mut filler) = self.filler();
+            let polled = ready!(socket.poll_recv_many(cx, &mut filler));
+            let came = filler.came;
+            self.want.came(came);
+            if let Err(error) = polled {
+                return Poll::Ready(Some(Err(error)));
+            }
+        }
+        Poll::Ready(self.queue.pop_front().map(Ok))
+    }
+
+    async fn fill(&mut self) -> io::Result<()> {
+        let want = self.want.count;
+        std::future::poll_fn(|cx| self.pool.poll_lease(cx, &mut self.leases, want)).await;
+        let (socket, mut filler) = self.filler();
+        let filled = socket.recv_many(&mut filler).await;
+        let came = filler.came;
+        self.want.came(came);
+        filled
+    }
+
+    fn filler(&mut self) -> (&'a backend::Socket, Filler<'_>) {
+        let filler = Filler {
+            leases: &mut self.leases,
+            want: self.want.count,
+            queue: &mut self.queue,
+            ended: &mut self.ended,
+            came: 0,
+        };
+        (self.socket, filler)
+    }
+}
+
+impl fmt::Debug for Messages<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Messages").field("buffered", &self.queue.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Messages<'_> {
+    fn drop(&mut self) {
+        if self.marks {
+            // It worked when it was set; if it fails now, messages come with a time that nobody reads.
+            let _ = sys::set_timestamps(self.socket.fd(), false);
+        }
+    }
+}
