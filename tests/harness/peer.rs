@@ -67,18 +67,22 @@ impl Peer {
     }
 
     pub fn send_fds(&self, message: &[u8], fds: &[OwnedFd]) {
+        let sent = self.try_send_fds(message, fds);
+        assert_eq!(sent.expect("room in the queue"), message.len());
+    }
+
+    pub fn try_send_fds(&self, message: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         let rights = SendAncillaryMessage::ScmRights(&fds);
         let mut room = vec![MaybeUninit::uninit(); rights.size()];
         let mut control = SendAncillaryBuffer::new(&mut room);
         assert!(control.push(rights));
-        let sent = rustix::net::sendmsg(
+        Ok(rustix::net::sendmsg(
             &self.fd,
             &[IoSlice::new(message)],
             &mut control,
             SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
-        );
-        assert_eq!(sent.expect("room in the queue"), message.len());
+        )?)
     }
 
     pub fn try_recv(&self) -> io::Result<Vec<u8>> {
