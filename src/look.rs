@@ -8,6 +8,7 @@
 
 use std::cell::Cell;
 use std::task::Context;
+use std::time::Instant;
 
 /// How often a receive stands aside and looks again before it is parked.
 const SECOND_LOOKS: u8 = 3;
@@ -79,6 +80,51 @@ pub(crate) fn stand_aside(cx: &mut Context<'_>, looks: u8) -> Aside {
         let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
     }
     aside
+}
+
+/// A receive that polls busily: when it stops, and how often it has looked since it last let others
+/// run.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    until: Option<Instant>,
+    looks: u8,
+}
+
+/// What a receive that polls busily does after a look in vain.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum AfterLook {
+    LookAgain,
+    LetOthersRun,
+    Park,
+}
+
+impl Busy {
+    /// Looks in a row, some 4 µs.
+    const LOOKS: u8 = 32;
+
+    pub(crate) fn new(until: Option<Instant>) -> Self {
+        Self { until, looks: 0 }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// `aside`: where and when the receive last let others run.
+    pub(crate) fn looked(&mut self, aside: Aside) -> AfterLook {
+        let Some(until) = self.until else { return AfterLook::Park };
+        if Instant::now() >= until {
+            self.until = None;
+            return AfterLook::Park;
+        }
+        // Where others receive on this thread, one of them may send what this one waits for.
+        if self.looks < Self::LOOKS && !aside.others_ran() {
+            self.looks += 1;
+            return AfterLook::LookAgain;
+        }
+        self.looks = 0;
+        AfterLook::LetOthersRun
+    }
 }
 
 /// After a miss the next tries are skipped, ever more of them; after a hit none is.

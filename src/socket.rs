@@ -476,6 +476,21 @@ impl UnixSeqpacket {
         (received, buffers, ancillary)
     }
 
+    /// As [`recv_vectored_with_ancillary`](Self::recv_vectored_with_ancillary), with all that is known.
+    pub(crate) async fn recv_info_with_ancillary<'a>(
+        &self,
+        buffer: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
+        let capacity = room(buffer);
+        if let Some(message) = self.left_behind().await {
+            let info = message.info_for(capacity);
+            return Ok((info, message.deliver(buffer, control).1));
+        }
+        let (received, reader) = self.inner.recv_message(buffer, control).await?;
+        Ok((MessageInfo::new(&received, capacity), reader))
+    }
+
     async fn recv_parts<P: PartsMut>(
         &self,
         mut parts: P,

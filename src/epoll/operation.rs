@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::coop;
 
 use super::lane::{Lane, Ticket};
-use crate::look::{self, Aside, Looks};
+use crate::look::{self, AfterLook, Aside, Busy, Looks};
 use crate::runtime::Life;
 
 /// Reading or writing, as epoll has it.
@@ -159,7 +159,8 @@ impl Gate {
         io: &AsyncFd<FileDesc>,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        let mut operation = Operation { gate: self, io, call, ticket: None, aside: Aside::now() };
+        let (aside, busy) = (Aside::now(), Busy::default());
+        let mut operation = Operation { gate: self, io, call, ticket: None, aside, busy };
         std::future::poll_fn(|cx| operation.poll(cx)).await
     }
 }
@@ -171,6 +172,7 @@ struct Operation<'a, F> {
     call: F,
     ticket: Option<Ticket>,
     aside: Aside,
+    busy: Busy,
 }
 
 impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
@@ -203,7 +205,11 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
                 }
             }
         }
-        let looks = state.looks.second_looks();
+        self.busy = Busy::new(self.gate.life.busy_until());
+        let looks = match state.looks.second_looks() {
+            0 if self.busy.is_on() => 1,
+            looks => looks,
+        };
         if looks == 0 {
             let polled = poll_call(self.io, Direction::Read, cx, &mut self.call);
             if polled.is_pending() {
@@ -219,12 +225,22 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
     }
 
     fn poll_waiting(&mut self, ticket: Ticket, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        loop {
+            if let Some(polled) = self.poll_once(ticket, cx) {
+                return polled;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// `None` if it is to look again at once.
+    fn poll_once(&mut self, ticket: Ticket, cx: &mut Context<'_>) -> Option<Poll<io::Result<T>>> {
         let mut state = self.gate.lock();
         if !state.lane.is_turn(ticket) {
             let replaced = state.lane.remember(ticket, cx.waker());
             drop(state);
             drop(replaced);
-            return Poll::Pending;
+            return Some(Poll::Pending);
         }
         let State { lane, looks } = &mut *state;
         if let Some(left @ 1..) = lane.looks() {
@@ -232,24 +248,36 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             match (self.call)(self.io.get_ref().as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     *left = if worth_it { *left - 1 } else { 0 };
+                    if *left == 0 {
+                        match self.busy.looked(self.aside) {
+                            AfterLook::Park => {}
+                            AfterLook::LetOthersRun => *left = 1,
+                            AfterLook::LookAgain => {
+                                *left = 1;
+                                return None;
+                            }
+                        }
+                    }
                     if let looks @ 1.. = *left {
                         drop(state);
                         self.aside = look::stand_aside(cx, looks);
-                        return Poll::Pending;
+                        return Some(Poll::Pending);
                     }
                     looks.second_found(false);
                 }
                 result => {
                     looks.second_found(worth_it);
-                    return self.served(ticket, state, result);
+                    return Some(self.served(ticket, state, result));
                 }
             }
         }
-        let result = ready!(poll_call(self.io, Direction::Read, cx, &mut self.call));
+        let Poll::Ready(result) = poll_call(self.io, Direction::Read, cx, &mut self.call) else {
+            return Some(Poll::Pending);
+        };
         if self.aside.many_ran() {
             state.looks.second_may_pay();
         }
-        self.served(ticket, state, result)
+        Some(self.served(ticket, state, result))
     }
 
     fn served(

@@ -17,7 +17,8 @@ use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use super::graveyard::{self, Remains};
 use super::ring::{Completion, ContextWatch, Refused, Ring, Submission};
 use super::shard::{Dead, Lane, Listed, Shard};
-use crate::{async_fd, runtime};
+use crate::async_fd;
+use crate::runtime::{self, Life};
 
 /// How long a dying driver waits for cancelled operations to settle. Those that another thread
 /// submitted settle on that thread.
@@ -37,6 +38,7 @@ enum Registered {
 pub(super) struct Driver {
     handle: Handle,
     multi_thread: bool,
+    life: Arc<Life>,
     dead: AtomicBool,
     broken: OnceLock<String>,
     /// By worker. The first always exists; `None` where a ring could not be had.
@@ -67,6 +69,7 @@ impl Driver {
         let multi_thread = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
         let count = if multi_thread { handle.metrics().num_workers().clamp(1, 1 << 15) } else { 1 };
         let driver = Arc::new(Self {
+            life: Life::here()?,
             handle,
             multi_thread,
             dead: AtomicBool::new(false),
@@ -105,6 +108,11 @@ impl Driver {
             Some(why) => io::Error::other(why.clone()),
             None => runtime::gone(),
         }
+    }
+
+    /// Until when a receive that begins now looks before it is parked.
+    pub(super) fn busy_until(&self) -> Option<Instant> {
+        self.life.busy_until()
     }
 
     pub(super) fn is_multi_thread(&self) -> bool {

@@ -152,6 +152,13 @@ impl<F, M, R> ReceiveLane<F, M, R> {
         })
     }
 
+    /// The caller who came back has found nothing, and looks once more.
+    pub(super) fn looks_again(&mut self) {
+        if let Some(first) = self.waiters.front_mut() {
+            first.looks = 1;
+        }
+    }
+
     /// The caller who came back has looked often enough, and waits for readiness by himself. Nothing
     /// is in flight for him; he still is the first in line.
     pub(super) fn waits_himself(&mut self) {

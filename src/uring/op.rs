@@ -11,7 +11,7 @@ use super::payload::{Message, Rooms};
 use super::state::{Core, Direction, lock};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{One, PartsMut};
-use crate::look::{self, Aside};
+use crate::look::{self, AfterLook, Aside, Busy};
 use crate::outgoing::Outgoing;
 use crate::stream::{Filler, Lease};
 use crate::sys::{self, Received};
@@ -175,6 +175,7 @@ pub(super) struct Receiving<'a, 's, S> {
     pub(super) sink: &'s mut S,
     pub(super) ticket: Option<Ticket>,
     pub(super) aside: Aside,
+    pub(super) busy: Busy,
 }
 
 impl<S: Sink> Receiving<'_, '_, S> {
@@ -214,7 +215,11 @@ impl<S: Sink> Receiving<'_, '_, S> {
                         }
                     }
                 }
-                let looks = receive.looks.second_looks();
+                self.busy = Busy::new(core.driver.busy_until());
+                let looks = match receive.looks.second_looks() {
+                    0 if self.busy.is_on() => 1,
+                    looks => looks,
+                };
                 if looks == 0 && receive.prefers_readiness(&core.driver) {
                     let (ticket, after) = receive.lane.enqueue(cx.waker(), None, 1);
                     receive.lane.waits_himself();
@@ -248,11 +253,25 @@ impl<S: Sink> Receiving<'_, '_, S> {
         ticket: Ticket,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<S::Output>> {
+        loop {
+            if let Some(polled) = self.poll_once(ticket, cx) {
+                return polled;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// `None` if it is to look again at once.
+    fn poll_once(
+        &mut self,
+        ticket: Ticket,
+        cx: &mut Context<'_>,
+    ) -> Option<Poll<io::Result<S::Output>>> {
         let core = self.core;
         let mut receive = lock(&core.receive);
         if receive.lane.is_waiting_himself(ticket) {
             drop(receive);
-            return self.poll_readiness(ticket, cx);
+            return Some(self.poll_readiness(ticket, cx));
         }
         if receive.lane.may_look(ticket) {
             let worth_it = !core.driver.is_multi_thread() || self.aside.others_ran();
@@ -261,16 +280,29 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     if worth_it && let looks @ 1.. = receive.lane.looked() {
                         drop(receive);
                         self.aside = look::stand_aside(cx, looks);
-                        return Poll::Pending;
+                        return Some(Poll::Pending);
+                    }
+                    match self.busy.looked(self.aside) {
+                        AfterLook::Park => {}
+                        AfterLook::LookAgain => {
+                            receive.lane.looks_again();
+                            return None;
+                        }
+                        AfterLook::LetOthersRun => {
+                            receive.lane.looks_again();
+                            drop(receive);
+                            self.aside = look::stand_aside(cx, 1);
+                            return Some(Poll::Pending);
+                        }
                     }
                     receive.looks.second_found(false);
                     if receive.prefers_readiness(&core.driver) {
                         receive.lane.waits_himself();
                         drop(receive);
-                        return self.poll_readiness(ticket, cx);
+                        return Some(self.poll_readiness(ticket, cx));
                     }
                     drop(receive);
-                    return self.arm(cx);
+                    return Some(self.arm(cx));
                 }
                 result => {
                     receive.looks.second_found(worth_it);
@@ -280,7 +312,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     drop(unused);
                     self.ticket = None;
                     core.carry_out(Direction::Receive, after);
-                    return Poll::Ready(result);
+                    return Some(Poll::Ready(result));
                 }
             }
         }
@@ -290,7 +322,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
             Ok(delivered) => delivered,
             Err(replaced) => {
                 drop(replaced);
-                return self.pending_unless_dead(cx);
+                return Some(self.pending_unless_dead(cx));
             }
         };
         self.ticket = None;
@@ -302,13 +334,13 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     let replaced = lock(&core.receive).spare.replace(spare);
                     drop(replaced);
                 }
-                Poll::Ready(Ok(output))
+                Some(Poll::Ready(Ok(output)))
             }
             Err(errno) => {
                 if let Some(room) = delivery.room {
                     self.sink.withdraw(room);
                 }
-                Poll::Ready(Err(io::Error::from_raw_os_error(errno)))
+                Some(Poll::Ready(Err(io::Error::from_raw_os_error(errno))))
             }
         }
     }

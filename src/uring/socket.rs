@@ -20,7 +20,7 @@ use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{Parts, PartsMut};
 use crate::lane::Step;
 use crate::line::Line;
-use crate::look::{Aside, Looks};
+use crate::look::{Aside, Busy, Looks};
 use crate::outgoing::Outgoing;
 use crate::stream::Filler;
 use crate::sys::{self, Received};
@@ -217,7 +217,8 @@ impl Socket {
     }
 
     async fn receive<S: Sink>(&self, sink: &mut S) -> io::Result<S::Output> {
-        let mut receiving = Receiving { core: &self.core, sink, ticket: None, aside: Aside::now() };
+        let (aside, busy) = (Aside::now(), Busy::default());
+        let mut receiving = Receiving { core: &self.core, sink, ticket: None, aside, busy };
         std::future::poll_fn(|cx| receiving.poll(cx)).await
     }
 

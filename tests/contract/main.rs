@@ -10,6 +10,7 @@ mod ancillary;
 mod cancel;
 mod connect;
 mod fairness;
+mod large;
 mod life;
 mod limits;
 mod order;
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         fairness::tests(),
         life::tests(),
         streams::tests(),
+        large::tests(),
     ];
     harness::main(tests.concat())
 }
