@@ -62,7 +62,7 @@ const DROPPED: [(RecvBy, Room); 6] = [
     (RecvBy::OwnedVectored, Room::AMPLE),
 ];
 
-type Receive<'a> = Spawn<Boxed<'a, std::io::Result<Got>>>;
+type Receive<'a> = Spawn<Boxed<'a, io::Result<Got>>>;
 
 /// For every kind of dropped receive and every kind of next receive: `interleave` gets a receive
 /// that was polled once, sends a message, and drops the receive somewhere.
@@ -470,7 +470,7 @@ fn descriptors(way: SendBy, n: usize) -> Vec<OwnedFd> {
 /// one came before the other, whole, or not at all, and does not come later.
 async fn whole_or_never<F>(cell: Cell, interleave: F)
 where
-    F: for<'a> Fn(Spawn<Boxed<'a, std::io::Result<usize>>>, &'a Peer) -> Boxed<'a, Vec<Vec<u8>>>,
+    F: for<'a> Fn(Spawn<Boxed<'a, io::Result<usize>>>, &'a Peer) -> Boxed<'a, Vec<Vec<u8>>>,
 {
     for (n, way) in SendBy::QUEUED.into_iter().enumerate() {
         let (a, peer) = cell.half();
