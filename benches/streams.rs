@@ -1,0 +1,498 @@
+//! What many messages per call, busy polling and sealed memory give.
+//!
+//! `cargo bench --bench streams`; `-- --quick` for a smoke run, `-- ROW` for rows that contain it. All
+//! contestants of a row run in one process, in alternating rounds; the ratio is that of the first
+//! contestant's time to each one's, round by round, of which the median is shown.
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use tokio::runtime::{Builder, Runtime};
+use tokio_seqpacket::{Backend, MessagesOptions, Options, SealedMemory, Selection, UnixSeqpacket};
+use tokio_seqpacket_upstream::UnixSeqpacket as Upstream;
+
+const MESSAGE: usize = 64;
+
+/// Makes this many messages or trips, and says how long they took.
+type Round = Box<dyn FnMut(usize) -> Duration>;
+type Row = (String, usize, Vec<(String, Round)>);
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn socketpair() -> (OwnedFd, OwnedFd) {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).unwrap()
+}
+
+/// Make a socket of a descriptor in the current runtime.
+trait Adopt: Sized + Send + 'static {
+    fn adopt(fd: OwnedFd, backend: Backend) -> Self;
+}
+
+impl Adopt for UnixSeqpacket {
+    fn adopt(fd: OwnedFd, backend: Backend) -> Self {
+        Options::new().backend(Selection::from(backend)).socket_from_fd(fd).unwrap()
+    }
+}
+
+impl Adopt for Upstream {
+    fn adopt(fd: OwnedFd, _backend: Backend) -> Self {
+        Self::try_from(fd).unwrap()
+    }
+}
+
+/// Run both ends on a thread and runtime of their own; the time of the first is returned.
+fn two_threads<A, B>(
+    backend: Backend,
+    near: impl AsyncFnOnce(A) + Send + 'static,
+    far: impl AsyncFnOnce(B) + Send + 'static,
+) -> Duration
+where
+    A: Adopt,
+    B: Adopt,
+{
+    let (a, b) = socketpair();
+    let (ready, is_ready) = mpsc::channel();
+    let far = thread::spawn(move || {
+        runtime().block_on(async move {
+            let b = B::adopt(b, backend);
+            ready.send(()).unwrap();
+            far(b).await;
+        });
+    });
+    is_ready.recv().unwrap();
+    let took = runtime().block_on(async move {
+        let a = A::adopt(a, backend);
+        let begin = Instant::now();
+        near(a).await;
+        begin.elapsed()
+    });
+    far.join().unwrap();
+    took
+}
+
+// ----- one way -----
+
+macro_rules! plain_one_way {
+    ($name:expr, $socket:ty, $backend:expr) => {{
+        let round: Round = Box::new(move |count| {
+            two_threads(
+                $backend,
+                async move |receiver: $socket| {
+                    let mut buffer = [0; MESSAGE];
+                    for _ in 0..count {
+                        assert_eq!(receiver.recv(&mut buffer).await.unwrap(), MESSAGE);
+                    }
+                },
+                async move |sender: $socket| {
+                    for _ in 0..count {
+                        sender.send(&[7; MESSAGE]).await.unwrap();
+                    }
+                },
+            )
+        });
+        ($name, round)
+    }};
+}
+
+async fn send_batches(sender: &UnixSeqpacket, mut count: usize) {
+    let message = [7; MESSAGE];
+    let mut batch = sender.batch();
+    while count > 0 {
+        batch.clear();
+        for _ in 0..count.min(32) {
+            batch.push(&message);
+        }
+        count -= batch.send().await.unwrap();
+    }
+}
+
+fn one_way(name: &str, backend: Backend) -> Vec<(String, Round)> {
+    let plain = plain_one_way!(format!("{name}, plain"), UnixSeqpacket, backend);
+    let stream: Round = Box::new(move |count| {
+        two_threads(
+            backend,
+            async move |receiver: UnixSeqpacket| {
+                let mut messages = receiver.messages(MessagesOptions::new().size(256)).unwrap();
+                for _ in 0..count {
+                    assert_eq!(messages.next().await.unwrap().unwrap().len(), MESSAGE);
+                }
+            },
+            async move |sender: UnixSeqpacket| send_batches(&sender, count).await,
+        )
+    });
+    let batch: Round = Box::new(move |count| {
+        two_threads(
+            backend,
+            async move |receiver: UnixSeqpacket| {
+                let mut bytes = [[0; MESSAGE]; 32];
+                let mut infos = Vec::new();
+                let mut left = count;
+                while left > 0 {
+                    let mut buffers = bytes.each_mut().map(|bytes| IoSliceMut::new(bytes));
+                    infos.clear();
+                    receiver.recv_batch(&mut buffers, &mut infos).await.unwrap();
+                    // The end comes as an empty message.
+                    left -= infos.iter().filter(|info| info.bytes_read() > 0).count();
+                }
+            },
+            async move |sender: UnixSeqpacket| send_batches(&sender, count).await,
+        )
+    });
+    vec![
+        plain,
+        (format!("{name}, batch to stream"), stream),
+        (format!("{name}, batch to batch"), batch),
+    ]
+}
+
+// ----- echo on one thread -----
+
+/// `pairs` sockets that echo, and a round of trips over all of them.
+fn echo<S: Adopt>(
+    pairs: usize,
+    backend: Backend,
+    server: impl AsyncFn(S) + Copy + 'static,
+    client: impl AsyncFn(&S, usize) + Copy + 'static,
+) -> Round {
+    let runtime = runtime();
+    let local = tokio::task::LocalSet::new();
+    let mut clients = {
+        let _guard = runtime.enter();
+        let mut clients = Vec::new();
+        for _ in 0..pairs {
+            let (a, b) = socketpair();
+            clients.push(S::adopt(a, backend));
+            let b = S::adopt(b, backend);
+            local.spawn_local(async move { server(b).await });
+        }
+        clients
+    };
+    Box::new(move |count| {
+        let each = (count / pairs).max(1);
+        let begin = Instant::now();
+        let back = local.block_on(&runtime, async {
+            let tasks: Vec<_> = clients
+                .drain(..)
+                .map(|socket| {
+                    tokio::task::spawn_local(async move {
+                        client(&socket, each).await;
+                        socket
+                    })
+                })
+                .collect();
+            let mut back = Vec::new();
+            for task in tasks {
+                back.push(task.await.unwrap());
+            }
+            back
+        });
+        clients = back;
+        begin.elapsed() * count as u32 / (each * pairs) as u32
+    })
+}
+
+macro_rules! plain_echo {
+    ($socket:ty, $pairs:expr, $backend:expr, $len:expr) => {
+        echo::<$socket>(
+            $pairs,
+            $backend,
+            async |socket| {
+                let mut buffer = vec![0; $len];
+                while let Ok(len @ 1..) = socket.recv(&mut buffer).await {
+                    socket.send(&buffer[..len]).await.unwrap();
+                }
+            },
+            async |socket, trips| {
+                let mut buffer = vec![7; $len];
+                for _ in 0..trips {
+                    socket.send(&buffer).await.unwrap();
+                    assert_eq!(socket.recv(&mut buffer).await.unwrap(), $len);
+                }
+            },
+        )
+    };
+}
+
+fn stream_echo(pairs: usize, backend: Backend) -> Round {
+    let options = MessagesOptions::new().buffers(8).size(256);
+    echo::<UnixSeqpacket>(
+        pairs,
+        backend,
+        async move |socket| {
+            let mut messages = socket.messages(options).unwrap();
+            while let Some(Ok(message)) = messages.next().await {
+                socket.send(&message).await.unwrap();
+            }
+        },
+        async move |socket, trips| {
+            let mut messages = socket.messages(options).unwrap();
+            for _ in 0..trips {
+                socket.send(&[7; MESSAGE]).await.unwrap();
+                assert_eq!(messages.next().await.unwrap().unwrap().len(), MESSAGE);
+            }
+        },
+    )
+}
+
+fn owned_echo<const LEN: usize>(backend: Backend) -> Round {
+    async fn back(socket: &UnixSeqpacket, buffer: Vec<u8>) -> Option<Vec<u8>> {
+        let (received, buffer) = socket.recv_owned(buffer).await;
+        (received.ok()?.bytes_read() > 0).then_some(buffer)
+    }
+    echo::<UnixSeqpacket>(
+        1,
+        backend,
+        async |socket| {
+            let mut buffer = Vec::with_capacity(LEN);
+            while let Some(received) = back(&socket, buffer).await {
+                let (sent, returned) = socket.send_owned(received).await;
+                sent.unwrap();
+                buffer = returned;
+            }
+        },
+        async |socket, trips| {
+            let mut buffer = vec![7; LEN];
+            for _ in 0..trips {
+                let (sent, returned) = socket.send_owned(buffer).await;
+                sent.unwrap();
+                buffer = back(socket, returned).await.expect("an answer");
+            }
+        },
+    )
+}
+
+// ----- ping-pong on two threads -----
+
+macro_rules! ping_pong {
+    ($socket:ty, $backend:expr, $busy:expr) => {{
+        let round: Round = Box::new(move |count| {
+            two_threads(
+                $backend,
+                async move |socket: $socket| {
+                    tokio_seqpacket::busy_poll($busy).unwrap();
+                    let mut buffer = [7; MESSAGE];
+                    for _ in 0..count {
+                        socket.send(&buffer).await.unwrap();
+                        assert_eq!(socket.recv(&mut buffer).await.unwrap(), MESSAGE);
+                    }
+                },
+                async move |socket: $socket| {
+                    tokio_seqpacket::busy_poll($busy).unwrap();
+                    let mut buffer = [0; MESSAGE];
+                    for _ in 0..count {
+                        assert_eq!(socket.recv(&mut buffer).await.unwrap(), MESSAGE);
+                        socket.send(&buffer).await.unwrap();
+                    }
+                },
+            )
+        });
+        round
+    }};
+}
+
+fn spin_recv(fd: &OwnedFd, buffer: &mut [u8]) -> usize {
+    loop {
+        match rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((_, len)) => return len,
+            Err(rustix::io::Errno::AGAIN) => std::hint::spin_loop(),
+            Err(error) => panic!("recv on {}: {error}", fd.as_raw_fd()),
+        }
+    }
+}
+
+fn raw_spinning() -> Round {
+    Box::new(|count| {
+        let (a, b) = socketpair();
+        let echo = thread::spawn(move || {
+            let mut buffer = [0; MESSAGE];
+            for _ in 0..count {
+                assert_eq!(spin_recv(&b, &mut buffer), MESSAGE);
+                rustix::net::send(&b, &buffer, SendFlags::NOSIGNAL).unwrap();
+            }
+        });
+        let mut buffer = [7; MESSAGE];
+        let begin = Instant::now();
+        for _ in 0..count {
+            rustix::net::send(&a, &buffer, SendFlags::NOSIGNAL).unwrap();
+            assert_eq!(spin_recv(&a, &mut buffer), MESSAGE);
+        }
+        let took = begin.elapsed();
+        echo.join().unwrap();
+        took
+    })
+}
+
+// ----- payloads of 1 MiB -----
+
+const PAYLOAD: usize = 1 << 20;
+const CHUNK: usize = 64 << 10;
+
+fn chunked(backend: Backend) -> Round {
+    let payload = vec![7; PAYLOAD];
+    let runtime = runtime();
+    Box::new(move |count| {
+        runtime.block_on(async {
+            let (a, b) = socketpair();
+            let (a, b) = (UnixSeqpacket::adopt(a, backend), UnixSeqpacket::adopt(b, backend));
+            let mut received = vec![0; PAYLOAD];
+            let begin = Instant::now();
+            for _ in 0..count {
+                let sending = async {
+                    for chunk in payload.chunks(CHUNK) {
+                        a.send(chunk).await.unwrap();
+                    }
+                };
+                let receiving = async {
+                    for chunk in received.chunks_mut(CHUNK) {
+                        assert_eq!(b.recv(chunk).await.unwrap(), CHUNK);
+                    }
+                };
+                tokio::join!(sending, receiving);
+                std::hint::black_box(sum(&received));
+            }
+            begin.elapsed()
+        })
+    })
+}
+
+fn sealed(backend: Backend, anew: bool) -> Round {
+    let payload = vec![7; PAYLOAD];
+    let runtime = runtime();
+    Box::new(move |count| {
+        runtime.block_on(async {
+            let (a, b) = socketpair();
+            let (a, b) = (UnixSeqpacket::adopt(a, backend), UnixSeqpacket::adopt(b, backend));
+            let mut memory = SealedMemory::new(&payload).unwrap();
+            let begin = Instant::now();
+            for _ in 0..count {
+                if anew {
+                    memory = SealedMemory::new(&payload).unwrap();
+                }
+                a.send_large(b"payload", &memory).await.unwrap();
+                let (_, received) = b.recv_large(&mut [0; 16], PAYLOAD).await.unwrap();
+                std::hint::black_box(sum(&received.unwrap().map().unwrap()));
+            }
+            begin.elapsed()
+        })
+    })
+}
+
+/// Whoever receives a payload reads it.
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_ne_bytes(*word))
+}
+
+// ----- the table -----
+
+fn rows(has_ring: bool) -> Vec<Row> {
+    let mut both = vec![("epoll", Backend::Epoll)];
+    if has_ring {
+        both.push(("io_uring", Backend::Uring));
+    } else {
+        println!("io_uring: skipped");
+    }
+    let upstream = |round| ("tokio-seqpacket 0.8.2".to_owned(), round);
+    let mut rows = Vec::new();
+
+    let (name, round) =
+        plain_one_way!("tokio-seqpacket 0.8.2".to_owned(), Upstream, Backend::Epoll);
+    let mut contestants = vec![(name, round)];
+    for &(name, backend) in &both {
+        contestants.extend(one_way(name, backend));
+    }
+    rows.push(("one way, two threads, 64 bytes".to_owned(), 20_000, contestants));
+
+    for pairs in [1, 16, 128] {
+        let mut contestants = vec![upstream(plain_echo!(Upstream, pairs, Backend::Epoll, MESSAGE))];
+        for &(name, backend) in &both {
+            let plain = plain_echo!(UnixSeqpacket, pairs, backend, MESSAGE);
+            contestants.push((format!("{name}, plain"), plain));
+            contestants.push((format!("{name}, stream"), stream_echo(pairs, backend)));
+        }
+        rows.push((format!("echo, current_thread, {pairs} pairs"), 20_000, contestants));
+    }
+
+    let mut contestants = vec![upstream(ping_pong!(Upstream, Backend::Epoll, Duration::ZERO))];
+    for &(name, backend) in &both {
+        let parked = ping_pong!(UnixSeqpacket, backend, Duration::ZERO);
+        contestants.push((format!("{name}, parked"), parked));
+        let busy = ping_pong!(UnixSeqpacket, backend, Duration::from_micros(200));
+        contestants.push((format!("{name}, busy"), busy));
+    }
+    contestants.push(("raw calls, spinning".to_owned(), raw_spinning()));
+    rows.push(("ping-pong, two threads".to_owned(), 2_000, contestants));
+
+    macro_rules! sizes {
+        ($($len:literal)*) => {$({
+            let mut contestants = vec![upstream(plain_echo!(Upstream, 1, Backend::Epoll, $len))];
+            for &(name, backend) in &both {
+                let plain = plain_echo!(UnixSeqpacket, 1, backend, $len);
+                contestants.push((format!("{name}, borrowed"), plain));
+                contestants.push((format!("{name}, owned"), owned_echo::<$len>(backend)));
+            }
+            let trips = (64 << 20) / $len;
+            rows.push((format!("echo of {} KiB", $len >> 10), trips.min(5_000), contestants));
+        })*};
+    }
+    sizes!(4096 16384 65536 131072);
+
+    let mut contestants = Vec::new();
+    for &(name, backend) in &both {
+        contestants.push((format!("{name}, in chunks of 64 KiB"), chunked(backend)));
+        contestants.push((format!("{name}, copied into sealed memory"), sealed(backend, true)));
+        contestants.push((format!("{name}, the same memory again"), sealed(backend, false)));
+    }
+    rows.push(("payloads of 1 MiB".to_owned(), 100, contestants));
+    rows
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn main() {
+    let mut quick = false;
+    let mut filter = None;
+    for argument in std::env::args().skip(1) {
+        match argument.as_str() {
+            "--bench" => {}
+            "--quick" => quick = true,
+            other => filter = Some(other.to_owned()),
+        }
+    }
+    let support = tokio_seqpacket::probe();
+    println!("{support}");
+    let has_ring =
+        runtime().block_on(async { Options::new().backend(Selection::Uring).pair() }).is_ok();
+    for (name, count, mut contestants) in rows(has_ring) {
+        if filter.as_ref().is_some_and(|filter| !name.contains(filter)) {
+            continue;
+        }
+        let (rounds, count) = if quick { (2, count / 50 + 1) } else { (11, count) };
+        let mut nanos = vec![Vec::new(); contestants.len()];
+        for round in 0..=rounds {
+            for at in 0..contestants.len() {
+                let at = (at + round) % contestants.len();
+                let took = contestants[at].1(count);
+                // The first round warms up.
+                if round > 0 {
+                    nanos[at].push(took.as_nanos() as f64 / count as f64);
+                }
+            }
+        }
+        println!("{name} (ns each, ratio to the first)");
+        for ((contestant, _), mine) in contestants.iter().zip(&nanos) {
+            let ratios = nanos[0].iter().zip(mine).map(|(first, mine)| first / mine).collect();
+            let (nanos, ratio) = (median(mine.clone()), median(ratios));
+            println!("  {contestant:36} {nanos:11.0} ns   {ratio:6.2}");
+        }
+    }
+}
