@@ -85,8 +85,8 @@ impl Plan {
         // Neighbours that flood: with empty messages, with descriptors.
         let (empty, run, with_fds, full) = match slot % 32 {
             30 => (950, 400, 0, 0),
-            31 => (0, 8, 300, 500),
-            _ => (20, 8, 40, 10),
+            31 => (0, 8, 100, 200),
+            _ => (20, 8, 40, 5),
         };
         Self {
             slot,

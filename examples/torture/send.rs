@@ -37,7 +37,6 @@ pub async fn all(side: Arc<Side>, mut rng: Rng) {
         if !over && line.len() < side.plan.width {
             sequence += 1;
             let message = Message::draw(&side, sequence, &mut empties, &mut rng);
-            side.book.sent.lock().unwrap().count = sequence;
             let form = rng.u8(..8);
             if let Err(future) = Call::first_poll(send(side.clone(), message, form)).await {
                 side.count(Count::Waited, 1);
@@ -69,7 +68,6 @@ pub async fn all(side: Arc<Side>, mut rng: Rng) {
     }
     if !side.is_gone() {
         sequence += 1;
-        side.book.sent.lock().unwrap().count = sequence;
         let header = Header { last: true, ..blank(&side, sequence, HEADER) };
         let message = Message { header, empty: false, oversize: false, pipe: None };
         send(side, message, 0).await;
@@ -198,6 +196,7 @@ impl Drop for Entry<'_> {
 
 async fn send(side: Arc<Side>, message: Message, form: u8) {
     let (sequence, empty) = (message.header.sequence, message.empty);
+    side.book.sent.lock().unwrap().count = sequence;
     let mut entry = Entry { side: &side, sequence, empty, settled: false };
     let (fds, oversize) = (message.header.fds, message.oversize);
     let result = call(&side, message, form).await;
