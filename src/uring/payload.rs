@@ -66,6 +66,15 @@ impl<P> InFlight<P> {
     }
 }
 
+#[cfg(planted = "freed_on_drop")]
+impl InFlight<Outgoing> {
+    /// As if the payload had been freed, and its memory were somebody else's.
+    pub(super) fn reuse(&mut self) {
+        // SAFETY: the allocation lives, and only the kernel refers to it, which reads it: the bug.
+        unsafe { self.payload.as_mut() }.overwrite();
+    }
+}
+
 #[repr(C, align(8))]
 struct Control([u8; MAX_CONTROL]);
 
@@ -248,7 +257,8 @@ impl Message {
     /// Length of the message, and whether control data was discarded by the kernel.
     fn received(&mut self) -> Received {
         let message_len = self.message_len;
-        let control_truncated = self.payload().header.msg_flags & libc::MSG_CTRUNC != 0;
+        let control_truncated = self.payload().header.msg_flags & libc::MSG_CTRUNC != 0
+            && !cfg!(planted = "control_truncation");
         Received { message_len, control_truncated }
     }
 
