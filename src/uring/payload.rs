@@ -26,6 +26,9 @@ use crate::sys::Received;
 
 const RECV_FLAGS: u32 = (libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC) as u32;
 
+/// In `msg_flags` until the kernel has received a message, which writes them (`recvmsg(2)`).
+const UNTOUCHED: libc::c_int = -1;
+
 /// Payloads of receives that are kept for the next ones; some 2 KiB each.
 const KEPT: usize = 1024;
 
@@ -173,6 +176,7 @@ impl ReceivePayload {
         key: u64,
     ) -> (InFlight<Self>, Submission) {
         self.header = empty_header();
+        self.header.msg_flags = UNTOUCHED;
         self.header.msg_iovlen = self.vectors.len();
         self.header.msg_controllen = MAX_CONTROL;
         let in_flight = InFlight::new(self, key);
@@ -192,6 +196,18 @@ impl ReceivePayload {
             Submission::new(entry, key)
         };
         (in_flight, submission)
+    }
+
+    /// Nobody has seen a completion, and none will come: the caller's room comes back. A message that
+    /// the kernel had received all the same is lost, but its descriptors are closed.
+    pub(super) fn bury(mut self: Box<Self>) -> Option<Rooms> {
+        if self.header.msg_flags == UNTOUCHED {
+            return self.release();
+        }
+        let rooms = self.rooms.take();
+        // How much of the slot it used is not known.
+        drop(Message { payload: Some(self), message_len: SLOT_LEN, len: SLOT_LEN });
+        rooms
     }
 
     /// The completion was no message: the caller's room comes back, the rest is kept for another.
@@ -459,4 +475,36 @@ pub(super) fn submit_send(
         Submission::new(entry, key)
     };
     (in_flight, submission)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::AsFd;
+
+    use super::*;
+    use crate::sys;
+
+    #[test]
+    fn a_message_whose_completion_is_never_seen_leaves_no_descriptor() {
+        let (a, b) = sys::socketpair().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let mut ancillary = AncillaryBuffer::new();
+        ancillary.push_fd(writer).unwrap();
+        sys::send_with_ancillary(a.as_fd(), &[io::IoSlice::new(b"one")], &ancillary).unwrap();
+        drop(ancillary);
+
+        let payload = ReceivePayload::new(None).ok().unwrap();
+        let (in_flight, _) = payload.submit(b.as_fd(), 1);
+        let payload = in_flight.payload.as_ptr();
+        // SAFETY: this test is the kernel: the payload is lent to it, and the submission goes nowhere.
+        let (received, payload) = unsafe {
+            let header = &raw mut (*payload).header;
+            let received = libc::recvmsg(b.as_raw_fd(), header, RECV_FLAGS as i32);
+            (received, Box::from_raw(payload))
+        };
+        assert_eq!(received, 3);
+        assert!(payload.bury().is_none());
+        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the end of the pipe");
+    }
 }
