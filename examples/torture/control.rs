@@ -20,11 +20,11 @@ use crate::report::Counts;
 
 pub enum Frame {
     /// To the peer: this is an end of a connection.
-    Live(Plan, OwnedFd),
+    Live(Box<Plan>, OwnedFd),
     /// To the peer: no more connections; be done.
     Finish,
-    Record(Record),
-    Counts(Counts),
+    Record(Box<Record>),
+    Counts(Box<Counts>),
     Failure(String),
     /// All is closed: open descriptors and resident memory, at the base line and now.
     Done([u64; 4]),
@@ -92,10 +92,10 @@ impl Control {
         let kind = words.next()?;
         let words: Vec<u64> = words.collect();
         Some(match kind {
-            0 => Frame::Live(Plan::from_words(&words), fd?),
+            0 => Frame::Live(Box::new(Plan::from_words(&words)), fd?),
             1 => Frame::Finish,
-            2 => Frame::Record(Record::from_words(&words)),
-            3 => Frame::Counts(Counts::from_words(&words)),
+            2 => Frame::Record(Box::new(Record::from_words(&words))),
+            3 => Frame::Counts(Box::new(Counts::from_words(&words))),
             4 => {
                 let text: Vec<u8> = words.iter().map(|word| *word as u8).collect();
                 Frame::Failure(String::from_utf8_lossy(&text).into_owned())

@@ -159,7 +159,7 @@ impl Limit {
         self.squeezed.store(true, Ordering::SeqCst);
         let before = getrlimit(Resource::Nofile);
         let current = open_fds() as u64 + left;
-        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..before.clone() });
+        let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..before });
         std::thread::sleep(time);
         let _ = setrlimit(Resource::Nofile, before);
         // A message can lie ready for a while until somebody takes it.

@@ -132,6 +132,8 @@ impl Base {
     /// More than the base line, and it does not go away.
     fn compare(&self, shared: &Shared) -> Result<[u64; 4], String> {
         for _ in 0..SOON + SOON / 4 {
+            // What the last ring of a process leaves is freed when there is another.
+            warm_up();
             if shared.pipes.is_empty() && open_fds() <= self.fds {
                 break;
             }
@@ -205,7 +207,7 @@ fn peer(arguments: &Arguments) {
         loop {
             let frame = match mail.recv_timeout(TICK * 4) {
                 Ok(frame) => frame,
-                Err(_) => Frame::Counts(counted.counters.read()),
+                Err(_) => Frame::Counts(Box::new(counted.counters.read())),
             };
             if mailer.send(&frame).is_err() {
                 std::process::exit(1);
@@ -214,7 +216,7 @@ fn peer(arguments: &Arguments) {
     });
     loop {
         match control.receive(&shared.limit) {
-            Some(Frame::Live(plan, fd)) => workers.assign(plan, fd),
+            Some(Frame::Live(plan, fd)) => workers.assign(*plan, fd),
             Some(Frame::Finish) => break,
             Some(_) => {}
             // Nobody is there to be told.
@@ -432,7 +434,7 @@ impl<'a> Torture<'a> {
         self.count += 1;
         self.lives[usize::from(slot)] = Some(Life { patience, ..Life::default() });
         // A peer that is gone is heard of by its end.
-        let _ = control.send(&Frame::Live(plan.clone(), theirs));
+        let _ = control.send(&Frame::Live(Box::new(plan.clone()), theirs));
         if let Some(workers) = &self.workers {
             workers.assign(plan, ours);
         }
@@ -445,9 +447,9 @@ impl<'a> Torture<'a> {
                 return Err(failure);
             }
             Event::Frame(Frame::Record(record)) | Event::Peer(Frame::Record(record)) => {
-                return self.hand_in(record);
+                return self.hand_in(*record);
             }
-            Event::Peer(Frame::Counts(counts)) => self.counts = counts,
+            Event::Peer(Frame::Counts(counts)) => self.counts = *counts,
             Event::Peer(Frame::Done(done)) => self.done = Some(done),
             Event::PeerGone(number) if number == self.number && self.peer.is_none() => {
                 self.counted = self.counted.plus(self.counts);

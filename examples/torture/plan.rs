@@ -97,7 +97,7 @@ impl Plan {
             millis: rng.u64(200..1500),
             most: 6_000,
             width: rng.usize(1..=4),
-            small: slot % 2 == 0,
+            small: slot.is_multiple_of(2),
             empty,
             with_fds,
             full,

@@ -96,7 +96,7 @@ impl Drop for Book {
         let of = format!("connection {} life {}, {:?}", self.slot, self.life, self.shared.end);
         let pipes = std::mem::take(&mut *self.pipes.lock().unwrap());
         self.shared.pipes.hand_in(pipes, &of);
-        let _ = self.shared.outbox.send(Frame::Record(self.record()));
+        let _ = self.shared.outbox.send(Frame::Record(Box::new(self.record())));
     }
 }
 
