@@ -479,8 +479,9 @@ pub(super) fn submit_send(
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
     use std::os::fd::AsFd;
+
+    use rustix::pipe::PipeFlags;
 
     use super::*;
     use crate::sys;
@@ -488,7 +489,8 @@ mod tests {
     #[test]
     fn a_message_whose_completion_is_never_seen_leaves_no_descriptor() {
         let (a, b) = sys::socketpair().unwrap();
-        let (mut reader, writer) = io::pipe().unwrap();
+        let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+        let (reader, writer) = rustix::pipe::pipe_with(flags).unwrap();
         let mut ancillary = AncillaryBuffer::new();
         ancillary.push_fd(writer).unwrap();
         sys::send_with_ancillary(a.as_fd(), &[io::IoSlice::new(b"one")], &ancillary).unwrap();
@@ -505,6 +507,6 @@ mod tests {
         };
         assert_eq!(received, 3);
         assert!(payload.bury().is_none());
-        assert_eq!(reader.read(&mut [0]).unwrap(), 0, "the end of the pipe");
+        assert_eq!(rustix::io::read(&reader, &mut [0_u8]), Ok(0), "the end of the pipe");
     }
 }
