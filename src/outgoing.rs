@@ -94,6 +94,9 @@ impl Outgoing {
                 let duplicate = duplicate(number)?;
                 payload.control[at..][..wire::FD_LEN]
                     .copy_from_slice(&duplicate.as_raw_fd().to_ne_bytes());
+                if cfg!(planted = "second_fd_leaked") && payload.fds.len() == 1 {
+                    std::mem::forget(duplicate.try_clone());
+                }
                 payload.fds.push(duplicate);
             }
         }
@@ -155,6 +158,11 @@ impl Outgoing {
             _ => None,
         };
         (&raw const self.header, plain)
+    }
+
+    #[cfg(planted = "freed_on_drop")]
+    pub(crate) fn overwrite(&mut self) {
+        self.bytes.fill(0xdd);
     }
 
     /// Give back what [`given`](Self::given) took; the rest can be kept for another.

@@ -182,7 +182,12 @@ pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<usize> {
 
 /// `recv(2)` without waiting; what does not fit into `buffer` is discarded, descriptors too.
 pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    let (_, len) = retry_on_intr(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT))?;
+    let received = retry_on_intr(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT));
+    #[cfg(planted = "stop_at_reset")]
+    if let Err(error) = received {
+        stop_at_reset(fd, error.raw_os_error());
+    }
+    let (_, len) = received?;
     Ok(len)
 }
 
@@ -307,7 +312,8 @@ unsafe fn recv_with_header<'a>(
         let received = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, RECV_FLAGS) };
         match usize::try_from(received) {
             Ok(message_len) => {
-                let control_truncated = header.msg_flags & libc::MSG_CTRUNC != 0;
+                let control_truncated = header.msg_flags & libc::MSG_CTRUNC != 0
+                    && !cfg!(planted = "control_truncation");
                 let has_control = header.msg_controllen > 0 || control_truncated;
                 let received = Received { message_len, control_truncated, has_control };
                 let control = std::mem::take(control);
@@ -321,10 +327,21 @@ unsafe fn recv_with_header<'a>(
             }
             Err(_) => match io::Error::last_os_error() {
                 error if error.kind() == io::ErrorKind::Interrupted => continue,
-                error => return Err(error),
+                error => {
+                    #[cfg(planted = "stop_at_reset")]
+                    stop_at_reset(fd, error.raw_os_error().unwrap_or(0));
+                    return Err(error);
+                }
             },
         }
     }
+}
+
+/// Take `ECONNRESET` for the end: what the peer had sent before it closed is never read.
+#[cfg(planted = "stop_at_reset")]
+pub(crate) fn stop_at_reset(fd: BorrowedFd<'_>, errno: i32) {
+    let read = || rustix::net::recv(fd, &mut [0_u8; 1], RecvFlags::DONTWAIT);
+    while errno == libc::ECONNRESET && read().is_ok_and(|(_, len)| len > 0) {}
 }
 
 fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {

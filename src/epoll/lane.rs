@@ -84,7 +84,9 @@ impl Lane {
         };
         self.waiters.remove(at);
         let first = match at {
-            0 => self.waiters.front_mut().and_then(|first| first.waker.take()),
+            0 if !cfg!(planted = "next_not_woken") => {
+                self.waiters.front_mut().and_then(|first| first.waker.take())
+            }
             _ => None,
         };
         let settled = if self.is_idle() { self.watchers.settled() } else { Settled::default() };

@@ -286,7 +286,8 @@ impl<F, M, R> ReceiveLane<F, M, R> {
         let owner = self.armed_for.take();
         match outcome {
             Outcome::Done(message) => {
-                if self.closed {
+                let unwanted = cfg!(planted = "completed_after_drop") && self.waiters.is_empty();
+                if self.closed || unwanted {
                     return (room, After { release: Some(message), ..After::default() });
                 }
                 self.stash = Some((Ok(message), owner));

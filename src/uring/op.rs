@@ -500,6 +500,10 @@ impl Sending<'_> {
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
+            #[cfg(planted = "freed_on_drop")]
+            if let Some(payload) = self.core.send.lock().lane.lent(slot) {
+                payload.reuse();
+            }
             let after = self.core.send.lock().lane.forget(slot);
             self.core.carry_out(Direction::Send, after);
         }

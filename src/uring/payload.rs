@@ -26,6 +26,9 @@ use crate::sys::Received;
 
 const RECV_FLAGS: u32 = (libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC) as u32;
 
+/// In `msg_flags` until the kernel has received a message, which writes them (`recvmsg(2)`).
+const UNTOUCHED: libc::c_int = -1;
+
 /// Payloads of receives that are kept for the next ones; some 2 KiB each.
 const KEPT: usize = 1024;
 
@@ -63,6 +66,15 @@ impl<P> InFlight<P> {
         // SAFETY: as above, and the kernel has released the context that knew the operation, as
         // whoever made the ContextGone has seen.
         unsafe { Box::from_raw(self.payload.as_ptr()) }
+    }
+}
+
+#[cfg(planted = "freed_on_drop")]
+impl InFlight<Outgoing> {
+    /// As if the payload had been freed, and its memory were somebody else's.
+    pub(super) fn reuse(&mut self) {
+        // SAFETY: the allocation lives, and only the kernel refers to it, which reads it: the bug.
+        unsafe { self.payload.as_mut() }.overwrite();
     }
 }
 
@@ -164,6 +176,7 @@ impl ReceivePayload {
         key: u64,
     ) -> (InFlight<Self>, Submission) {
         self.header = empty_header();
+        self.header.msg_flags = UNTOUCHED;
         self.header.msg_iovlen = self.vectors.len();
         self.header.msg_controllen = MAX_CONTROL;
         let in_flight = InFlight::new(self, key);
@@ -183,6 +196,18 @@ impl ReceivePayload {
             Submission::new(entry, key)
         };
         (in_flight, submission)
+    }
+
+    /// Nobody has seen a completion, and none will come: the caller's room comes back. A message that
+    /// the kernel had received all the same is lost, but its descriptors are closed.
+    pub(super) fn bury(mut self: Box<Self>) -> Option<Rooms> {
+        if self.header.msg_flags == UNTOUCHED {
+            return self.release();
+        }
+        let rooms = self.rooms.take();
+        // How much of the slot it used is not known.
+        drop(Message { payload: Some(self), message_len: SLOT_LEN, len: SLOT_LEN });
+        rooms
     }
 
     /// The completion was no message: the caller's room comes back, the rest is kept for another.
@@ -249,7 +274,8 @@ impl Message {
     fn received(&mut self) -> Received {
         let message_len = self.message_len;
         let header = &self.payload().header;
-        let control_truncated = header.msg_flags & libc::MSG_CTRUNC != 0;
+        let control_truncated =
+            header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
         let has_control = header.msg_controllen > 0 || control_truncated;
         Received { message_len, control_truncated, has_control }
     }
@@ -451,4 +477,38 @@ pub(super) fn submit_send(
         Submission::new(entry, key)
     };
     (in_flight, submission)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use rustix::pipe::PipeFlags;
+
+    use super::*;
+    use crate::sys;
+
+    #[test]
+    fn a_message_whose_completion_is_never_seen_leaves_no_descriptor() {
+        let (a, b) = sys::socketpair().unwrap();
+        let flags = PipeFlags::CLOEXEC | PipeFlags::NONBLOCK;
+        let (reader, writer) = rustix::pipe::pipe_with(flags).unwrap();
+        let mut ancillary = AncillaryBuffer::new();
+        ancillary.push_fd(writer).unwrap();
+        sys::send_with_ancillary(a.as_fd(), &[io::IoSlice::new(b"one")], &ancillary).unwrap();
+        drop(ancillary);
+
+        let payload = ReceivePayload::new(None).ok().unwrap();
+        let (in_flight, _) = payload.submit(b.as_fd(), 1);
+        let payload = in_flight.payload.as_ptr();
+        // SAFETY: this test is the kernel: the payload is lent to it, and the submission goes nowhere.
+        let (received, payload) = unsafe {
+            let header = &raw mut (*payload).header;
+            let received = libc::recvmsg(b.as_raw_fd(), header, RECV_FLAGS as i32);
+            (received, Box::from_raw(payload))
+        };
+        assert_eq!(received, 3);
+        assert!(payload.bury().is_none());
+        assert_eq!(rustix::io::read(&reader, &mut [0_u8]), Ok(0), "the end of the pipe");
+    }
 }

@@ -234,7 +234,11 @@ impl Core {
                 }
                 (Outcome::Done(Message::new(payload, len as usize)), None)
             }
-            error => (failure(error), payload.release()),
+            error => {
+                #[cfg(planted = "stop_at_reset")]
+                crate::sys::stop_at_reset(self.fd.as_fd(), -error);
+                (failure(error), payload.release())
+            }
         };
         let (room, after) = receive.lane.complete(outcome, room);
         let orphaned = receive.lane.orphan().and_then(Message::detach);
@@ -380,6 +384,7 @@ pub(super) fn is_would_block<T>(result: &io::Result<T>) -> bool {
 /// What a negative result means.
 fn failure<T>(result: i32) -> Outcome<T> {
     match -result {
+        libc::ECANCELED if cfg!(planted = "uninvited_cancel") => Outcome::Failed(libc::ECANCELED),
         libc::ECANCELED | libc::EAGAIN | libc::EINTR => Outcome::Void,
         errno => Outcome::Failed(errno),
     }
