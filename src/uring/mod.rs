@@ -83,8 +83,8 @@ mod buffers;
 mod driver;
 mod graveyard;
 mod lane;
-#[cfg(test)]
-mod model;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 mod op;
 mod payload;
 pub(crate) mod probe;
