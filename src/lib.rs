@@ -80,6 +80,7 @@ mod raw_fd;
 mod runtime;
 mod socket;
 mod split;
+mod sync;
 mod sys;
 mod uring;
 mod watch;

@@ -83,6 +83,8 @@ mod buffers;
 mod driver;
 mod graveyard;
 mod lane;
+#[cfg(all(test, seqpacket_loom))]
+mod loom_tests;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod model;
 mod op;
