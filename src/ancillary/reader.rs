@@ -395,7 +395,7 @@ mod tests {
 
     fn all_closed(mut reader: std::io::PipeReader) -> bool {
         use std::io::Read;
-        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK).unwrap();
         matches!(reader.read(&mut [0]), Ok(0))
     }
 
