@@ -90,6 +90,8 @@ pub(crate) mod model;
 mod op;
 mod payload;
 pub(crate) mod probe;
+#[cfg(any(test, quarantine))]
+mod quarantine;
 mod ring;
 mod shard;
 mod socket;
