@@ -69,6 +69,9 @@ mod connect;
 mod credentials;
 mod epoll;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lane;
 mod line;
 mod listener;

@@ -363,11 +363,11 @@ impl<'a> UnknownMessage<'a> {
 
     /// The descriptor of an `SCM_PIDFD` message that came out of an owning iterator. The kernel
     /// writes a negative number if it could not make one.
-    pub(super) fn into_pidfd(self) -> Option<OwnedFd> {
+    pub(crate) fn into_pidfd(self) -> Option<OwnedFd> {
         let is_pidfd = wire::is_pidfd(self.level, self.kind);
         let number = wire::fd_number(self.data, 0).filter(|number| is_pidfd && *number >= 0)?;
         // SAFETY: the kernel installed the descriptor for this message, the owning iterator handed
-        // the message out once, and its two callers (the iterator's drop, AncillaryBuffer) ask
+        // the message out once, and its callers (the iterator's drop, AncillaryBuffer, fuzzing) ask
         // once each for a message that they then drop.
         Some(unsafe { OwnedFd::from_raw_fd(number) })
     }
