@@ -151,13 +151,15 @@ impl<'a> AncillaryMessageReader<'a> {
             let (level, kind) = (item.level, item.kind);
             let owns_fds = item.is_rights() || wire::is_pidfd(level, kind);
             let data = &source[item.data.clone()];
-            let space = room.len().saturating_sub(len + wire::HEADER_LEN);
+            let space = room.len().checked_sub(len + wire::HEADER_LEN);
+            let has_header = space.is_some();
+            let space = space.unwrap_or(0);
             let fitting = match space.min(data.len()) {
                 cut if item.is_rights() => cut - cut % FD_LEN,
                 cut if owns_fds && cut < data.len() => 0,
                 cut => cut,
             };
-            let whole = fitting == data.len();
+            let whole = has_header && fitting == data.len();
             truncated |= !whole;
             if owns_fds {
                 for index in fitting / FD_LEN..data.len() / FD_LEN {
@@ -418,6 +420,20 @@ mod tests {
                 }
             }
             assert!(all_closed(pipe), "{room} bytes of room");
+        }
+    }
+
+    #[test]
+    fn a_message_without_data_needs_room_for_its_header() {
+        for (room, fitting) in [(0, 0), (8, 0), (15, 0), (16, 16), (24, 16)] {
+            let mut control = vec![0; wire::HEADER_LEN];
+            wire::reserve(&mut control, &mut 0, libc::SOL_SOCKET, 99, 0).unwrap();
+            // SAFETY: there are no descriptors in it.
+            let reader = unsafe { AncillaryMessageReader::new(&mut control, false) };
+            let mut buffer = vec![0; room];
+            let moved = reader.move_into(&mut buffer);
+            assert_eq!(moved.len(), fitting, "{room} bytes of room");
+            assert_eq!(moved.is_truncated(), fitting == 0, "{room} bytes of room");
         }
     }
 
