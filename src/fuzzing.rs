@@ -54,8 +54,11 @@ pub fn control(data: &[u8]) {
         2 => {
             // Some of the messages, and of the first one's descriptors, are not taken.
             let mut messages = reader.into_messages();
-            if let Some(OwnedAncillaryMessage::FileDescriptors(mut fds)) = messages.next() {
-                drop(fds.next());
+            match messages.next() {
+                Some(OwnedAncillaryMessage::FileDescriptors(mut fds)) => drop(fds.next()),
+                // A pidfd belongs to whoever is given its message.
+                Some(OwnedAncillaryMessage::Other(other)) => drop(other.into_pidfd()),
+                _ => {}
             }
         }
         3 => {
