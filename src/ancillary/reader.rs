@@ -162,7 +162,8 @@ impl<'a> AncillaryMessageReader<'a> {
             let whole = has_header && fitting == data.len();
             truncated |= !whole;
             if owns_fds {
-                for index in fitting / FD_LEN..data.len() / FD_LEN {
+                let count = if item.is_rights() { data.len() / FD_LEN } else { 1 };
+                for index in fitting / FD_LEN..count {
                     if let Some(number) = wire::fd_number(data, index).filter(|number| *number >= 0)
                     {
                         // SAFETY: this reader owned the descriptor (module text) and has given up
@@ -435,6 +436,24 @@ mod tests {
             assert_eq!(moved.len(), fitting, "{room} bytes of room");
             assert_eq!(moved.is_truncated(), fitting == 0, "{room} bytes of room");
         }
+    }
+
+    #[test]
+    fn one_descriptor_is_owned_in_a_pidfd_message_whatever_follows_it() {
+        let (pipe, writer) = std::io::pipe().unwrap();
+        let other = writer.try_clone().unwrap();
+        let mut control = vec![0; wire::space(2 * FD_LEN)];
+        let data =
+            wire::reserve(&mut control, &mut 0, libc::SOL_SOCKET, wire::SCM_PIDFD, 2 * FD_LEN)
+                .unwrap();
+        data[..FD_LEN].copy_from_slice(&writer.into_raw_fd().to_ne_bytes());
+        data[FD_LEN..].copy_from_slice(&std::os::fd::AsRawFd::as_raw_fd(&other).to_ne_bytes());
+        // SAFETY: the first descriptor was made for it.
+        let reader = unsafe { AncillaryMessageReader::new(&mut control, false) };
+        assert!(reader.move_into(&mut []).is_truncated());
+        assert!(!all_closed(pipe.try_clone().unwrap()), "this one is somebody else's");
+        drop(other);
+        assert!(all_closed(pipe));
     }
 
     #[test]
