@@ -71,6 +71,17 @@ pub(crate) enum Outcome<T> {
     Void,
 }
 
+/// What a send that gives up waiting comes to.
+#[derive(Debug)]
+pub(crate) enum Withdrawn<P> {
+    /// It has a result all the same.
+    Settled(io::Result<usize>, Option<P>),
+    /// Somebody has the payload: the kernel, or who sends it just now. To be asked again.
+    Lent,
+    /// It will never be sent. The payload is to be released.
+    Unsent(After<P>),
+}
+
 /// Keep the waker of the task that polled last. The one it replaces is for the caller to drop.
 pub(crate) fn remember(known: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
     match known {
@@ -181,6 +192,21 @@ impl<P, F> SendLane<P, F> {
             Sending::InFlight => None,
         };
         After { release, ..self.settled() }
+    }
+
+    /// A caller gives up, and is to have his payload back. One step: between two, whoever sends for
+    /// those who wait may take it out.
+    pub(crate) fn withdraw(&mut self, slot: usize) -> Withdrawn<P> {
+        let state = self.sends.get(slot).map(|send| &send.state);
+        match state {
+            Some(Sending::InFlight) => return Withdrawn::Lent,
+            Some(Sending::Waiting(_)) | None => return Withdrawn::Unsent(self.forget(slot)),
+            Some(Sending::Settled(..)) => {}
+        }
+        match self.sends.remove(slot).state {
+            Sending::Settled(result, payload) => Withdrawn::Settled(result, payload),
+            Sending::Waiting(_) | Sending::InFlight => Withdrawn::Lent,
+        }
     }
 
     /// What to submit now. Clears `queued`.
@@ -299,11 +325,6 @@ impl<P, F> SendLane<P, F> {
     /// payload is back.
     pub(crate) fn abandon(&mut self) -> Option<(usize, F)> {
         self.in_flight.take().map(|flight| (flight.slot, flight.payload))
-    }
-
-    /// Whether the kernel has this send's payload, or what is left of its ring.
-    pub(crate) fn is_lent(&self, slot: usize) -> bool {
-        self.sends.get(slot).is_some_and(|send| matches!(send.state, Sending::InFlight))
     }
 
     #[cfg(planted = "freed_on_drop")]

@@ -71,6 +71,9 @@ mod connect;
 mod credentials;
 mod epoll;
 mod error;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod lane;
 mod line;
 mod listener;
@@ -85,6 +88,7 @@ mod sealed;
 mod socket;
 mod split;
 mod stream;
+mod sync;
 mod sys;
 mod uring;
 mod watch;

@@ -2,12 +2,13 @@
 //! idle, to be seen without it.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
 use crate::lane::SendLane;
 use crate::outgoing::{Outgoing, Spares};
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
 /// For so many sends that wait does one task send before it lets others run.
 pub(crate) const AT_ONCE: usize = 128;

@@ -164,16 +164,19 @@ impl<'a> AncillaryMessageReader<'a> {
             let (level, kind) = (item.level, item.kind);
             let owns_fds = item.is_rights() || wire::is_pidfd(level, kind);
             let data = &source[item.data.clone()];
-            let space = room.len().saturating_sub(len + wire::HEADER_LEN);
+            let space = room.len().checked_sub(len + wire::HEADER_LEN);
+            let has_header = space.is_some();
+            let space = space.unwrap_or(0);
             let fitting = match space.min(data.len()) {
                 cut if item.is_rights() => cut - cut % FD_LEN,
                 cut if owns_fds && cut < data.len() => 0,
                 cut => cut,
             };
-            let whole = fitting == data.len();
+            let whole = has_header && fitting == data.len();
             truncated |= !whole;
             if owns_fds {
-                for index in fitting / FD_LEN..data.len() / FD_LEN {
+                let count = if item.is_rights() { data.len() / FD_LEN } else { 1 };
+                for index in fitting / FD_LEN..count {
                     if let Some(number) = wire::fd_number(data, index).filter(|number| *number >= 0)
                     {
                         // SAFETY: this reader owned the descriptor (module text) and has given up
@@ -376,11 +379,11 @@ impl<'a> UnknownMessage<'a> {
 
     /// The descriptor of an `SCM_PIDFD` message that came out of an owning iterator. The kernel
     /// writes a negative number if it could not make one.
-    pub(super) fn into_pidfd(self) -> Option<OwnedFd> {
+    pub(crate) fn into_pidfd(self) -> Option<OwnedFd> {
         let is_pidfd = wire::is_pidfd(self.level, self.kind);
         let number = wire::fd_number(self.data, 0).filter(|number| is_pidfd && *number >= 0)?;
         // SAFETY: the kernel installed the descriptor for this message, the owning iterator handed
-        // the message out once, and its two callers (the iterator's drop, AncillaryBuffer) ask
+        // the message out once, and its callers (the iterator's drop, AncillaryBuffer, fuzzing) ask
         // once each for a message that they then drop.
         Some(unsafe { OwnedFd::from_raw_fd(number) })
     }
@@ -408,7 +411,7 @@ mod tests {
 
     fn all_closed(mut reader: std::io::PipeReader) -> bool {
         use std::io::Read;
-        rustix::io::ioctl_fionbio(&reader, true).unwrap();
+        rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK).unwrap();
         matches!(reader.read(&mut [0]), Ok(0))
     }
 
@@ -432,6 +435,38 @@ mod tests {
             }
             assert!(all_closed(pipe), "{room} bytes of room");
         }
+    }
+
+    #[test]
+    fn a_message_without_data_needs_room_for_its_header() {
+        for (room, fitting) in [(0, 0), (8, 0), (15, 0), (16, 16), (24, 16)] {
+            let mut control = vec![0; wire::HEADER_LEN];
+            wire::reserve(&mut control, &mut 0, libc::SOL_SOCKET, 99, 0).unwrap();
+            // SAFETY: there are no descriptors in it.
+            let reader = unsafe { AncillaryMessageReader::new(&mut control, false) };
+            let mut buffer = vec![0; room];
+            let moved = reader.move_into(&mut buffer);
+            assert_eq!(moved.len(), fitting, "{room} bytes of room");
+            assert_eq!(moved.is_truncated(), fitting == 0, "{room} bytes of room");
+        }
+    }
+
+    #[test]
+    fn one_descriptor_is_owned_in_a_pidfd_message_whatever_follows_it() {
+        let (pipe, writer) = std::io::pipe().unwrap();
+        let other = writer.try_clone().unwrap();
+        let mut control = vec![0; wire::space(2 * FD_LEN)];
+        let data =
+            wire::reserve(&mut control, &mut 0, libc::SOL_SOCKET, wire::SCM_PIDFD, 2 * FD_LEN)
+                .unwrap();
+        data[..FD_LEN].copy_from_slice(&writer.into_raw_fd().to_ne_bytes());
+        data[FD_LEN..].copy_from_slice(&std::os::fd::AsRawFd::as_raw_fd(&other).to_ne_bytes());
+        // SAFETY: the first descriptor was made for it.
+        let reader = unsafe { AncillaryMessageReader::new(&mut control, false) };
+        assert!(reader.move_into(&mut []).is_truncated());
+        assert!(!all_closed(pipe.try_clone().unwrap()), "this one is somebody else's");
+        drop(other);
+        assert!(all_closed(pipe));
     }
 
     #[test]

@@ -151,7 +151,8 @@ mod tests {
         let first = lane.enqueue(&waiter, 0);
         let second = lane.enqueue(&waiter, 0);
         assert!(lane.watchers().park(&watcher).is_none());
-        assert!(lane.watchers().park(&watcher).is_none());
+        // Parked twice, woken once. Whether `will_wake` knows the waker again is not promised.
+        drop(lane.watchers().park(&watcher));
         lane.leave(first).wake(&Notify::new());
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
         lane.leave(second).wake(&Notify::new());

@@ -19,7 +19,7 @@ use tokio::task::coop;
 use super::operation::{Direction, poll_call, try_call};
 use crate::ancillary::AncillaryBuffer;
 use crate::buffer::Parts;
-use crate::lane::After;
+use crate::lane::{After, Withdrawn};
 use crate::line::{AT_ONCE, Line};
 use crate::outgoing::Outgoing;
 use crate::runtime::{self, Life};
@@ -310,7 +310,7 @@ impl Waiting<'_> {
                 Err(replaced) => drop(replaced),
             }
             if gate.life.check().is_err() {
-                return Poll::Ready((Err(runtime::gone()), self.leave()));
+                return self.give_up(cx, runtime::gone());
             }
             if !is_next {
                 return Poll::Pending;
@@ -323,24 +323,44 @@ impl Waiting<'_> {
                         guard.clear_ready();
                     }
                 }
-                Err(error) => return Poll::Ready((Err(error), self.leave())),
+                Err(error) => return self.give_up(cx, error),
             }
         }
     }
 
-    /// Leave the line; the payload, unless another task is sending it just now.
-    fn leave(&mut self) -> Option<Box<Outgoing>> {
-        let slot = self.slot.take()?;
-        let mut after = self.gate.line.lock().lane.forget(slot);
-        let payload = after.release.take();
-        self.gate.carry_out(after);
-        self.gate.wake_next();
-        payload
+    /// Wait no longer. Another task may be sending this just now; it settles before that task's poll
+    /// ends.
+    fn give_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        error: io::Error,
+    ) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
+        let (gate, slot) = (self.gate, self.slot.expect("it waits"));
+        let withdrawn = gate.line.lock().lane.withdraw(slot);
+        let settled = match withdrawn {
+            Withdrawn::Settled(result, payload) => (result, payload),
+            Withdrawn::Lent => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Withdrawn::Unsent(mut after) => {
+                let payload = after.release.take();
+                gate.carry_out(after);
+                (Err(error), payload)
+            }
+        };
+        self.slot = None;
+        gate.wake_next();
+        Poll::Ready(settled)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        drop(self.leave());
+        if let Some(slot) = self.slot {
+            let after = self.gate.line.lock().lane.forget(slot);
+            self.gate.carry_out(after);
+            self.gate.wake_next();
+        }
     }
 }

@@ -63,6 +63,14 @@ impl Slot {
         self.0.as_ptr()
     }
 
+    /// The part of it that stays memory when it is given back.
+    #[cfg(any(test, quarantine))]
+    pub(super) fn start(&mut self) -> &mut [u8] {
+        // SAFETY: the range is this slot's, which nobody else uses, and an anonymous mapping is
+        // zeroed where nothing has been written.
+        unsafe { std::slice::from_raw_parts_mut(self.0.as_ptr(), KEPT) }
+    }
+
     /// Give the slot back, of which the first `used` bytes have been written.
     pub(super) fn give_back(self, used: usize) {
         if used > KEPT {

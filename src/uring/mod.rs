@@ -83,11 +83,15 @@ mod buffers;
 mod driver;
 mod graveyard;
 mod lane;
-#[cfg(test)]
-mod model;
+#[cfg(all(test, seqpacket_loom))]
+mod loom_tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 mod op;
 mod payload;
 pub(crate) mod probe;
+#[cfg(any(test, quarantine))]
+mod quarantine;
 mod ring;
 mod shard;
 mod socket;

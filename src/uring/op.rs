@@ -11,23 +11,12 @@ use super::payload::{Message, Rooms};
 use super::state::{Core, Direction, lock};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{One, PartsMut};
+use crate::lane::{After, Withdrawn};
 use crate::look::{self, AfterLook, Aside, Busy};
 use crate::outgoing::Outgoing;
 use crate::stream::{Filler, Lease};
 use crate::sys::{self, Received};
 use crate::{MessageInfo, batch};
-
-/// The driver is dead, and the kernel still has something that a caller is to get back: a matter of
-/// milliseconds. Whether the task has to come again for it.
-fn await_settling(cx: &mut Context<'_>, is_lent: impl Fn() -> bool) -> bool {
-    graveyard::sweep();
-    if !is_lent() {
-        return false;
-    }
-    // The driver may be about to settle or bury it.
-    cx.waker().wake_by_ref();
-    true
-}
 
 pub(super) fn from_errno<T>(received: LaneReceived<T>) -> io::Result<T> {
     received.map_err(io::Error::from_raw_os_error)
@@ -401,12 +390,18 @@ impl<S: Sink> Receiving<'_, '_, S> {
         if !self.core.driver.is_dead() {
             return Poll::Pending;
         }
-        let is_lent =
-            || self.ticket.is_some_and(|ticket| lock(&self.core.receive).lane.is_lent(ticket));
-        if is_lent() && await_settling(cx, is_lent) {
-            return Poll::Pending;
+        graveyard::sweep();
+        // One step: between two, a driver in its last cycle may lend the room.
+        let left = self.ticket.map(|ticket| self.core.withdraw(ticket));
+        match left {
+            Some(None) => {
+                // The driver may be about to settle or bury it: a matter of milliseconds.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Some(Some((room, after))) => self.left(room, after),
+            None => {}
         }
-        self.leave();
         Poll::Ready(Err(self.core.driver.error()))
     }
 
@@ -417,13 +412,18 @@ impl<S: Sink> Receiving<'_, '_, S> {
     }
 
     fn leave(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
+        if let Some(ticket) = self.ticket {
             let (room, after) = self.core.forget(ticket);
-            if let Some(room) = room {
-                self.sink.withdraw(room);
-            }
-            self.core.carry_out(Direction::Receive, after);
+            self.left(room, after);
         }
+    }
+
+    fn left(&mut self, room: Option<Rooms>, after: After<Message>) {
+        self.ticket = None;
+        if let Some(room) = room {
+            self.sink.withdraw(room);
+        }
+        self.core.carry_out(Direction::Receive, after);
     }
 }
 
@@ -477,23 +477,32 @@ impl Sending<'_> {
             }
             Err(replaced) => drop(replaced),
         }
-        if core.driver.is_dead() {
-            let is_lent = || core.send.lock().lane.is_lent(slot);
-            if is_lent() && await_settling(cx, is_lent) {
+        if core.driver.is_dead() { self.give_up(cx) } else { Poll::Pending }
+    }
+
+    /// Nothing goes out any more. The driver may be settling this send, or sending it for another,
+    /// just now.
+    fn give_up(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
+        let (core, slot) = (self.core, self.slot.expect("it waits"));
+        graveyard::sweep();
+        let withdrawn = core.send.lock().lane.withdraw(slot);
+        let settled = match withdrawn {
+            Withdrawn::Settled(result, payload) => (result, payload),
+            Withdrawn::Lent => {
+                cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            // It may have settled just now.
-            if let Ok((result, payload)) = core.send.lock().lane.poll(slot, cx.waker()) {
-                self.slot = None;
-                return Poll::Ready((result, payload));
+            Withdrawn::Unsent(mut after) => {
+                let payload = after.release.take();
+                core.carry_out(Direction::Send, after);
+                (Err(core.driver.error()), payload)
             }
-            self.slot = None;
-            let mut after = core.send.lock().lane.forget(slot);
-            let payload = after.release.take();
-            core.carry_out(Direction::Send, after);
-            return Poll::Ready((Err(core.driver.error()), payload));
-        }
-        Poll::Pending
+        };
+        self.slot = None;
+        Poll::Ready(settled)
     }
 }
 

@@ -17,6 +17,8 @@ use std::sync::{Mutex, PoisonError};
 use io_uring::{opcode, types};
 
 use super::buffers::{SLOT_LEN, Slot};
+#[cfg(any(test, quarantine))]
+use super::quarantine::Memory;
 use super::ring::{Completion, ContextGone, Submission};
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
@@ -238,7 +240,19 @@ impl ReceivePayload {
         }
     }
 
+    #[cfg(quarantine)]
     fn keep(self: Box<Self>, used: usize) {
+        if let Some((payload, used)) = super::quarantine::exchange((self, used)) {
+            payload.pool(used);
+        }
+    }
+
+    #[cfg(not(quarantine))]
+    fn keep(self: Box<Self>, used: usize) {
+        self.pool(used);
+    }
+
+    fn pool(self: Box<Self>, used: usize) {
         let mut pool = POOL.lock().unwrap_or_else(PoisonError::into_inner);
         if pool.len() < KEPT && used <= 64 << 10 {
             pool.push(self);
@@ -246,6 +260,14 @@ impl ReceivePayload {
             drop(pool);
             self.slot.give_back(used);
         }
+    }
+}
+
+#[cfg(any(test, quarantine))]
+impl Memory for (Box<ReceivePayload>, usize) {
+    fn pieces(&mut self) -> [&mut [u8]; 3] {
+        let payload = &mut *self.0;
+        [&mut payload.small, &mut payload.control.0, payload.slot.start()]
     }
 }
 
@@ -481,10 +503,12 @@ pub(super) fn submit_send(
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
     use std::os::fd::AsFd;
 
     use rustix::pipe::PipeFlags;
 
+    use super::super::quarantine::{Quarantine, Written};
     use super::*;
     use crate::sys;
 
@@ -510,5 +534,25 @@ mod tests {
         assert_eq!(received, 3);
         assert!(payload.bury().is_none());
         assert_eq!(rustix::io::read(&reader, &mut [0_u8]), Ok(0), "the end of the pipe");
+    }
+
+    fn payload() -> (Box<ReceivePayload>, usize) {
+        (ReceivePayload::new(None).map_err(|(error, _)| error).unwrap(), 0)
+    }
+
+    #[test]
+    fn what_the_kernel_writes_after_memory_was_given_back_is_found() {
+        let mut quarantine = Quarantine::new(1);
+        assert!(quarantine.exchange(payload()).unwrap().is_none());
+        let (late, used) = payload();
+        let slot = late.slot.as_ptr();
+        assert!(quarantine.exchange((late, used)).unwrap().is_some(), "nobody wrote to the first");
+        let (reader, mut writer) = io::pipe().unwrap();
+        writer.write_all(b"late").unwrap();
+        // SAFETY: mapped memory that nobody refers to between two calls of the quarantine.
+        let written = unsafe { libc::read(reader.as_raw_fd(), slot.add(100).cast(), 4) };
+        assert_eq!(written, 4);
+        let found = quarantine.exchange(payload()).err();
+        assert_eq!(found, Some(Written { piece: 2, at: 100 }));
     }
 }

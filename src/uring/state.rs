@@ -72,6 +72,12 @@ impl Receive {
         driver.is_far() || (self.alone >= QUIET && driver.is_multi_thread())
     }
 
+    fn forget(&mut self, ticket: Ticket) -> (Option<Rooms>, After<Message>) {
+        let (room, after) = self.lane.forget(ticket);
+        let orphaned = self.lane.orphan().and_then(Message::detach);
+        (room.or(orphaned), after)
+    }
+
     /// A receive needed no registration; the registration, if it has not been needed for long.
     pub(super) fn did_without(&mut self) -> Option<Arc<AsyncFd<FileDesc>>> {
         self.waits.as_ref()?;
@@ -130,10 +136,17 @@ impl Core {
 
     /// A receive leaves. Returns the room it had given, unless the kernel still has it.
     pub(super) fn forget(&self, ticket: Ticket) -> (Option<Rooms>, After<Message>) {
+        lock(&self.receive).forget(ticket)
+    }
+
+    /// As [`forget`](Self::forget), for a caller who is to have his room back: `None`, and he stays,
+    /// while the kernel has it.
+    pub(super) fn withdraw(&self, ticket: Ticket) -> Option<(Option<Rooms>, After<Message>)> {
         let mut receive = lock(&self.receive);
-        let (room, after) = receive.lane.forget(ticket);
-        let orphaned = receive.lane.orphan().and_then(Message::detach);
-        (room.or(orphaned), after)
+        if receive.lane.is_lent(ticket) {
+            return None;
+        }
+        Some(receive.forget(ticket))
     }
 
     /// Hook for the driver: submit what the lane wants submitted.

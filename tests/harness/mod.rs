@@ -30,8 +30,9 @@ use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UnixSeqpacketListener};
 
 use peer::Peer;
 
-/// How long an async body may take. They take milliseconds.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long an async body may take. They take milliseconds, without sanitizers.
+const PATIENCE: Duration =
+    Duration::from_secs(if option_env!("TESTS_ARE_SLOW").is_some() { 120 } else { 10 });
 
 /// Set in the child process of a test that wants one for itself.
 const IN_CHILD: &str = "SEQPACKET_TESTS_IN_CHILD";

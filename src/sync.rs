@@ -1,0 +1,7 @@
+//! The locks and atomics of what loom checks (`.ci/loom`): std's, or loom's own in those tests.
+
+#[cfg(not(all(test, seqpacket_loom)))]
+pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};
+
+#[cfg(all(test, seqpacket_loom))]
+pub(crate) use loom::sync::{Mutex, MutexGuard, atomic::AtomicBool};
