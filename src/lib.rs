@@ -69,6 +69,7 @@ mod connect;
 mod credentials;
 mod epoll;
 mod error;
+mod foreign;
 mod lane;
 mod line;
 mod listener;

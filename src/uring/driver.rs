@@ -17,7 +17,7 @@ use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use super::graveyard::{self, Remains};
 use super::ring::{Completion, ContextWatch, Refused, Ring, Submission};
 use super::shard::{Dead, Lane, Listed, Shard};
-use crate::{async_fd, runtime};
+use crate::{async_fd, foreign, runtime};
 
 /// How long a dying driver waits for cancelled operations to settle. Those that another thread
 /// submitted settle on that thread.
@@ -254,7 +254,7 @@ impl DriverTask {
             ring.get_events()?;
         }
         let reaped = self.shard.reap(ring, &mut self.completions, &mut self.wakes);
-        self.wakes.drain(..).for_each(Waker::wake);
+        self.wakes.drain(..).for_each(foreign::wake);
         Ok(due || reaped > 0 || !self.held.is_empty())
     }
 
@@ -292,7 +292,7 @@ impl DriverTask {
             graveyard::bury(watch, remains);
         }
         graveyard::sweep();
-        self.wakes.drain(..).for_each(Waker::wake);
+        self.wakes.drain(..).for_each(foreign::wake);
     }
 }
 

@@ -410,8 +410,10 @@ impl Sending<'_> {
 impl Drop for Sending<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
-            let after = self.core.send.lock().lane.forget(slot);
+            let mut after = self.core.send.lock().lane.forget(slot);
+            let payload = after.release.take();
             self.core.carry_out(Direction::Send, after);
+            drop(payload);
         }
     }
 }

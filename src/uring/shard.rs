@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::ring::{Completion, ContextWatch, Refused, Ring, Submission};
 use super::state::{Core, Direction};
+use crate::foreign;
 
 /// A lane with an operation in flight, which keeps its socket.
 pub(super) struct Lane {
@@ -183,7 +184,7 @@ impl Shard {
     pub(super) fn reap_all(&self, ring: &Ring) {
         let (mut completions, mut wakes) = (Vec::new(), Vec::new());
         self.reap(ring, &mut completions, &mut wakes);
-        wakes.into_iter().for_each(Waker::wake);
+        wakes.into_iter().for_each(foreign::wake);
     }
 
     /// Take all completions and settle them. `completions` is scratch space; whom to wake goes to

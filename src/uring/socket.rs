@@ -445,7 +445,6 @@ impl Drop for Socket {
             let (after, payloads) = lane.close();
             (after, lane.attend(), payloads)
         };
-        drop((receive_after.release, rooms, send_after.release, payloads));
         receive_after.wake.wake(&core.settled);
         send_after.wake.wake(&core.settled);
         for step in [receive_step, send_step] {
@@ -456,5 +455,7 @@ impl Drop for Socket {
                 let _ = shard.cancel_now(key);
             }
         }
+        // Of calls that were forgotten. Last: the buffers' destructors may panic.
+        drop((receive_after.release, rooms, send_after.release, payloads));
     }
 }
