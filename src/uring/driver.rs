@@ -269,7 +269,10 @@ impl DriverTask {
         lanes.append(&mut self.held);
         lanes.append(&mut self.pushed);
         self.submissions.clear();
-        if broken.is_none() && self.shard.in_flight() > 0 {
+        if broken.is_some() {
+            // What has completed can be seen without entering: messages that are received already.
+            self.shard.reap(&ring, &mut self.completions, &mut self.wakes);
+        } else if self.shard.in_flight() > 0 {
             let until = Instant::now() + LAST_WAIT;
             let mut refused = ring.cancel_all();
             self.shard.reap(&ring, &mut self.completions, &mut self.wakes);

@@ -169,13 +169,20 @@ impl Shard {
     }
 
     /// Cancel an operation from any thread, and reap what that settles at once.
-    pub(super) fn cancel_now(&self, key: u64) -> Result<(), Refused> {
-        let Some(ring) = lock(&self.ring).clone() else { return Ok(()) };
-        ring.submit(&[Submission::cancel(key)], || self.reap_all(&ring))?;
-        self.reap_all(&ring);
+    pub(super) fn cancel_now(&self, key: u64) {
+        let Some(ring) = lock(&self.ring).clone() else { return };
+        if self.try_cancel(&ring, key).is_err() {
+            // The cancel is still in the queue. The driver tries again, and learns what is broken.
+            self.rouse();
+        }
+    }
+
+    fn try_cancel(&self, ring: &Ring, key: u64) -> Result<(), Refused> {
+        ring.submit(&[Submission::cancel(key)], || self.reap_all(ring))?;
+        self.reap_all(ring);
         if ring.has_deferred_work() {
             ring.get_events()?;
-            self.reap_all(&ring);
+            self.reap_all(ring);
         }
         Ok(())
     }

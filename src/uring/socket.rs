@@ -451,8 +451,7 @@ impl Drop for Socket {
             if let Step::Cancel(key) = step
                 && let Some(shard) = core.driver.shard(Shard::index_of(key))
             {
-                // A ring that refuses is noticed by its driver.
-                let _ = shard.cancel_now(key);
+                shard.cancel_now(key);
             }
         }
         // Of calls that were forgotten. Last: the buffers' destructors may panic.

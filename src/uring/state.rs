@@ -192,9 +192,8 @@ impl Core {
             let owner = Shard::index_of(key);
             match self.driver.shard(owner) {
                 Some(other) if !std::ptr::eq(Arc::as_ptr(other), shard) => {
-                    // In flight on another worker's ring, which any thread may enter to cancel. A
-                    // ring that refuses is noticed by its own driver.
-                    let _ = other.cancel_now(key);
+                    // In flight on another worker's ring, which any thread may enter to cancel.
+                    other.cancel_now(key);
                 }
                 _ => submissions.push(Submission::cancel(key)),
             }
