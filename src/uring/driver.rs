@@ -354,5 +354,7 @@ impl Drop for DriverTask {
     fn drop(&mut self) {
         self.die(None);
         self.driver.unregister_broken();
+        // What a broken ring left when it died, long ago.
+        graveyard::sweep();
     }
 }

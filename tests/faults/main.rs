@@ -7,6 +7,7 @@
 #[macro_use]
 mod trials;
 
+mod inject;
 mod panics;
 
 use std::io;
@@ -21,7 +22,10 @@ use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
 use trials::{Need, Test, descriptors, rings, until};
 
 fn main() -> ExitCode {
-    trials::main([panics::tests()].into_iter().flatten().collect())
+    if inject::workload() {
+        return ExitCode::SUCCESS;
+    }
+    trials::main([panics::tests(), inject::tests()].into_iter().flatten().collect())
 }
 
 /// Where a test runs.
