@@ -7,8 +7,10 @@
 #[macro_use]
 mod trials;
 
+mod hostile;
 mod inject;
 mod panics;
+mod sockopt;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +27,9 @@ fn main() -> ExitCode {
     if inject::workload() {
         return ExitCode::SUCCESS;
     }
-    trials::main([panics::tests(), inject::tests()].into_iter().flatten().collect())
+    trials::main(
+        [panics::tests(), inject::tests(), hostile::tests()].into_iter().flatten().collect(),
+    )
 }
 
 /// Where a test runs.
