@@ -9,6 +9,7 @@ mod trials;
 
 mod hostile;
 mod inject;
+mod kill;
 mod panics;
 mod sockopt;
 
@@ -24,11 +25,14 @@ use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
 use trials::{Need, Test, descriptors, rings, until};
 
 fn main() -> ExitCode {
-    if inject::workload() {
+    if inject::workload() || kill::victim() {
         return ExitCode::SUCCESS;
     }
     trials::main(
-        [panics::tests(), inject::tests(), hostile::tests()].into_iter().flatten().collect(),
+        [panics::tests(), inject::tests(), kill::tests(), hostile::tests()]
+            .into_iter()
+            .flatten()
+            .collect(),
     )
 }
 

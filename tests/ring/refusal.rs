@@ -283,7 +283,7 @@ fn a_socket_dropped_when_the_ring_breaks_is_closed() {
 // ----- the memory lock -----
 
 /// Become a user of whom nobody else is, with this limit on locked memory.
-fn become_user(memory_lock: Option<u64>) {
+pub fn become_user(memory_lock: Option<u64>) {
     if let Some(limit) = memory_lock {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
         setrlimit(Resource::Memlock, limit).expect("a lower limit");
