@@ -351,7 +351,7 @@ fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
                 std::thread::yield_now();
                 return true;
             };
-            if number % 2 == 0 {
+            if number.is_multiple_of(2) {
                 let _ = send(&socket, b"hello");
             }
             true

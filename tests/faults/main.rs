@@ -96,8 +96,10 @@ impl Cell {
     }
 }
 
+type Body = fn(Cell);
+
 /// One test for each cell.
-fn in_all_cells(tests: Vec<(&'static str, fn(Cell))>) -> Vec<Test> {
+fn in_all_cells(tests: Vec<(&'static str, Body)>) -> Vec<Test> {
     let each = |cell: Cell| {
         let needs: &'static [Need] = if cell.is_uring() { &[Need::Uring] } else { &[] };
         tests.iter().map(move |(name, body)| {
@@ -111,7 +113,7 @@ fn in_all_cells(tests: Vec<(&'static str, fn(Cell))>) -> Vec<Test> {
 /// List bodies that run in every cell.
 macro_rules! cells {
     ($($name:ident),* $(,)?) => {
-        $crate::in_all_cells(vec![$((stringify!($name), $name as fn($crate::Cell))),*])
+        $crate::in_all_cells(vec![$((stringify!($name), $name as $crate::Body)),*])
     };
 }
 use cells;
