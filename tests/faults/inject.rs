@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
 
-use crate::trials::{Need, Test, descriptors, is_long, rings, until};
-use crate::{Cell, base_line, is_at_end, recv, send, soon};
+use crate::trials::{Need, Test, descriptors, is_long, rings};
+use crate::{Cell, base_line, is_at_end, recv, send, soon, until_in_runtime};
 
 /// Set for the workload: `auto` or `uring`, and the kind of runtime.
 const WORKLOAD: &str = "SEQPACKET_FAULTS_WORKLOAD";
@@ -308,7 +308,7 @@ async fn messages(explicit: bool) {
         let sent = soon(sending).await.expect("no panic");
         drop((a, b));
         // What the library did not take.
-        until("the end of stream", || {
+        until_in_runtime("the end of stream", || {
             loop {
                 match recv(&rest) {
                     Ok(message) if message.is_empty() => return true,
@@ -319,7 +319,8 @@ async fn messages(explicit: bool) {
                     Err(error) => panic!("{error}"),
                 }
             }
-        });
+        })
+        .await;
         sent
     } else {
         soon(sending).await.expect("no panic")
@@ -425,7 +426,8 @@ async fn cancels(explicit: bool) {
         }
     }
     drop((a, b));
-    until("end of stream", || is_at_end(&rest));
+    // Not a wait that keeps the worker: drivers run there.
+    until_in_runtime("end of stream", || is_at_end(&rest)).await;
 }
 
 /// Sockets are dropped with calls that wait; the other end hears of it.
