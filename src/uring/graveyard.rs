@@ -60,7 +60,7 @@ impl Remains {
 
     fn free(self, gone: &ContextGone) {
         for (core, receive) in self.receives {
-            let room = receive.exhumed(gone).release();
+            let room = receive.exhumed(gone).bury();
             match core.upgrade() {
                 Some(core) => core.room_is_back(room),
                 None => foreign::release(room),

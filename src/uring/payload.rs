@@ -192,6 +192,19 @@ impl ReceivePayload {
         rooms
     }
 
+    /// Nobody has seen the completion. If a message was received, it is lost, and the descriptors that
+    /// came with it are closed.
+    pub(super) fn bury(mut self: Box<Self>) -> Option<Rooms> {
+        // The kernel writes the header back with a message only, and repeats this flag there.
+        if self.header.msg_flags & libc::MSG_CMSG_CLOEXEC == 0 {
+            return self.release();
+        }
+        let rooms = self.rooms.take();
+        // As long as there is room for: how long it was, nobody knows.
+        drop(Message::new(self, usize::MAX));
+        rooms
+    }
+
     /// Write to the library's own room, `at` bytes from its start.
     ///
     /// # Safety

@@ -1,19 +1,23 @@
 //! More completions than the queue holds, while nobody reaps.
 
-use std::os::fd::OwnedFd;
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio::runtime::Runtime;
-use tokio_seqpacket::UnixSeqpacket;
+use tokio_seqpacket::{Options, UnixSeqpacket};
 
-use crate::refusal::become_user;
-use crate::trials::{Need, Test, rings, submitted};
+use crate::refusal::{RING, become_user, forbid};
+use crate::trials::{Need, Test, descriptors, rings, submitted, until};
 use crate::{armed, current_thread, echoes, half, multi_thread, pair, send, soon};
 
 pub fn tests() -> Vec<Test> {
     let mut tests = tests![&[Need::Uring];
         completions_beyond_the_queue_are_all_seen,
         completions_beyond_the_queues_of_two_workers_are_all_seen,
+        descriptors_of_completions_that_nobody_sees_are_closed,
     ];
     tests.extend(tests![&[Need::Uring, Need::Root];
         a_small_ring_does_everything_with_32_submissions_at_a_time,
@@ -82,6 +86,51 @@ fn completions_beyond_the_queue_are_all_seen() {
 
 fn completions_beyond_the_queues_of_two_workers_are_all_seen() {
     overflow(&multi_thread(2), 1200);
+}
+
+fn descriptors_of_completions_that_nobody_sees_are_closed() {
+    let base = crate::base_line();
+    let runtime = current_thread();
+    let scene = async {
+        let before = submitted();
+        let (sockets, peers): (Vec<_>, Vec<_>) = (0..600).map(|_| half()).unzip();
+        let receives: Vec<_> = sockets
+            .into_iter()
+            .map(|socket| tokio::spawn(async move { socket.recv(&mut [0; 16]).await }))
+            .collect();
+        armed(before + 600).await;
+        for peer in &peers {
+            send_fd(peer, b"with a descriptor", peer.as_fd());
+        }
+        let overflown = overflown();
+        assert!(overflown >= 600 - 512, "{overflown} overflown");
+        forbid(&RING, libc::EPERM);
+        let mut failed = 0;
+        for receive in receives {
+            if let Err(error) = soon(receive).await.expect("no panic") {
+                assert!(error.to_string().contains("io_uring"), "{error}");
+                failed += 1;
+            }
+        }
+        assert_eq!(failed, overflown);
+    };
+    let handle = runtime.handle().clone();
+    runtime.block_on(async move { handle.spawn(scene).await }).expect("no panic");
+    drop(runtime);
+    until("all descriptors are closed", || {
+        // Whoever asks for a ring looks after the remains of others.
+        current_thread().block_on(async { drop(Options::new().pair()) });
+        descriptors().len() <= base
+    });
+}
+
+fn send_fd(peer: &OwnedFd, message: &[u8], fd: BorrowedFd<'_>) {
+    let fds = [fd];
+    let mut room = [MaybeUninit::uninit(); 64];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    rustix::net::sendmsg(peer, &[IoSlice::new(message)], &mut control, flags).expect("room");
 }
 
 /// With 16 KiB of locked memory there is a ring with 32 submissions and 64 completions, and no other.

@@ -68,11 +68,11 @@ fn is_unavailable(expected: &Unavailable, why: &str) {
 
 // ----- seccomp -----
 
-const RING: [i64; 3] =
+pub const RING: [i64; 3] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
 /// From now on these system calls fail with `errno`, on every thread of this process.
-fn forbid(calls: &[i64], errno: i32) {
+pub fn forbid(calls: &[i64], errno: i32) {
     let filter = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let answer = |value| filter(libc::BPF_RET | libc::BPF_K, 0, 0, value);
     // The number of the call is the first word of seccomp_data.
