@@ -13,6 +13,7 @@ use std::task::Waker;
 use slab::Slab;
 use tokio::sync::Notify;
 
+use crate::foreign;
 use crate::watch::{Settled, Watchers};
 
 /// What to submit for a lane.
@@ -53,7 +54,7 @@ pub(crate) struct Wakers {
 impl Wakers {
     pub(crate) fn wake(self, notify: &Notify) {
         if let Some(waker) = self.one {
-            waker.wake();
+            foreign::wake(waker);
         }
         self.settled.tell(notify);
     }

@@ -71,6 +71,7 @@ mod connect;
 mod credentials;
 mod epoll;
 mod error;
+mod foreign;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -4,6 +4,8 @@ use std::task::Waker;
 
 use tokio::sync::Notify;
 
+use crate::foreign;
+
 /// Kept by a lane, under its lock.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
@@ -44,7 +46,7 @@ impl Watchers {
 impl Settled {
     pub(crate) fn tell(self, notify: &Notify) {
         if let Some(waker) = self.parked {
-            waker.wake();
+            foreign::wake(waker);
         }
         if self.announce {
             notify.notify_waiters();

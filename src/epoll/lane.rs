@@ -5,6 +5,7 @@ use std::task::Waker;
 
 use tokio::sync::Notify;
 
+use crate::foreign;
 use crate::watch::{Settled, Watchers};
 
 /// Those who wait, first polled, first served. Only the first may call the kernel and wait for
@@ -38,7 +39,7 @@ pub(super) struct Wakers {
 impl Wakers {
     pub(super) fn wake(self, notify: &Notify) {
         if let Some(waker) = self.first {
-            waker.wake();
+            foreign::wake(waker);
         }
         self.settled.tell(notify);
     }

@@ -19,6 +19,7 @@ use tokio::task::coop;
 use super::operation::{Direction, poll_call, try_call};
 use crate::ancillary::AncillaryBuffer;
 use crate::buffer::Parts;
+use crate::foreign;
 use crate::lane::{After, Withdrawn};
 use crate::line::{AT_ONCE, Line};
 use crate::outgoing::Outgoing;
@@ -39,7 +40,7 @@ impl SendGate {
     }
 
     fn carry_out(&self, after: After<Box<Outgoing>>) {
-        drop(after.release);
+        foreign::release(after.release);
         after.wake.wake(&self.settled);
     }
 
@@ -235,7 +236,7 @@ impl SendGate {
             drop(state);
             self.carry_out(after);
         }
-        wakes.drain(..).for_each(Waker::wake);
+        wakes.drain(..).for_each(foreign::wake);
         self.line.lock().wakes = wakes;
         ended
     }
@@ -244,7 +245,7 @@ impl SendGate {
     fn wake_next(&self) {
         let next = self.line.lock().lane.wake_next();
         if let Some(waker) = next {
-            waker.wake();
+            foreign::wake(waker);
         }
     }
 }

@@ -17,8 +17,8 @@ use tokio::runtime::{Handle, Id, RuntimeFlavor};
 use super::graveyard::{self, Remains};
 use super::ring::{Completion, ContextWatch, Refused, Ring, Submission};
 use super::shard::{Dead, Lane, Listed, Shard};
-use crate::async_fd;
 use crate::runtime::{self, Life};
+use crate::{async_fd, foreign};
 
 /// How long a dying driver waits for cancelled operations to settle. Those that another thread
 /// submitted settle on that thread.
@@ -262,7 +262,7 @@ impl DriverTask {
             ring.get_events()?;
         }
         let reaped = self.shard.reap(ring, &mut self.completions, &mut self.wakes);
-        self.wakes.drain(..).for_each(Waker::wake);
+        self.wakes.drain(..).for_each(foreign::wake);
         Ok(due || reaped > 0 || !self.held.is_empty())
     }
 
@@ -277,7 +277,10 @@ impl DriverTask {
         lanes.append(&mut self.held);
         lanes.append(&mut self.pushed);
         self.submissions.clear();
-        if broken.is_none() && self.shard.in_flight() > 0 {
+        if broken.is_some() {
+            // What has completed can be seen without entering: messages that are received already.
+            self.shard.reap(&ring, &mut self.completions, &mut self.wakes);
+        } else if self.shard.in_flight() > 0 {
             let until = Instant::now() + LAST_WAIT;
             let mut refused = ring.cancel_all();
             self.shard.reap(&ring, &mut self.completions, &mut self.wakes);
@@ -300,7 +303,7 @@ impl DriverTask {
             graveyard::bury(watch, remains);
         }
         graveyard::sweep();
-        self.wakes.drain(..).for_each(Waker::wake);
+        self.wakes.drain(..).for_each(foreign::wake);
     }
 }
 
@@ -359,5 +362,7 @@ impl Drop for DriverTask {
     fn drop(&mut self) {
         self.die(None);
         self.driver.unregister_broken();
+        // What a broken ring left when it died, long ago.
+        graveyard::sweep();
     }
 }

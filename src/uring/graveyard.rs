@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError, Weak};
 use super::payload::{InFlight, ReceivePayload};
 use super::ring::{ContextGone, ContextWatch};
 use super::state::Core;
+use crate::foreign;
 use crate::outgoing::Outgoing;
 
 /// Tells when what was buried with it may be freed.
@@ -62,14 +63,14 @@ impl Remains {
             let room = receive.exhumed(gone).bury();
             match core.upgrade() {
                 Some(core) => core.room_is_back(room),
-                None => drop(room),
+                None => foreign::release(room),
             }
         }
         for (core, slot, send) in self.sends {
             let payload = send.exhumed(gone);
             match core.upgrade() {
                 Some(core) => core.payload_is_back(slot, payload),
-                None => drop(payload),
+                None => foreign::release(payload),
             }
         }
     }

@@ -69,8 +69,9 @@
 //! The driver task is dropped with its runtime. It fails what waits, cancels what is in flight, reaps
 //! for a millisecond at most, and closes the ring, always: a ring that is leaked keeps sockets open.
 //! What has not settled by then stays in the [`graveyard`] until the kernel has forgotten the ring.
-//! A ring that refuses service dies the same way; its operations fail, and new sockets of its runtime
-//! go to epoll.
+//! A ring that refuses service dies the same way, but for the cancels; what has completed by then is
+//! delivered, the other operations fail, and new sockets of its runtime go to epoll. Whoever is
+//! refused while he cancels leaves that to the driver, which then finds out.
 //!
 //! # Locks
 //!

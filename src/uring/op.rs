@@ -513,8 +513,10 @@ impl Drop for Sending<'_> {
             if let Some(payload) = self.core.send.lock().lane.lent(slot) {
                 payload.reuse();
             }
-            let after = self.core.send.lock().lane.forget(slot);
+            let mut after = self.core.send.lock().lane.forget(slot);
+            let payload = after.release.take();
             self.core.carry_out(Direction::Send, after);
+            drop(payload);
         }
     }
 }

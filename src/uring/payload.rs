@@ -471,9 +471,11 @@ impl Drop for Message {
                 .iter()
                 .map(|vector| vector.iov_len)
                 .sum();
-            // Somebody's buffers, if he did not wait for the message.
-            drop(payload.rooms.take());
+            // Somebody's buffers, if he did not wait for the message. Dropped last: what they do is
+            // not ours.
+            let rooms = payload.rooms.take();
             payload.keep(len.saturating_sub(elsewhere));
+            drop(rooms);
         }
     }
 }

@@ -152,9 +152,10 @@ impl Ring {
         (pushed, entered)
     }
 
-    /// Run deferred work and flush overflown completions, submitting nothing.
+    /// Run deferred work and flush overflown completions. Submits only what the kernel has not taken
+    /// from others, who were refused.
     pub(super) fn get_events(&self) -> Result<(), Refused> {
-        match self.enter(0) {
+        match self.push_and_enter(&[]).1 {
             Err(error) if !is_busy(&error) => Err(Refused { error }),
             _ => Ok(()),
         }
@@ -195,12 +196,13 @@ impl Ring {
         taken
     }
 
-    /// Whether entering would bring completions that cannot be seen yet.
+    /// Whether entering would bring completions that cannot be seen yet, or submit what was left.
     pub(super) fn has_deferred_work(&self) -> bool {
         let _lock = lock(&self.submission);
         // SAFETY: the lock is held, so this is the only SubmissionQueue.
         let queue = unsafe { self.ring.submission_shared() };
-        queue.taskrun() || queue.cq_overflow()
+        // What is in the queue was left there by somebody who was refused.
+        queue.taskrun() || queue.cq_overflow() || !queue.is_empty()
     }
 
     /// Have the eventfd written for completions, and look once more: whether something is there

@@ -9,6 +9,7 @@ use slab::Slab;
 
 use super::ring::{Completion, ContextWatch, Refused, Ring, Submission};
 use super::state::{Core, Direction};
+use crate::foreign;
 
 /// A lane with an operation in flight, which keeps its socket.
 pub(super) struct Lane {
@@ -168,13 +169,20 @@ impl Shard {
     }
 
     /// Cancel an operation from any thread, and reap what that settles at once.
-    pub(super) fn cancel_now(&self, key: u64) -> Result<(), Refused> {
-        let Some(ring) = lock(&self.ring).clone() else { return Ok(()) };
-        ring.submit(&[Submission::cancel(key)], || self.reap_all(&ring))?;
-        self.reap_all(&ring);
+    pub(super) fn cancel_now(&self, key: u64) {
+        let Some(ring) = lock(&self.ring).clone() else { return };
+        if self.try_cancel(&ring, key).is_err() {
+            // The cancel is still in the queue. The driver tries again, and learns what is broken.
+            self.rouse();
+        }
+    }
+
+    fn try_cancel(&self, ring: &Ring, key: u64) -> Result<(), Refused> {
+        ring.submit(&[Submission::cancel(key)], || self.reap_all(ring))?;
+        self.reap_all(ring);
         if ring.has_deferred_work() {
             ring.get_events()?;
-            self.reap_all(&ring);
+            self.reap_all(ring);
         }
         Ok(())
     }
@@ -183,7 +191,7 @@ impl Shard {
     pub(super) fn reap_all(&self, ring: &Ring) {
         let (mut completions, mut wakes) = (Vec::new(), Vec::new());
         self.reap(ring, &mut completions, &mut wakes);
-        wakes.into_iter().for_each(Waker::wake);
+        wakes.into_iter().for_each(foreign::wake);
     }
 
     /// Take all completions and settle them. `completions` is scratch space; whom to wake goes to

@@ -476,16 +476,16 @@ impl Drop for Socket {
             let (after, payloads) = lane.close();
             (after, lane.attend(), payloads)
         };
-        drop((receive_after.release, rooms, send_after.release, payloads));
         receive_after.wake.wake(&core.settled);
         send_after.wake.wake(&core.settled);
         for step in [receive_step, send_step] {
             if let Step::Cancel(key) = step
                 && let Some(shard) = core.driver.shard(Shard::index_of(key))
             {
-                // A ring that refuses is noticed by its driver.
-                let _ = shard.cancel_now(key);
+                shard.cancel_now(key);
             }
         }
+        // Of calls that were forgotten. Last: the buffers' destructors may panic.
+        drop((receive_after.release, rooms, send_after.release, payloads));
     }
 }

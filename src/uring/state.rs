@@ -18,6 +18,7 @@ use super::payload::{InFlight, Message, ReceivePayload, Rooms, submit_send};
 use super::ring::{Completion, Submission};
 use super::shard::{Lane, Listed, Shard};
 use crate::async_fd;
+use crate::foreign;
 use crate::lane::{After, Outcome, Step};
 use crate::line::{AT_ONCE, Line};
 use crate::look::Looks;
@@ -104,7 +105,7 @@ impl Core {
         if self.driver.attend(self.listed(direction)).is_err() {
             let mut wakes = Vec::new();
             self.give_up(direction, &mut wakes);
-            wakes.into_iter().for_each(Waker::wake);
+            wakes.into_iter().for_each(foreign::wake);
         }
     }
 
@@ -113,7 +114,7 @@ impl Core {
         if after.attend {
             self.attend_later(direction);
         }
-        drop(after.release);
+        foreign::release(after.release);
         after.wake.wake(&self.settled);
     }
 
@@ -131,7 +132,7 @@ impl Core {
         }
         wakes.extend(after.wake.one);
         after.wake.settled.tell(&self.settled);
-        drop(after.release);
+        foreign::release(after.release);
     }
 
     /// A receive leaves. Returns the room it had given, unless the kernel still has it.
@@ -204,9 +205,8 @@ impl Core {
             let owner = Shard::index_of(key);
             match self.driver.shard(owner) {
                 Some(other) if !std::ptr::eq(Arc::as_ptr(other), shard) => {
-                    // In flight on another worker's ring, which any thread may enter to cancel. A
-                    // ring that refuses is noticed by its own driver.
-                    let _ = other.cancel_now(key);
+                    // In flight on another worker's ring, which any thread may enter to cancel.
+                    other.cancel_now(key);
                 }
                 _ => submissions.push(Submission::cancel(key)),
             }
@@ -256,7 +256,8 @@ impl Core {
         let (room, after) = receive.lane.complete(outcome, room);
         let orphaned = receive.lane.orphan().and_then(Message::detach);
         drop(receive);
-        drop((room, orphaned));
+        foreign::release(room);
+        foreign::release(orphaned);
         self.carry_out_in(Direction::Receive, after, shard, wakes);
     }
 
@@ -308,7 +309,7 @@ impl Core {
             attend |= after.attend;
             wakes.extend(after.wake.one);
             after.wake.settled.tell(&self.settled);
-            drop(after.release);
+            foreign::release(after.release);
             (slot, payload) = next;
             sent = payload.send_now(self.fd.as_fd());
             if is_would_block(&sent) {
@@ -343,9 +344,9 @@ impl Core {
     /// Hook for the graveyard: the kernel has given up a caller's room.
     pub(super) fn room_is_back(&self, room: Option<Rooms>) {
         let (room, waker) = lock(&self.receive).lane.room_is_back(room);
-        drop(room);
+        foreign::release(room);
         if let Some(waker) = waker {
-            waker.wake();
+            foreign::wake(waker);
         }
     }
 

@@ -9,6 +9,7 @@ mod trials;
 mod descriptors;
 mod fork;
 mod life;
+mod overflow;
 mod refusal;
 mod unclaimed;
 mod workers;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         workers::tests(),
         refusal::tests(),
         fork::tests(),
+        overflow::tests(),
         descriptors::tests(),
     ];
     trials::main(tests.into_iter().flatten().collect())

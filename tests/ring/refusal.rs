@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "seccomp(2), setresuid(2)")]
 
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
@@ -29,6 +30,8 @@ pub fn tests() -> Vec<Test> {
     tests.extend(tests![&[Need::Uring];
         a_filter_after_the_first_ring_fails_receives_into_buffers_in_flight,
         a_filter_after_the_first_ring_fails_sends_of_buffers_in_flight,
+        what_arrives_while_the_ring_breaks_is_delivered_or_stays,
+        a_socket_dropped_when_the_ring_breaks_is_closed,
     ]);
     tests.extend(tests![&[Need::Uring, Need::Root];
         the_smallest_usual_memory_lock_gives_a_working_ring,
@@ -65,11 +68,11 @@ fn is_unavailable(expected: &Unavailable, why: &str) {
 
 // ----- seccomp -----
 
-const RING: [i64; 3] =
+pub const RING: [i64; 3] =
     [libc::SYS_io_uring_setup, libc::SYS_io_uring_enter, libc::SYS_io_uring_register];
 
 /// From now on these system calls fail with `errno`, on every thread of this process.
-fn forbid(calls: &[i64], errno: i32) {
+pub fn forbid(calls: &[i64], errno: i32) {
     let filter = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let answer = |value| filter(libc::BPF_RET | libc::BPF_K, 0, 0, value);
     // The number of the call is the first word of seccomp_data.
@@ -192,10 +195,95 @@ fn a_filter_after_the_first_ring_fails_sends_of_buffers_in_flight() {
     fails_what_is_in_flight(&current_thread(), &RING, send_owned);
 }
 
+fn what_arrives_while_the_ring_breaks_is_delivered_or_stays() {
+    let runtime = current_thread();
+    let before = submitted();
+    let scene = async move {
+        let (mut receives, mut peers, mut duplicates) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..16 {
+            let (socket, peer) = half();
+            duplicates.push(socket.as_fd().try_clone_to_owned().expect("a duplicate"));
+            receives.push(tokio::spawn(async move {
+                let (received, message) = socket.recv_owned(vec![0; 16]).await;
+                received.map(|received| message[..received.bytes_read()].to_vec())
+            }));
+            peers.push(peer);
+        }
+        let (late, _its_peer) = half();
+        armed(before + 16).await;
+        forbid(&RING, libc::EPERM);
+        // Straight to the ring: a send does not look twice.
+        let late = tokio::spawn(send_owned(late));
+        // This thread submitted the receives: they complete as it leaves the kernel. The driver
+        // reaps, submits and is refused somewhere between these.
+        for peer in &peers {
+            send(peer, b"arrived").expect("room");
+            let_others_run().await;
+        }
+        names_io_uring(soon(late).await.expect("no panic"));
+        let mut delivered = 0;
+        for (receive, duplicate) in receives.into_iter().zip(&duplicates) {
+            match soon(receive).await.expect("no panic") {
+                Ok(message) => {
+                    assert_eq!(message, b"arrived");
+                    delivered += 1;
+                    crate::would_block(crate::recv(duplicate));
+                }
+                Err(error) => {
+                    assert!(error.to_string().contains("io_uring"), "{error}");
+                    assert_eq!(crate::recv(duplicate).expect("still there"), b"arrived");
+                }
+            }
+        }
+        assert!(delivered > 0, "nothing arrived in time");
+    };
+    let handle = runtime.handle().clone();
+    runtime.block_on(async move { handle.spawn(scene).await }).expect("no panic");
+    means_epoll(&runtime, "io_uring");
+}
+
+/// Step behind the tasks that are ready, and no further.
+async fn let_others_run() {
+    let mut stepped = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut stepped, true) {
+            return std::task::Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        std::task::Poll::Pending
+    })
+    .await;
+}
+
+fn a_socket_dropped_when_the_ring_breaks_is_closed() {
+    let runtime = current_thread();
+    let before = submitted();
+    runtime.block_on(async {
+        let (socket, peer) = half();
+        let mut receive = Box::pin(socket.recv_owned(vec![0; 16]));
+        tokio::select! {
+            biased;
+            (result, _) = &mut receive => panic!("{result:?}"),
+            () = armed(before + 1) => {}
+        }
+        forbid(&RING, libc::EPERM);
+        std::mem::forget(receive);
+        // Its cancel is refused, and nobody else uses the ring.
+        drop(socket);
+        soon(async {
+            while !crate::is_at_end(&peer) {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    });
+    means_epoll(&runtime, "io_uring");
+}
+
 // ----- the memory lock -----
 
 /// Become a user of whom nobody else is, with this limit on locked memory.
-fn become_user(memory_lock: Option<u64>) {
+pub fn become_user(memory_lock: Option<u64>) {
     if let Some(limit) = memory_lock {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
         setrlimit(Resource::Memlock, limit).expect("a lower limit");

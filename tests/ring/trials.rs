@@ -9,15 +9,18 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio_seqpacket::UringSupport;
 
-/// How long a test may take. They take milliseconds, on a quiet machine.
+/// How long a test may take. They take milliseconds, on a quiet machine; some seconds where errors are
+/// injected one by one.
 const PATIENCE: Duration =
     Duration::from_secs(if option_env!("TESTS_ARE_SLOW").is_some() { 240 } else { 20 });
+/// How much longer all of it may take, and does, with `SEQPACKET_TESTS_LONG=1`.
+const LONGER: u32 = 10;
 
 /// Set in the process of a test: its name.
 const NAME: &str = "SEQPACKET_TRIAL";
@@ -29,6 +32,8 @@ pub enum Need {
     Uring,
     /// To become another user, to raise limits.
     Root,
+    /// To inject errors: strace, and the right to trace.
+    Strace,
     /// To change `kernel.io_uring_disabled`, which the whole machine sees for a moment.
     Sysctl,
 }
@@ -46,6 +51,10 @@ impl Need {
             Self::Root => {
                 (!rustix::process::geteuid().is_root()).then(|| "this test needs root".into())
             }
+            Self::Strace => {
+                static MISSING: OnceLock<Option<String>> = OnceLock::new();
+                MISSING.get_or_init(strace).clone()
+            }
             Self::Sysctl => {
                 let asked = ["CI", "SEQPACKET_TEST_SYSCTL", NO_SKIP];
                 if !asked.iter().any(|name| std::env::var_os(name).is_some()) {
@@ -57,6 +66,19 @@ impl Need {
                 let same = fs::read(SYSCTL).and_then(|value| fs::write(SYSCTL, value));
                 same.err().map(|error| format!("{SYSCTL} cannot be written: {error}"))
             }
+        }
+    }
+}
+
+/// Why strace cannot be used.
+fn strace() -> Option<String> {
+    let arguments = ["-f", "--seccomp-bpf", "-qq", "-e", "trace=none", "-o", "/dev/null", "true"];
+    match Command::new("strace").args(arguments).stdin(Stdio::null()).output() {
+        Err(error) => Some(format!("strace cannot be run: {error}")),
+        Ok(output) if output.status.success() => None,
+        Ok(output) => {
+            let words = String::from_utf8_lossy(&output.stderr).into_owned();
+            Some(format!("strace does not work here: {}", words.trim().replace('\n', ", ")))
         }
     }
 }
@@ -113,6 +135,11 @@ pub fn main(tests: Vec<Test>) -> ExitCode {
     conclusion.exit_code()
 }
 
+/// Whether tests are to take their time.
+pub fn is_long() -> bool {
+    std::env::var_os("SEQPACKET_TESTS_LONG").is_some_and(|value| value == "1")
+}
+
 fn in_child(name: &str, nocapture: bool) -> Result<(), Failed> {
     let child = Command::new("/proc/self/exe")
         .env(NAME, name)
@@ -122,11 +149,12 @@ fn in_child(name: &str, nocapture: bool) -> Result<(), Failed> {
         .stderr(Stdio::piped())
         .spawn()?;
     let id = child.id();
+    let patience = if is_long() { LONGER * PATIENCE } else { PATIENCE };
     let (tell, told) = mpsc::channel();
     let waiting = std::thread::spawn(move || {
         let _ = tell.send(child.wait_with_output());
     });
-    let output = match told.recv_timeout(PATIENCE) {
+    let output = match told.recv_timeout(patience) {
         Ok(output) => output?,
         Err(_) => {
             let id = rustix::process::Pid::from_raw(id as i32).expect("a process");
@@ -134,7 +162,7 @@ fn in_child(name: &str, nocapture: bool) -> Result<(), Failed> {
             let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
             let output = told.recv()??;
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            return Err(format!("{name} hangs: not done after {PATIENCE:?}\n{text}").into());
+            return Err(format!("{name} hangs: not done after {patience:?}\n{text}").into());
         }
     };
     let _ = waiting.join();

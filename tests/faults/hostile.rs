@@ -1,0 +1,605 @@
+//! Hostile peers: what they cost, and whether a neighbour on the same runtime gets on.
+//!
+//! Nothing here depends on time. The figures are printed with `--nocapture`.
+
+use std::io::{ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::net::{
+    AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType, UCred,
+};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::task::JoinHandle;
+use tokio_seqpacket::UnixSeqpacket;
+use tokio_seqpacket::ancillary::AncillaryBuffer;
+
+use crate::sockopt::switch_on;
+use crate::trials::{Test, descriptors, is_long};
+use crate::{
+    Cell, base_line, cells, echoes, is_at_end, nothing_is_left, recv, send, socketpair, soon,
+    until_in_runtime,
+};
+
+pub fn tests() -> Vec<Test> {
+    cells![
+        a_flood_of_empty_messages_leaves_a_neighbour_his_turns,
+        a_flood_of_253_descriptors_each_leaves_none_behind,
+        a_storm_of_connections_that_close_leaves_none_behind,
+        five_thousand_idle_peers_cost_little_and_disturb_nobody,
+        a_peer_that_never_reads_costs_what_waits_and_no_more,
+        control_data_of_any_kind_is_received_and_leaves_nothing,
+    ]
+}
+
+/// For so many round trips of the neighbour does an attack last.
+fn rounds() -> u64 {
+    if is_long() { 20_000 } else { 500 }
+}
+
+/// Resident memory in KiB.
+fn memory() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("VmRSS");
+    line.trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Two sockets whose messages go back and forth, in tasks of their own.
+struct Neighbour {
+    trips: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    tasks: [JoinHandle<()>; 2],
+}
+
+impl Neighbour {
+    fn new(cell: Cell) -> Self {
+        let (a, b) = cell.pair();
+        let (trips, stop) = (Arc::<AtomicU64>::default(), Arc::<AtomicBool>::default());
+        let asking = tokio::spawn({
+            let (trips, stop) = (trips.clone(), stop.clone());
+            async move {
+                let mut answer = [0; 8];
+                while !stop.load(Ordering::Relaxed) {
+                    let number = trips.load(Ordering::Relaxed).to_ne_bytes();
+                    a.send(&number).await.expect("sent");
+                    assert_eq!(soon(a.recv(&mut answer)).await.expect("an answer"), 8);
+                    assert_eq!(answer, number);
+                    trips.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        let answering = tokio::spawn(async move {
+            let mut request = [0; 8];
+            while let Ok(8) = b.recv(&mut request).await {
+                b.send(&request).await.expect("sent");
+            }
+        });
+        Self { trips, stop, tasks: [asking, answering] }
+    }
+
+    /// How many round trips in a second, over `count` of them. `look` is called again and again.
+    async fn goes_on(&self, count: u64, mut look: impl FnMut()) -> u64 {
+        let begin = Instant::now();
+        let from = self.trips.load(Ordering::Relaxed);
+        let mut before = from;
+        while before < from + count {
+            let (mut stalled, last) = (0, before);
+            while before == last {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                before = self.trips.load(Ordering::Relaxed);
+                look();
+                stalled += 1;
+                assert!(stalled < 5000, "the neighbour is not served any more");
+            }
+        }
+        ((before - from) as f64 / begin.elapsed().as_secs_f64()) as u64
+    }
+
+    async fn ends(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for task in self.tasks {
+            soon(task).await.expect("no panic");
+        }
+    }
+}
+
+/// Attackers: threads that are told when to stop.
+struct Attack {
+    stop: Arc<AtomicBool>,
+    count: Arc<AtomicU64>,
+    thread: std::thread::JoinHandle<()>,
+}
+
+impl Attack {
+    /// `strike` says whether it hit; else it is called again when `fds` may be written to.
+    fn new(fds: Vec<OwnedFd>, mut strike: impl FnMut(&OwnedFd) -> bool + Send + 'static) -> Self {
+        let (stop, count) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let thread = std::thread::spawn({
+            let (stop, count) = (stop.clone(), count.clone());
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let hits = fds.iter().filter(|fd| strike(fd)).count();
+                    count.fetch_add(hits as u64, Ordering::Relaxed);
+                    if hits == 0 {
+                        let mut polled: Vec<_> =
+                            fds.iter().map(|fd| PollFd::new(fd, PollFlags::OUT)).collect();
+                        let moment = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+                        let _ = rustix::event::poll(&mut polled, Some(&moment));
+                    }
+                }
+            }
+        });
+        Self { stop, count, thread }
+    }
+
+    fn ends(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("no panic");
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+/// What was seen during an attack.
+struct Cost {
+    memory_before: usize,
+    fds_before: usize,
+    most_memory: usize,
+    most_fds: usize,
+}
+
+impl Cost {
+    fn new() -> Self {
+        let (memory_before, fds_before) = (memory(), descriptors().len());
+        let (most_memory, most_fds) = (memory_before, fds_before);
+        Self { memory_before, fds_before, most_memory, most_fds }
+    }
+
+    /// Beside how many of the neighbour's round trips in a second this is.
+    async fn beside(&mut self, neighbour: &Neighbour) -> u64 {
+        // To look takes time, on the runtime.
+        let figure = neighbour.goes_on(rounds(), || {}).await;
+        neighbour.goes_on(rounds() / 5, || self.look()).await;
+        figure
+    }
+
+    fn look(&mut self) {
+        self.most_memory = self.most_memory.max(memory());
+        self.most_fds = self.most_fds.max(descriptors().len());
+    }
+
+    /// KiB and descriptors more than before.
+    fn more(&self) -> (usize, usize) {
+        (self.most_memory.saturating_sub(self.memory_before), self.most_fds - self.fds_before)
+    }
+}
+
+/// How the victims take what comes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Taking {
+    /// The bytes alone.
+    Bytes,
+    /// Everything.
+    All,
+    /// Nothing at all.
+    Nothing,
+}
+
+/// Take messages until the peer is gone.
+async fn take(socket: UnixSeqpacket, how: Taking, stop: Arc<AtomicBool>, taken: Arc<AtomicU64>) {
+    let mut ancillary = AncillaryBuffer::new();
+    let mut buffer = vec![0; 64];
+    // An empty message looks like the end.
+    while !stop.load(Ordering::Relaxed) {
+        match how {
+            Taking::Bytes => drop(socket.recv(&mut buffer).await.expect("a message")),
+            Taking::All => {
+                let received;
+                (received, buffer, ancillary) =
+                    socket.recv_owned_with_ancillary(buffer, ancillary).await;
+                let received = received.expect("a message");
+                assert!(!received.ancillary_truncated(), "there is room for all of it");
+                ancillary.clear();
+            }
+            Taking::Nothing => tokio::time::sleep(Duration::from_millis(1)).await,
+        }
+        taken.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Messages arrive at four sockets as fast as they can be sent. Says what that cost, in KiB and
+/// descriptors.
+async fn flood(
+    cell: Cell,
+    name: &str,
+    taking: Taking,
+    strike: impl FnMut(&OwnedFd) -> bool + Send + 'static,
+) -> (usize, usize) {
+    let neighbour = Neighbour::new(cell);
+    let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
+    let mut cost = Cost::new();
+    let (stop, taken) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+    let (mut tasks, mut peers) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let (socket, peer) = cell.half();
+        tasks.push(tokio::spawn(take(socket, taking, stop.clone(), taken.clone())));
+        peers.push(peer);
+    }
+    let attack = Attack::new(peers, strike);
+    until_in_runtime("the flood comes", || attack.count.load(Ordering::Relaxed) > 0).await;
+    let flooded = cost.beside(&neighbour).await;
+    stop.store(true, Ordering::Relaxed);
+    let sent = attack.ends();
+    for task in tasks {
+        soon(task).await.expect("no panic");
+    }
+    neighbour.ends().await;
+    let (memory, fds) = cost.more();
+    eprintln!(
+        "*** {}: {name}, {taking:?}: neighbour {quiet}/s alone, {flooded}/s beside; {sent} sent; \
+         {memory} KiB and {fds} descriptors more",
+        cell.name()
+    );
+    (memory, fds)
+}
+
+fn is_hit<T>(result: Result<T, rustix::io::Errno>) -> bool {
+    match result {
+        Ok(_) => true,
+        // Full, or the victim is gone.
+        Err(rustix::io::Errno::AGAIN | rustix::io::Errno::PIPE | rustix::io::Errno::CONNRESET) => {
+            false
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
+
+fn a_flood_of_empty_messages_leaves_a_neighbour_his_turns(cell: Cell) {
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        for taking in [Taking::Bytes, Taking::All, Taking::Nothing] {
+            let strike = |fd: &OwnedFd| is_hit(rustix::net::send(fd, &[], FLAGS));
+            let (memory, fds) = flood(cell, "empty messages", taking, strike).await;
+            assert!(memory < 16 << 10, "{memory} KiB");
+            // Two for each connection, one more where a receive waits for readiness.
+            assert!(fds <= 3 * 4, "{fds} descriptors");
+        }
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+fn send_rights(fd: &OwnedFd, rights: &[BorrowedFd<'_>]) -> bool {
+    let rights = SendAncillaryMessage::ScmRights(rights);
+    let mut room = [MaybeUninit::uninit(); 2048];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    assert!(control.push(rights));
+    is_hit(rustix::net::sendmsg(fd, &[IoSlice::new(b"x")], &mut control, FLAGS))
+}
+
+fn a_flood_of_253_descriptors_each_leaves_none_behind(cell: Cell) {
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        for taking in [Taking::Bytes, Taking::All, Taking::Nothing] {
+            let strike = |fd: &OwnedFd| {
+                // To oneself: what is in the queue keeps the sockets alive, if somebody forgets it.
+                send_rights(fd, &[fd.as_fd(); 253])
+            };
+            let (memory, fds) = flood(cell, "253 descriptors each", taking, strike).await;
+            assert!(memory < 16 << 10, "{memory} KiB");
+            // One message for each socket: in the hands of its task, or received for it. One more is
+            // being received or closed at the same time.
+            let most = if taking == Taking::Nothing { 0 } else { 4 * 2 * 253 };
+            assert!(fds <= most + 3 * 4, "{fds} descriptors");
+        }
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+fn connect(path: &Path) -> Option<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket =
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).ok()?;
+    rustix::net::connect(&socket, &SocketAddrUnix::new(path).expect("a path")).ok()?;
+    Some(socket)
+}
+
+fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
+    let base = base_line();
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("socket");
+    let runtime = cell.runtime();
+    let served = cell.run(&runtime, async move {
+        let neighbour = Neighbour::new(cell);
+        let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
+        let listener = cell.options().bind(&path, 64).expect("a listener");
+        let mut cost = Cost::new();
+        let (served, alive) = (Arc::<AtomicU64>::default(), Arc::<AtomicUsize>::default());
+        let accepting = tokio::spawn({
+            let (served, alive) = (served.clone(), alive.clone());
+            async move {
+                loop {
+                    let socket = listener.accept().await.expect("a connection");
+                    let (served, alive) = (served.clone(), alive.clone());
+                    alive.fetch_add(1, Ordering::Relaxed);
+                    tokio::spawn(async move {
+                        let mut message = [0; 16];
+                        // One hello, perhaps; a reset, since nobody reads the answer; the end.
+                        while let Ok(1..) | Err(_) = socket.recv(&mut message).await {
+                            let _ = socket.send(b"answer").await;
+                        }
+                        served.fetch_add(1, Ordering::Relaxed);
+                        alive.fetch_sub(1, Ordering::Relaxed);
+                    });
+                }
+            }
+        });
+        let mut number = 0_u64;
+        let attack = Attack::new(vec![socketpair().0], move |_| {
+            number += 1;
+            let Some(socket) = connect(&path) else {
+                std::thread::yield_now();
+                return true;
+            };
+            if number.is_multiple_of(2) {
+                let _ = send(&socket, b"hello");
+            }
+            true
+        });
+        until_in_runtime("the storm comes", || served.load(Ordering::Relaxed) > 0).await;
+        let stormy = cost.beside(&neighbour).await;
+        let tried = attack.ends();
+        let all_gone = || alive.load(Ordering::Relaxed) == 0;
+        until_in_runtime("all are served", all_gone).await;
+        accepting.abort();
+        assert!(accepting.await.unwrap_err().is_cancelled());
+        neighbour.ends().await;
+        let (memory, fds) = cost.more();
+        let served = served.load(Ordering::Relaxed);
+        eprintln!(
+            "*** {}: connections: neighbour {quiet}/s alone, {stormy}/s beside; {tried} tried, \
+             {served} served; {memory} KiB and {fds} descriptors more",
+            cell.name()
+        );
+        assert!(memory < 16 << 10, "{memory} KiB");
+        // Accepted and not yet served; the backlog costs the listener none.
+        assert!(fds < 1000, "{fds} descriptors");
+        served
+    });
+    assert!(served > 0);
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
+        .expect("the soft limit");
+    // Two for each; a third on epoll, or where a receive waits for readiness.
+    let most = limit.maximum.unwrap_or(u64::MAX).saturating_sub(200) / 3;
+    let count = 5000.min(most as usize);
+    if count < 5000 {
+        eprintln!("*** RLIMIT_NOFILE allows {count} idle peers only");
+    }
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        let neighbour = Neighbour::new(cell);
+        let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
+        let mut cost = Cost::new();
+        let (mut tasks, mut peers) = (Vec::new(), Vec::new());
+        let waiting = Arc::<AtomicUsize>::default();
+        for number in 0..count {
+            let (socket, peer) = cell.half();
+            let waiting = waiting.clone();
+            tasks.push(tokio::spawn(async move {
+                waiting.fetch_add(1, Ordering::Relaxed);
+                let mut message = [0; 16];
+                while let Ok(len @ 1..) = socket.recv(&mut message).await {
+                    assert_eq!(message[..len], number.to_ne_bytes());
+                    socket.send(&message[..len]).await.expect("sent");
+                }
+            }));
+            peers.push(peer);
+        }
+        until_in_runtime("they wait", || waiting.load(Ordering::Relaxed) == count).await;
+        let beside = cost.beside(&neighbour).await;
+        // They are served, too.
+        for (number, peer) in peers.iter().enumerate() {
+            send(peer, &number.to_ne_bytes()).expect("room");
+        }
+        for (number, peer) in peers.iter().enumerate() {
+            let mut answer = None;
+            until_in_runtime("an answer", || {
+                answer = answer.take().or_else(|| recv(peer).ok());
+                answer.is_some()
+            })
+            .await;
+            assert_eq!(answer.expect("an answer"), number.to_ne_bytes());
+        }
+        cost.look();
+        let (memory, fds) = cost.more();
+        eprintln!(
+            "*** {}: {count} idle peers: neighbour {quiet}/s alone, {beside}/s beside; {} bytes and \
+             {:.2} descriptors for each",
+            cell.name(),
+            memory * 1024 / count,
+            fds as f64 / count as f64
+        );
+        assert!(memory * 1024 / count < 16 << 10, "{memory} KiB for {count}");
+        assert!(fds <= 3 * count + 10, "{fds} descriptors for {count}");
+        drop(peers);
+        for task in tasks {
+            soon(task).await.expect("no panic");
+        }
+        neighbour.goes_on(rounds(), || {}).await;
+        neighbour.ends().await;
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+fn a_peer_that_never_reads_costs_what_waits_and_no_more(cell: Cell) {
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        let neighbour = Neighbour::new(cell);
+        let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
+        let mut cost = Cost::new();
+        let sent = Arc::<AtomicU64>::default();
+        let (mut tasks, mut peers) = (Vec::new(), Vec::new());
+        for _ in 0..16 {
+            let (socket, peer) = cell.half();
+            let (socket, sent) = (Arc::new(socket), sent.clone());
+            // Several tasks for each, one message at a time.
+            for _ in 0..4 {
+                let (socket, sent) = (socket.clone(), sent.clone());
+                tasks.push(tokio::spawn(async move {
+                    loop {
+                        match socket.send_owned(vec![1; 4096]).await.0 {
+                            Ok(_) => sent.fetch_add(1, Ordering::Relaxed),
+                            Err(error) => return error.kind(),
+                        };
+                    }
+                }));
+            }
+            peers.push(peer);
+        }
+        let mut before = u64::MAX;
+        until_in_runtime("all queues are full", || {
+            std::mem::replace(&mut before, sent.load(Ordering::Relaxed)) == before && before > 0
+        })
+        .await;
+        let beside = cost.beside(&neighbour).await;
+        let (memory, fds) = cost.more();
+        eprintln!(
+            "*** {}: 16 peers that never read: neighbour {quiet}/s alone, {beside}/s beside; {} \
+             messages in their queues; {memory} KiB and {fds} descriptors more",
+            cell.name(),
+            sent.load(Ordering::Relaxed)
+        );
+        assert!(memory < 8 << 10, "{memory} KiB");
+        assert!(fds <= 3 * 16, "{fds} descriptors");
+        drop(peers);
+        for task in tasks {
+            let kind = soon(task).await.expect("no panic");
+            assert!([ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&kind), "{kind}");
+        }
+        neighbour.ends().await;
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+/// `SO_PASSPIDFD`, of Linux 6.5, which libc does not name everywhere.
+const SO_PASSPIDFD: i32 = 76;
+
+fn control_data_of_any_kind_is_received_and_leaves_nothing(cell: Cell) {
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        let neighbour = Neighbour::new(cell);
+        let own = UCred {
+            pid: rustix::process::getpid(),
+            uid: rustix::process::getuid(),
+            gid: rustix::process::getgid(),
+        };
+        let options: [&[i32]; 6] = [
+            &[],
+            &[libc::SO_PASSCRED],
+            &[libc::SO_PASSSEC],
+            &[libc::SO_TIMESTAMP],
+            &[libc::SO_TIMESTAMPNS],
+            &[libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_TIMESTAMP, SO_PASSPIDFD],
+        ];
+        for options in options {
+            let (socket, peer) = cell.half();
+            for option in options {
+                if let Err(error) = switch_on(&socket, *option) {
+                    eprintln!("*** option {option} cannot be had: {error}");
+                }
+            }
+            let before = descriptors().len();
+            let mut buffer = vec![0; 16];
+            for number in 0..64_u8 {
+                for waits in [false, true] {
+                    let send_all = || {
+                        let mut room = [MaybeUninit::uninit(); 512];
+                        let mut control = SendAncillaryBuffer::new(&mut room);
+                        let rights = [peer.as_fd()];
+                        if number % 2 == 0 {
+                            assert!(control.push(SendAncillaryMessage::ScmCredentials(own)));
+                        }
+                        if number % 3 == 0 {
+                            assert!(control.push(SendAncillaryMessage::ScmRights(&rights)));
+                        }
+                        let bytes = [number];
+                        let message = [IoSlice::new(&bytes)];
+                        rustix::net::sendmsg(&peer, &message, &mut control, FLAGS).expect("room");
+                    };
+                    if !waits {
+                        send_all();
+                    }
+                    let mut all = None;
+                    let mut call = Box::pin(async {
+                        if number % 4 < 2 {
+                            assert_eq!(socket.recv(&mut buffer).await.expect("a message"), 1);
+                            assert_eq!(buffer[0], number);
+                        } else {
+                            let (received, bytes, ancillary) = socket
+                                .recv_owned_with_ancillary(vec![0; 16], AncillaryBuffer::new())
+                                .await;
+                            let received = received.expect("a message");
+                            assert_eq!((received.bytes_read(), bytes[0]), (1, number));
+                            all = Some((received.ancillary_truncated(), ancillary));
+                        }
+                    });
+                    if waits {
+                        tokio::select! {
+                            biased;
+                            () = &mut call => panic!("nothing has been sent"),
+                            () = neighbour_turns(&neighbour) => {}
+                        }
+                        send_all();
+                    }
+                    soon(call.as_mut()).await;
+                    drop(call);
+                    if let Some((truncated, mut ancillary)) = all {
+                        assert!(!truncated, "there is room for all of it");
+                        assert_eq!(ancillary.fds().len(), usize::from(number % 3 == 0));
+                        let asked = options.contains(&libc::SO_PASSCRED);
+                        // Credentials come to those who ask for them.
+                        assert!(!asked || ancillary.credentials().is_some());
+                        drop(ancillary.take_pidfd());
+                    }
+                }
+            }
+            // A duplicate each for this socket and the neighbours may wait for readiness, and another
+            // worker may have its ring by now. What is forgotten would be more.
+            let least = || descriptors().len() <= before + 3 + 4;
+            until_in_runtime("all that came is closed", least).await;
+            drop(socket);
+            until_in_runtime("end of stream", || is_at_end(&peer)).await;
+        }
+        neighbour.ends().await;
+        let (a, b) = cell.pair();
+        echoes(&a, &b, 10).await;
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+/// Some turns of everybody else.
+async fn neighbour_turns(neighbour: &Neighbour) {
+    neighbour.goes_on(2, || {}).await;
+}

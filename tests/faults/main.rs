@@ -1,0 +1,208 @@
+//! Something breaks, or somebody is hostile: what it costs, and whom.
+//!
+//! Every test has a process of its own (`tests/ring/trials.rs`) and most run in four cells: {epoll,
+//! io_uring} x {current_thread, multi_thread}.
+
+#[path = "../ring/trials.rs"]
+#[macro_use]
+mod trials;
+
+mod hostile;
+mod inject;
+mod kill;
+mod panics;
+mod sockopt;
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use tokio::runtime::{Builder, Runtime};
+use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
+
+use trials::{Need, Test, descriptors, rings, until};
+
+fn main() -> ExitCode {
+    if inject::workload() || kill::victim() {
+        return ExitCode::SUCCESS;
+    }
+    trials::main(
+        [panics::tests(), inject::tests(), kill::tests(), hostile::tests()]
+            .into_iter()
+            .flatten()
+            .collect(),
+    )
+}
+
+/// Where a test runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Cell {
+    backend: Backend,
+    multi_thread: bool,
+}
+
+impl Cell {
+    fn all() -> impl Iterator<Item = Self> {
+        [Backend::Epoll, Backend::Uring].into_iter().flat_map(|backend| {
+            [false, true].into_iter().map(move |multi_thread| Self { backend, multi_thread })
+        })
+    }
+
+    fn name(self) -> String {
+        let place = if self.is_uring() { "io_uring" } else { "epoll" };
+        let flavor = if self.multi_thread { "multi_thread" } else { "current_thread" };
+        format!("{place}::{flavor}")
+    }
+
+    fn is_uring(self) -> bool {
+        self.backend == Backend::Uring
+    }
+
+    fn options(self) -> Options {
+        Options::new().backend(self.backend)
+    }
+
+    fn runtime(self) -> Runtime {
+        let mut builder = match self.multi_thread {
+            false => Builder::new_current_thread(),
+            true => Builder::new_multi_thread(),
+        };
+        builder.worker_threads(2).enable_all().build().expect("a runtime")
+    }
+
+    fn pair(self) -> (UnixSeqpacket, UnixSeqpacket) {
+        self.options().pair().expect("a pair")
+    }
+
+    /// A socket of the library, and its other end for plain system calls.
+    fn half(self) -> (UnixSeqpacket, OwnedFd) {
+        let (ours, peer) = socketpair();
+        (self.options().socket_from_fd(ours).expect("a socket"), peer)
+    }
+
+    /// Run on a worker, where there are workers.
+    fn run<T: Send + 'static>(
+        self,
+        runtime: &Runtime,
+        body: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        if self.multi_thread {
+            runtime.block_on(runtime.spawn(body)).expect("no panic")
+        } else {
+            runtime.block_on(body)
+        }
+    }
+}
+
+type Body = fn(Cell);
+
+/// One test for each cell.
+fn in_all_cells(tests: Vec<(&'static str, Body)>) -> Vec<Test> {
+    let each = |cell: Cell| {
+        let needs: &'static [Need] = if cell.is_uring() { &[Need::Uring] } else { &[] };
+        tests.iter().map(move |(name, body)| {
+            let (name, body) = (format!("{}::{name}", cell.name()), *body);
+            Test { name, needs, body: Box::new(move || body(cell)) }
+        })
+    };
+    Cell::all().flat_map(each).collect()
+}
+
+/// List bodies that run in every cell.
+macro_rules! cells {
+    ($($name:ident),* $(,)?) => {
+        $crate::in_all_cells(vec![$((stringify!($name), $name as $crate::Body)),*])
+    };
+}
+use cells;
+
+/// How many descriptors this process has; tokio keeps some for ever once there was a runtime.
+fn base_line() -> usize {
+    Cell::all().for_each(|cell| drop(cell.runtime()));
+    descriptors().len()
+}
+
+/// Everything is closed again.
+fn nothing_is_left(base: usize) {
+    until("all descriptors are closed", || descriptors().len() <= base);
+    assert_eq!(rings().len(), 0);
+}
+
+fn socketpair() -> (OwnedFd, OwnedFd) {
+    rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )
+    .expect("socketpair(2)")
+}
+
+/// Send by a system call that does not wait.
+fn send(fd: impl AsFd, message: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(fd, message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
+}
+
+/// Receive by a system call that does not wait.
+fn recv(fd: impl AsFd) -> io::Result<Vec<u8>> {
+    let mut message = vec![0; 4096];
+    let (len, _) = rustix::net::recv(fd, &mut message, RecvFlags::DONTWAIT)?;
+    message.truncate(len);
+    Ok(message)
+}
+
+/// Whether the other end has been closed. Messages still queued are thrown away.
+fn is_at_end(peer: &OwnedFd) -> bool {
+    loop {
+        match recv(peer) {
+            Ok(message) if message.is_empty() => return true,
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// Wait for something that tells nobody.
+async fn until_in_runtime(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_secs(5) {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    panic!("waited in vain: {what}");
+}
+
+#[track_caller]
+fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let line = std::panic::Location::caller();
+    async move {
+        match tokio::time::timeout(Duration::from_secs(5), future).await {
+            Ok(output) => output,
+            Err(_) => panic!("waited in vain at {line}"),
+        }
+    }
+}
+
+/// Messages go back and forth between two sockets.
+async fn echoes(a: &UnixSeqpacket, b: &UnixSeqpacket, rounds: u32) {
+    let (mut here, mut there) = ([0; 16], [0; 16]);
+    for round in 0..rounds {
+        let request = round.to_ne_bytes();
+        let asking = async {
+            a.send(&request).await.expect("sent");
+            a.recv(&mut here).await.expect("an answer")
+        };
+        let answering = async {
+            let len = b.recv(&mut there).await.expect("a request");
+            b.send(&there[..len]).await.expect("sent");
+        };
+        let (len, ()) = soon(async { tokio::join!(asking, answering) }).await;
+        assert_eq!(here[..len], request);
+    }
+}

@@ -1,0 +1,533 @@
+//! The user's code panics: in a task, in a waker, in a buffer's destructor, in a buffer's methods.
+//! Everybody else goes on, and nothing is left behind.
+
+#![allow(unsafe_code, reason = "buffer types of the tests' own implement unsafe traits")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::task::{Context, Wake, Waker};
+
+use tokio_seqpacket::UnixSeqpacket;
+use tokio_seqpacket::buf::{IoBuf, IoBufMut};
+
+use crate::trials::{Test, submitted, until};
+use crate::{
+    Cell, base_line, cells, echoes, is_at_end, nothing_is_left, recv, send, soon, until_in_runtime,
+};
+
+pub fn tests() -> Vec<Test> {
+    cells![
+        a_panic_in_a_task_closes_its_socket_and_no_other,
+        a_panic_in_a_waker_stays_there,
+        a_panic_in_the_waker_of_the_next_in_line_stays_there,
+        a_panic_in_the_destructor_of_a_dropped_receive_stays_there,
+        a_panic_in_the_destructor_of_a_dropped_send_does_not_stop_those_behind,
+        a_panic_in_a_destructor_while_a_socket_is_dropped_leaves_nothing_in_flight,
+        a_panic_in_a_destructor_while_a_runtime_is_dropped_leaves_nothing,
+        a_panic_in_a_buffers_method_ends_that_call_only,
+    ]
+}
+
+const PLANNED: &str = "as planned";
+
+/// Panics that are planned say nothing.
+fn quietly() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let planned = info.payload().downcast_ref::<&str>().is_some_and(|it| *it == PLANNED);
+        if !planned {
+            usual(info);
+        }
+    }));
+}
+
+/// A waker that panics once it has been told to, and counts.
+#[derive(Default)]
+struct Bomb {
+    live: AtomicBool,
+    woken: AtomicUsize,
+}
+
+impl Wake for Bomb {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.woken.fetch_add(1, Ordering::SeqCst);
+        if self.live.load(Ordering::SeqCst) {
+            std::panic::panic_any(PLANNED);
+        }
+    }
+}
+
+/// A buffer whose destructor panics, and whose methods panic at the call with a given number.
+struct Buffer {
+    bytes: Vec<u8>,
+    drops: Option<Arc<AtomicU32>>,
+    calls: Arc<AtomicU32>,
+    fails_at: u32,
+}
+
+impl Buffer {
+    /// Whose destructor panics; that it ran is counted.
+    fn explosive(drops: &Arc<AtomicU32>) -> Self {
+        let mut buffer = Self::failing(u32::MAX, &Arc::default());
+        buffer.drops = Some(drops.clone());
+        buffer
+    }
+
+    fn failing(fails_at: u32, calls: &Arc<AtomicU32>) -> Self {
+        Self { bytes: vec![b'x'; 64], drops: None, calls: calls.clone(), fails_at }
+    }
+
+    fn called(&self) {
+        if self.calls.fetch_add(1, Ordering::SeqCst) + 1 == self.fails_at {
+            std::panic::panic_any(PLANNED);
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(drops) = &self.drops {
+            drops.fetch_add(1, Ordering::SeqCst);
+            if !std::thread::panicking() {
+                std::panic::panic_any(PLANNED);
+            }
+        }
+    }
+}
+
+// SAFETY: the pointer is that of a Vec that does not change.
+unsafe impl IoBuf for Buffer {
+    fn stable_ptr(&self) -> *const u8 {
+        self.called();
+        self.bytes.as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.called();
+        self.bytes.len()
+    }
+
+    fn bytes_total(&self) -> usize {
+        self.called();
+        self.bytes.len()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl IoBufMut for Buffer {
+    fn stable_mut_ptr(&mut self) -> *mut u8 {
+        self.called();
+        self.bytes.as_mut_ptr()
+    }
+
+    unsafe fn set_init(&mut self, _pos: usize) {
+        self.called();
+    }
+}
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Poll until the future no longer asks for that by itself and, on a ring, `operations` have been
+/// submitted in all.
+async fn arm<T>(cell: Cell, future: &mut Boxed<'_, T>, bomb: &Arc<Bomb>, operations: u64) {
+    let waker = Waker::from(bomb.clone());
+    let mut seen = usize::MAX;
+    until_in_runtime("it waits", || {
+        let woken = bomb.woken.load(Ordering::SeqCst);
+        if woken != seen {
+            seen = woken;
+            assert!(future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            return false;
+        }
+        !cell.is_uring() || submitted() >= operations
+    })
+    .await;
+}
+
+fn receive(socket: &Arc<UnixSeqpacket>) -> Boxed<'static, Vec<u8>> {
+    let socket = socket.clone();
+    Box::pin(async move {
+        let mut message = [0; 64];
+        let len = socket.recv(&mut message).await.expect("a message");
+        message[..len].to_vec()
+    })
+}
+
+/// Sockets made before and after go on.
+async fn all_is_well(cell: Cell, old: &(UnixSeqpacket, UnixSeqpacket)) {
+    echoes(&old.0, &old.1, 20).await;
+    let (a, b) = cell.pair();
+    assert_eq!(a.backend(), cell.backend);
+    echoes(&a, &b, 20).await;
+}
+
+fn a_panic_in_a_task_closes_its_socket_and_no_other(cell: Cell) {
+    quietly();
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        let neighbours = cell.pair();
+        for waiting_to_send in [false, true] {
+            let (socket, peer) = cell.half();
+            let task = tokio::spawn(async move {
+                let mut room = [0; 16];
+                let other = async {
+                    tokio::task::yield_now().await;
+                    std::panic::panic_any(PLANNED);
+                };
+                if waiting_to_send {
+                    while socket.try_send(b"filler").is_ok() {}
+                    tokio::join!(socket.send(b"never"), other).0.map(drop)
+                } else {
+                    tokio::join!(socket.recv(&mut room), other).0.map(drop)
+                }
+            });
+            assert!(soon(task).await.unwrap_err().is_panic());
+            until_in_runtime("end of stream", || is_at_end(&peer)).await;
+            all_is_well(cell, &neighbours).await;
+        }
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+fn a_panic_in_a_waker_stays_there(cell: Cell) {
+    if !cell.is_uring() {
+        // On epoll it is tokio that wakes the first in line.
+        return;
+    }
+    quietly();
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        let neighbours = cell.pair();
+        let before = submitted();
+        let bomb = Arc::new(Bomb::default());
+        let (socket, peer) = cell.half();
+        let socket = Arc::new(socket);
+        let mut waiting = receive(&socket);
+        arm(cell, &mut waiting, &bomb, before + 1).await;
+        let (other, its_peer) = cell.half();
+        let before = submitted();
+        let task = tokio::spawn(async move { other.recv(&mut [0; 16]).await });
+        until_in_runtime("it waits", || submitted() > before).await;
+
+        let woken = bomb.woken.load(Ordering::SeqCst);
+        bomb.live.store(true, Ordering::SeqCst);
+        // Both are reaped together, or not: whoever comes first.
+        send(&peer, b"for the bomb").expect("room");
+        send(&its_peer, b"for the task").expect("room");
+        assert_eq!(soon(task).await.expect("no panic").expect("a message"), 12);
+        until_in_runtime("the bomb goes off", || bomb.woken.load(Ordering::SeqCst) > woken).await;
+        all_is_well(cell, &neighbours).await;
+        assert_eq!(soon(waiting).await, b"for the bomb");
+        send(&peer, b"more").expect("room");
+        assert_eq!(soon(receive(&socket)).await, b"more");
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+fn a_panic_in_the_waker_of_the_next_in_line_stays_there(cell: Cell) {
+    quietly();
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        let neighbours = cell.pair();
+        let (socket, peer) = cell.half();
+        let socket = Arc::new(socket);
+        let mut first = receive(&socket);
+        let before = submitted();
+        arm(cell, &mut first, &Arc::default(), before + 1).await;
+        let bomb = Arc::new(Bomb::default());
+        let mut second = receive(&socket);
+        arm(cell, &mut second, &bomb, 0).await;
+        let mut third = receive(&socket);
+        arm(cell, &mut third, &Arc::default(), 0).await;
+        bomb.live.store(true, Ordering::SeqCst);
+        for message in [b"1", b"2", b"3"] {
+            send(&peer, message).expect("room");
+        }
+        // Who leaves, tells the next.
+        assert_eq!(soon(first).await, b"1");
+        all_is_well(cell, &neighbours).await;
+        assert_eq!(soon(second).await, b"2");
+        assert_eq!(soon(third).await, b"3");
+        all_is_well(cell, &neighbours).await;
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+fn a_panic_in_the_destructor_of_a_dropped_receive_stays_there(cell: Cell) {
+    quietly();
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        let neighbours = cell.pair();
+        let drops = Arc::new(AtomicU32::new(0));
+        for (round, message_first) in [false, true].into_iter().enumerate() {
+            let (socket, peer) = cell.half();
+            let socket = Arc::new(socket);
+            let mut waiting: Boxed<'static, ()> = Box::pin({
+                let (socket, buffer) = (socket.clone(), Buffer::explosive(&drops));
+                async move { std::mem::forget(socket.recv_owned(buffer).await) }
+            });
+            let before = submitted();
+            arm(cell, &mut waiting, &Arc::default(), before + 1).await;
+            if message_first {
+                send(&peer, b"early").expect("room");
+            }
+            // On epoll the buffer is the future's: whose drop panics.
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(waiting)));
+            if !message_first {
+                send(&peer, b"early").expect("room");
+            }
+            assert_eq!(soon(receive(&socket)).await, b"early");
+            let dropped = || drops.load(Ordering::SeqCst) as usize > round;
+            until_in_runtime("the buffer is dropped", dropped).await;
+            all_is_well(cell, &neighbours).await;
+            send(&peer, b"late").expect("room");
+            assert_eq!(soon(receive(&socket)).await, b"late");
+            drop(socket);
+            until_in_runtime("end of stream", || is_at_end(&peer)).await;
+        }
+        assert_eq!(drops.load(Ordering::SeqCst), 2);
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+fn a_panic_in_the_destructor_of_a_dropped_send_does_not_stop_those_behind(cell: Cell) {
+    quietly();
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        let neighbours = cell.pair();
+        let (socket, peer) = cell.half();
+        let socket = Arc::new(socket);
+        while socket.try_send(b"filler").is_ok() {}
+        let drops = Arc::new(AtomicU32::new(0));
+        let bomb = |socket: &Arc<UnixSeqpacket>| -> Boxed<'static, ()> {
+            let (socket, buffer) = (socket.clone(), Buffer::explosive(&drops));
+            Box::pin(async move { std::mem::forget(socket.send_owned(buffer).await) })
+        };
+        let before = submitted();
+        let mut first = bomb(&socket);
+        arm(cell, &mut first, &Arc::default(), before + 1).await;
+        let mut second = bomb(&socket);
+        arm(cell, &mut second, &Arc::default(), 0).await;
+        let behind: Vec<_> = (0..3u8)
+            .map(|number| {
+                let socket = socket.clone();
+                tokio::spawn(async move { socket.send(&[number]).await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        for waiting in [first, second] {
+            let _ = catch_unwind(AssertUnwindSafe(|| drop(waiting)));
+        }
+        let mut arrived = Vec::new();
+        until_in_runtime("those behind arrive", || {
+            while let Ok(message) = recv(&peer) {
+                if message != b"filler" {
+                    arrived.push(message);
+                }
+            }
+            arrived.iter().filter(|message| message.len() == 1).count() == 3
+        })
+        .await;
+        for send in behind {
+            assert_eq!(soon(send).await.expect("no panic").expect("sent"), 1);
+        }
+        // The first may have been in the peer's queue already.
+        arrived.retain(|message| message.len() == 1);
+        arrived.sort();
+        assert_eq!(arrived, [[0], [1], [2]]);
+        until_in_runtime("the buffers are dropped", || drops.load(Ordering::SeqCst) == 2).await;
+        all_is_well(cell, &neighbours).await;
+        soon(socket.send(b"again")).await.expect("sent");
+        assert_eq!(recv(&peer).expect("a message"), b"again");
+    });
+    drop(runtime);
+    nothing_is_left(base);
+}
+
+fn a_panic_in_a_destructor_while_a_socket_is_dropped_leaves_nothing_in_flight(cell: Cell) {
+    quietly();
+    let base = base_line();
+    let runtime = cell.runtime();
+    cell.run(&runtime, async move {
+        let neighbours = cell.pair();
+        let (socket, peer) = cell.half();
+        while socket.try_send(b"filler").is_ok() {}
+        let drops = Arc::new(AtomicU32::new(0));
+        let before = submitted();
+        {
+            // Forgotten: the lanes keep the buffers until the socket goes.
+            let socket = &socket;
+            for operations in [1, 2] {
+                let mut waiting: Boxed<'_, ()> = if operations == 1 {
+                    let buffer = Buffer::explosive(&drops);
+                    Box::pin(async move { std::mem::forget(socket.send_owned(buffer).await) })
+                } else {
+                    let buffer = Buffer::explosive(&drops);
+                    Box::pin(async move { std::mem::forget(socket.recv_owned(buffer).await) })
+                };
+                arm(cell, &mut waiting, &Arc::default(), before + operations).await;
+                std::mem::forget(waiting);
+            }
+            // Behind it, not in flight.
+            let buffer = Buffer::explosive(&drops);
+            let mut waiting: Boxed<'_, ()> =
+                Box::pin(async move { std::mem::forget(socket.send_owned(buffer).await) });
+            arm(cell, &mut waiting, &Arc::default(), 0).await;
+            std::mem::forget(waiting);
+        }
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(socket)));
+        until_in_runtime("end of stream", || is_at_end(&peer)).await;
+        all_is_well(cell, &neighbours).await;
+    });
+    drop(runtime);
+    // On epoll a forgotten receive has its buffer for ever.
+    nothing_is_left(base);
+}
+
+fn a_panic_in_a_destructor_while_a_runtime_is_dropped_leaves_nothing(cell: Cell) {
+    quietly();
+    let base = base_line();
+    let runtime = cell.runtime();
+    let drops = Arc::new(AtomicU32::new(0));
+    let peers = cell.run(&runtime, {
+        let drops = drops.clone();
+        async move {
+            let before = submitted();
+            let mut peers = Vec::new();
+            for _ in 0..8 {
+                let (socket, peer) = cell.half();
+                let buffer = Buffer::explosive(&drops);
+                // An error may come, as the runtime goes: then the task drops the buffer.
+                tokio::spawn(async move { drop(socket.recv_owned(buffer).await) });
+                peers.push(peer);
+            }
+            if cell.is_uring() {
+                until_in_runtime("they wait", || submitted() >= before + 8).await;
+            }
+            peers
+        }
+    });
+    drop(runtime);
+    for peer in &peers {
+        until("end of stream", || is_at_end(peer));
+    }
+    until("the buffers are dropped", || {
+        // A ring that comes and goes looks after the remains of others.
+        let other = cell.runtime();
+        other.block_on(async { drop(cell.pair()) });
+        drops.load(Ordering::SeqCst) == 8
+    });
+    let other = cell.runtime();
+    cell.run(&other, async move {
+        let neighbours = cell.pair();
+        all_is_well(cell, &neighbours).await;
+    });
+    drop((peers, other));
+    nothing_is_left(base);
+}
+
+fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
+    quietly();
+    let base = base_line();
+    let runtime = cell.runtime();
+    let failures = cell.run(&runtime, async move {
+        let neighbours = cell.pair();
+        let mut failures = 0;
+        for (receives, waits) in [(true, false), (true, true), (false, false), (false, true)] {
+            let mut fails_at = 1;
+            loop {
+                let (socket, peer) = cell.half();
+                let socket = Arc::new(socket);
+                let calls = Arc::new(AtomicU32::new(0));
+                let buffer = Buffer::failing(fails_at, &calls);
+                if !receives && waits {
+                    while socket.try_send(b"filler").is_ok() {}
+                }
+                if receives && !waits {
+                    send(&peer, b"message").expect("room");
+                }
+                let call: Boxed<'static, bool> = Box::pin({
+                    let socket = socket.clone();
+                    async move {
+                        if receives {
+                            let (received, buffer) = socket.recv_owned(buffer).await;
+                            let _ = received.expect("a message");
+                            buffer.bytes.starts_with(b"message")
+                        } else {
+                            socket.send_owned(buffer).await.0.expect("sent") == 64
+                        }
+                    }
+                });
+                let before = submitted();
+                let mut patience = 3_u32;
+                let mut task = tokio::spawn(call);
+                if waits {
+                    until_in_runtime("it waits or has failed", || {
+                        patience = patience.saturating_sub(1);
+                        let waits =
+                            if cell.is_uring() { submitted() > before } else { patience == 0 };
+                        waits || task.is_finished()
+                    })
+                    .await;
+                    if receives {
+                        send(&peer, b"message").expect("room");
+                    } else {
+                        while recv(&peer).is_ok_and(|message| message == b"filler") {}
+                    }
+                }
+                let failed = match soon(&mut task).await {
+                    Ok(as_expected) => {
+                        assert!(as_expected);
+                        false
+                    }
+                    Err(error) => {
+                        assert!(error.is_panic());
+                        true
+                    }
+                };
+                failures += u32::from(failed);
+                // The socket can be used by the next.
+                send(&peer, b"next").expect("room");
+                let next = soon(receive(&socket)).await;
+                if failed && receives && next == b"message" {
+                    assert_eq!(soon(receive(&socket)).await, b"next");
+                } else {
+                    assert_eq!(next, b"next", "{receives} {waits} {fails_at}");
+                }
+                soon(socket.send(b"answer")).await.expect("sent");
+                let mut answers = Vec::new();
+                until_in_runtime("an answer", || {
+                    answers.extend(recv(&peer));
+                    answers.last().is_some_and(|last: &Vec<u8>| last == b"answer")
+                })
+                .await;
+                drop(socket);
+                until_in_runtime("end of stream", || is_at_end(&peer)).await;
+                if !failed {
+                    break;
+                }
+                fails_at += 1;
+            }
+        }
+        all_is_well(cell, &neighbours).await;
+        failures
+    });
+    assert!(failures >= 8, "only {failures} methods failed");
+    drop(runtime);
+    nothing_is_left(base);
+}
