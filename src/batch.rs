@@ -135,16 +135,22 @@ impl<'a> SendBatch<'a> {
             let rest = &self.messages[self.sent..];
             let Some(next) = rest.first() else { return Ok(self.sent - before) };
             let controls = &self.controls;
+            // Counted when they go, which can be before this future learns of it.
+            let count = &mut self.sent;
             let sent = self
                 .socket
                 .send_many(|fd| {
                     let messages =
                         rest.iter().map(|entry| (entry.bytes, &controls[entry.control.clone()]));
-                    mmsg::send_many(fd, messages)
+                    let sent = mmsg::send_many(fd, messages)?;
+                    *count += sent;
+                    Ok(sent)
                 })
                 .await;
             match sent {
-                Ok(sent) => self.sent += self.explained(sent)?,
+                Ok(sent) => {
+                    self.explained(sent)?;
+                }
                 Err(spare) => {
                     let control = &controls[next.control.clone()];
                     let payload = Outgoing::copy(&[IoSlice::new(next.bytes)], control, spare)?;

@@ -162,23 +162,27 @@ impl SendGate {
         io: &AsyncFd<FileDesc>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Result<io::Result<usize>, Option<Box<Outgoing>>> {
+        let mut done = None;
         std::future::poll_fn(|cx| {
-            let coop = ready!(coop::poll_proceed(cx));
-            if let Err(gone) = self.life.check() {
-                return Poll::Ready(Ok(Err(gone)));
-            }
-            if !self.line.is_idle() {
-                return Poll::Ready(Err(self.line.lock().spares.take()));
-            }
-            match try_call(io, Direction::Write, &mut call) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    Poll::Ready(Err(self.line.lock().spares.take()))
+            let coop = coop::poll_proceed(cx);
+            if done.is_none() {
+                if let Err(gone) = self.life.check() {
+                    return Poll::Ready(Ok(Err(gone)));
                 }
-                result => {
-                    coop.made_progress();
-                    Poll::Ready(Ok(result))
+                if !self.line.is_idle() {
+                    return Poll::Ready(Err(self.line.lock().spares.take()));
+                }
+                match try_call(io, Direction::Write, &mut call) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Poll::Ready(Err(self.line.lock().spares.take()));
+                    }
+                    // Also without budget, for the first poll decides the order; then the task yields
+                    // before it learns of it.
+                    result => done = Some(result),
                 }
             }
+            ready!(coop).made_progress();
+            Poll::Ready(Ok(done.take().expect("called, not polled after completion")))
         })
         .await
     }

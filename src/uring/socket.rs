@@ -132,20 +132,26 @@ impl Socket {
         &self,
         mut direct: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Result<io::Result<usize>, Option<Box<Outgoing>>> {
+        let mut done = None;
         std::future::poll_fn(|cx| {
-            let coop = ready!(tokio::task::coop::poll_proceed(cx));
-            if self.core.driver.is_dead() {
-                return Poll::Ready(Ok(Err(self.core.driver.error())));
+            let coop = tokio::task::coop::poll_proceed(cx);
+            if done.is_none() {
+                if self.core.driver.is_dead() {
+                    return Poll::Ready(Ok(Err(self.core.driver.error())));
+                }
+                if !self.core.send.is_idle() {
+                    return Poll::Ready(Err(self.core.send.lock().spares.take()));
+                }
+                let result = direct(self.core.fd.as_fd());
+                if is_would_block(&result) {
+                    return Poll::Ready(Err(self.core.send.lock().spares.take()));
+                }
+                // Also without budget, for the first poll decides the order; then the task yields
+                // before it learns of it.
+                done = Some(result);
             }
-            if !self.core.send.is_idle() {
-                return Poll::Ready(Err(self.core.send.lock().spares.take()));
-            }
-            let result = direct(self.core.fd.as_fd());
-            if is_would_block(&result) {
-                return Poll::Ready(Err(self.core.send.lock().spares.take()));
-            }
-            coop.made_progress();
-            Poll::Ready(Ok(result))
+            ready!(coop).made_progress();
+            Poll::Ready(Ok(done.take().expect("called, not polled after completion")))
         })
         .await
     }

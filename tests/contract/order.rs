@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio_test::task;
 
 use crate::harness::tools::{
-    all, arm, arm_all, breathe, fill, recv, recv_up_to, soon, starts_waiting, until_woken,
+    FILLER, all, arm, arm_all, breathe, fill, recv, recv_up_to, soon, starts_waiting, until_woken,
 };
 use crate::harness::ways::{self, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Test};
@@ -19,6 +19,7 @@ pub fn tests() -> Vec<Test> {
         sends_of_all_kinds_share_one_line,
         sends_of_several_tasks_go_out_in_the_order_of_their_first_poll,
         a_send_that_comes_when_there_is_room_again_does_not_overtake_a_waiting_one,
+        sends_first_polled_without_budget_keep_their_order,
         try_send_does_not_overtake_a_waiting_send,
         poll_send_does_not_overtake_a_waiting_send,
         receives_are_served_in_the_order_of_their_first_poll,
@@ -102,6 +103,41 @@ async fn a_send_that_comes_when_there_is_room_again_does_not_overtake_a_waiting_
             soon(second).await.unwrap();
         }
         assert_eq!(peer.arrived(), [b"first".to_vec(), b"second".to_vec()]);
+    }
+}
+
+async fn sends_first_polled_without_budget_keep_their_order(cell: Cell) {
+    for full in [false, true] {
+        let (a, b) = cell.pair();
+        let filled = if full { fill(&a) } else { 0 };
+        // In a task of its own, for block_on has no budget to run out of.
+        soon(tokio::spawn(async move {
+            while task::spawn(tokio::task::consume_budget()).poll().is_ready() {}
+            assert!(!tokio::task::coop::has_budget_remaining());
+            let mut first = task::spawn(a.send(b"first"));
+            let mut second = task::spawn(a.send(b"second"));
+            starts_waiting(&mut first);
+            starts_waiting(&mut second);
+            tokio::task::yield_now().await;
+            let sending = async {
+                // The second is asked first.
+                let second = if full { None } else { Some(second.await.unwrap()) };
+                first.await.unwrap();
+                second
+            };
+            let reading = async {
+                for _ in 0..filled {
+                    assert_eq!(recv(&b).await, FILLER);
+                }
+                assert_eq!(recv(&b).await, b"first");
+                if !full {
+                    assert_eq!(recv(&b).await, b"second");
+                }
+            };
+            tokio::join!(sending, reading);
+        }))
+        .await
+        .unwrap();
     }
 }
 
