@@ -132,8 +132,6 @@ impl Base {
     /// More than the base line, and it does not go away.
     fn compare(&self, shared: &Shared) -> Result<[u64; 4], String> {
         for _ in 0..SOON + SOON / 4 {
-            // What the last ring of a process leaves is freed when there is another.
-            warm_up();
             if shared.pipes.is_empty() && open_fds() <= self.fds {
                 break;
             }

@@ -3,7 +3,9 @@
 //! Closing a ring does not end its operations at once: the kernel cancels them later, in its own
 //! time. Their payloads wait here. Pure: what tells that a ring's context is gone is a parameter.
 
-use std::sync::{Mutex, PoisonError, Weak};
+use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::thread;
+use std::time::Duration;
 
 use super::payload::{InFlight, ReceivePayload};
 use super::ring::{ContextGone, ContextWatch};
@@ -84,16 +86,49 @@ impl Watch for ContextWatch {
     }
 }
 
-static GRAVEYARD: Mutex<Graveyard<ContextWatch, Remains>> = Mutex::new(Graveyard::new());
+struct Kept {
+    graveyard: Graveyard<ContextWatch, Remains>,
+    /// A thread sweeps until there is nothing left.
+    has_sweeper: bool,
+}
+
+static KEPT: Mutex<Kept> = Mutex::new(Kept { graveyard: Graveyard::new(), has_sweeper: false });
+
+fn kept() -> MutexGuard<'static, Kept> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Keep what the kernel may still write to.
 pub(super) fn bury(watch: ContextWatch, remains: Remains) {
-    GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner).bury(watch, remains);
+    let mut kept = kept();
+    kept.graveyard.bury(watch, remains);
+    if !kept.has_sweeper {
+        let thread = thread::Builder::new().name("seqpacket-sweep".into());
+        // Without a thread, the next driver sweeps, whenever that comes.
+        kept.has_sweeper = thread.spawn(sweep_until_empty).is_ok();
+    }
 }
 
-/// Free what can be freed. Called when a driver comes or goes, and by callers who wait for a buffer.
+/// The last ring of a process must not leave descriptors open for want of another: their peers would
+/// wait for an end that does not come. A thread, since a runtime that shuts down must not wait. The kernel
+/// takes some 35 to 70 ms; after ten seconds it is left to the next driver.
+fn sweep_until_empty() {
+    for pause in [5, 10, 20, 20, 20, 20, 50, 100, 200, 500, 1000, 2000, 5000] {
+        thread::sleep(Duration::from_millis(pause));
+        sweep();
+        let mut kept = kept();
+        if kept.graveyard.graves.is_empty() {
+            kept.has_sweeper = false;
+            return;
+        }
+    }
+    kept().has_sweeper = false;
+}
+
+/// Free what can be freed. Called when a driver comes or goes, by callers who wait for a buffer, and by
+/// a thread as long as there is something.
 pub(super) fn sweep() {
-    let free = GRAVEYARD.lock().unwrap_or_else(PoisonError::into_inner).sweep();
+    let free = kept().graveyard.sweep();
     for (gone, remains) in free {
         remains.free(&gone);
     }
