@@ -32,12 +32,12 @@ impl Plan {
             Self { rounds: 3, slice: ms(5), paced: 40, beside: 6, idle, idle_rounds: 1 }
         } else {
             let idle = 10_000;
-            Self { rounds: 15, slice: ms(40), paced: 300, beside: 40, idle, idle_rounds: 3 }
+            Self { rounds: 15, slice: ms(40), paced: 300, beside: 25, idle, idle_rounds: 3 }
         }
     }
 }
 
-/// One contestant in a row.
+/// One contestant in a row, round by round.
 struct Lane {
     place: usize,
     rig: Box<dyn Rig>,
@@ -75,8 +75,10 @@ pub fn row(
         rounds(&mut lanes, row, plan, &mut cells, |place, round| {
             progress.now(&row.name, contestants[place].name(), round, plan.rounds);
         });
-        let reference: Vec<f64> = match lanes.first() {
-            Some(lane) if lane.place == 0 => lane.rounds.iter().map(|taken| taken.value).collect(),
+        let reference: Vec<(f64, f64)> = match lanes.first() {
+            Some(lane) if lane.place == 0 => {
+                lane.rounds.iter().map(|taken| (taken.value, taken.cpu)).collect()
+            }
             _ => Vec::new(),
         };
         for lane in lanes {
@@ -165,8 +167,11 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-fn cell(rounds: Vec<Taken>, reference: &[f64]) -> Cell {
-    let ratios = reference.iter().zip(&rounds).map(|(theirs, mine)| theirs / mine.value).collect();
+/// `reference` is value and processor time of the same rounds.
+fn cell(rounds: Vec<Taken>, reference: &[(f64, f64)]) -> Cell {
+    let neighbours = || reference.iter().zip(&rounds);
+    let ratios = neighbours().map(|(theirs, mine)| theirs.0 / mine.value).collect();
+    let cpu_ratios = neighbours().map(|(theirs, mine)| theirs.1 / mine.cpu).collect();
     let mut samples: Vec<f64> =
         rounds.iter().flat_map(|taken| taken.samples.iter().copied()).collect();
     samples.sort_by(f64::total_cmp);
@@ -179,6 +184,7 @@ fn cell(rounds: Vec<Taken>, reference: &[f64]) -> Cell {
         value: Spread::of(rounds.iter().map(|taken| taken.value).collect()),
         ratio: Spread::of(ratios),
         cpu: Spread::of(rounds.iter().map(|taken| taken.cpu).collect()),
+        cpu_ratio: Spread::of(cpu_ratios),
         percentiles: percentiles.collect(),
     }
 }

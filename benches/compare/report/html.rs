@@ -4,7 +4,8 @@ use std::fmt::Write;
 
 use super::plot::{self, Line, escape};
 use super::terminal::Notes;
-use super::{Report, amount, goals};
+use super::{Cell, Measured, Report, amount, goals};
+use crate::stats::Spread;
 
 const STYLE: &str = "body{font:15px/1.5 sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222;\
 background:#fff}table{border-collapse:collapse;font-size:13px}td,th{padding:.25em .5em;text-align:right;\
@@ -52,47 +53,68 @@ fn grid(page: &mut String, report: &Report) {
         "<h2>Everything at a glance</h2><p>Ratios to {}: how many times as fast, as small, as soon. \
          1 is level, <span class=\"good\">green</span> is better, <span class=\"bad\">red</span> is worse. \
          Each is the median of {} rounds in which the contestants took turns; point at a number for its \
-         spread. Read differences below 5 % as none.</p><div class=\"wide\"><table><tr><th>",
+         spread. Read differences below 5 % as none.</p>",
         escape(report.reference),
         report.rounds
     );
-    for contestant in &report.contestants {
-        let _ = write!(page, "<th>{}", escape(contestant.name));
-    }
     let mut notes = Notes::default();
-    for row in &report.rows {
-        let _ = write!(page, "<tr><td>{}", escape(&row.name));
-        for cell in &row.cells {
-            let text = notes.cell(cell);
-            let Some(ratio) = cell.ratio else {
-                let _ = write!(page, "<td class=\"no\">{text}");
-                continue;
-            };
-            let value = cell.value.map_or(String::new(), |value| amount(value.median, row.unit));
-            // Twice as good is the full colour, half as good too.
-            let strength = ratio.median.log2().clamp(-1.0, 1.0);
-            let hue = if strength < 0.0 { 0 } else { 130 };
-            let light = 100.0 - 28.0 * strength.abs();
-            let _ = write!(
-                page,
-                "<td style=\"background:hsl({hue},60%,{light:.0}%)\" title=\"{:.2} to {:.2}; {value}\">{text}",
-                ratio.low, ratio.high
-            );
-        }
-    }
-    page.push_str("</table></div><ol>");
-    for reason in &notes.reasons {
-        let _ = write!(page, "<li value=\"{}\">", place(&notes, reason));
-        page.push_str(&escape(reason));
+    page.push_str(&ratios(report, |cell, row| {
+        let value = cell.value.map_or(String::new(), |value| amount(value.median, row.unit));
+        (cell.ratio, value, notes.cell(cell))
+    }));
+    page.push_str("<ol>");
+    for (at, reason) in notes.reasons.iter().enumerate() {
+        let _ = write!(page, "<li value=\"{}\">{}", at + 1, escape(reason));
     }
     page.push_str("</ol>");
     for note in report.notes.iter().chain(&report.absent) {
         let _ = write!(page, "<p>{}</p>", escape(note));
     }
+    page.push_str(
+        "<h2>The same for processor time</h2><p>How many times less processor time an operation takes, all \
+         threads together: what counts where the machine has other things to do.</p>",
+    );
+    page.push_str(&ratios(report, |cell, _| {
+        let value = cell.cpu.map_or(String::new(), |cpu| amount(cpu.median, "ns"));
+        let text = cell.cpu_ratio.map_or("-".into(), |ratio| format!("{:.2}", ratio.median));
+        (cell.cpu_ratio, value, text)
+    }));
 }
 
-fn place(notes: &Notes, reason: &str) -> usize {
-    notes.reasons.iter().position(|known| known == reason).map_or(0, |at| at + 1)
+/// Coloured cells. `show` gives a ratio, the value behind it, and the text for the cell.
+fn ratios(
+    report: &Report,
+    mut show: impl FnMut(&Cell, &Measured) -> (Option<Spread>, String, String),
+) -> String {
+    let mut table = String::from("<div class=\"wide\"><table><tr><th>");
+    for contestant in &report.contestants {
+        let _ = write!(table, "<th>{}", escape(contestant.name));
+    }
+    for row in &report.rows {
+        let cells: Vec<_> = row.cells.iter().map(|cell| show(cell, row)).collect();
+        if cells.iter().all(|(ratio, ..)| ratio.is_none()) {
+            continue;
+        }
+        let _ = write!(table, "<tr><td>{}", escape(&row.name));
+        for (ratio, value, text) in cells {
+            let Some(ratio) = ratio else {
+                let _ = write!(table, "<td class=\"no\">{text}");
+                continue;
+            };
+            // Twice as good is the full colour, half as good too.
+            let strength = ratio.median.log2().clamp(-1.0, 1.0);
+            let hue = if strength < 0.0 { 0 } else { 130 };
+            let light = 100.0 - 28.0 * strength.abs();
+            let _ = write!(
+                table,
+                "<td style=\"background:hsl({hue},60%,{light:.0}%)\" \
+                 title=\"{:.2} to {:.2}; {value}\">{text}",
+                ratio.low, ratio.high
+            );
+        }
+    }
+    table.push_str("</table></div>");
+    table
 }
 
 fn connections(page: &mut String, report: &Report) {

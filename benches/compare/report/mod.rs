@@ -51,6 +51,7 @@ pub struct Cell {
     pub ratio: Option<Spread>,
     /// Processor time of the whole process, in nanoseconds.
     pub cpu: Option<Spread>,
+    pub cpu_ratio: Option<Spread>,
     /// Of all single operations, where they were timed, in nanoseconds.
     pub percentiles: Vec<Percentile>,
 }

@@ -14,6 +14,8 @@ use crate::work::SMALL;
 
 /// Between two round trips.
 pub const PAUSE: Duration = Duration::from_micros(200);
+/// Before a message is sent beside busy tasks: the receiver has long settled down to wait.
+const SETTLED: Duration = Duration::from_millis(1);
 /// How long a busy task computes at each poll.
 const COMPUTES: Duration = Duration::from_micros(100);
 
@@ -106,6 +108,7 @@ impl<S: Socket> Rig for Beside<S> {
         let sending = async move {
             let mut message = vec![0; SMALL];
             for _ in 0..each {
+                tokio::time::sleep(SETTLED).await;
                 let now = begin.elapsed().as_nanos() as u64;
                 message[..8].copy_from_slice(&now.to_le_bytes());
                 sender.send(&mut message).await?;
