@@ -29,7 +29,7 @@ impl Plan {
         let ms = Duration::from_millis;
         if quick {
             let idle = 2_000;
-            Self { rounds: 3, slice: ms(5), paced: 40, beside: 6, idle, idle_rounds: 1 }
+            Self { rounds: 3, slice: ms(4), paced: 30, beside: 4, idle, idle_rounds: 1 }
         } else {
             let idle = 10_000;
             Self { rounds: 15, slice: ms(40), paced: 300, beside: 25, idle, idle_rounds: 3 }

@@ -78,8 +78,8 @@ pub fn amount(value: f64, unit: &str) -> String {
     if unit.starts_with("ns") {
         return match value {
             ..1e4 => format!("{value:.0} ns"),
-            ..1e7 => format!("{:.1} us", value / 1e3),
-            _ => format!("{:.1} ms", value / 1e6),
+            ..1e6 => format!("{:.1} us", value / 1e3),
+            _ => format!("{:.2} ms", value / 1e6),
         };
     }
     if unit.starts_with("bytes") { format!("{value:.0} B") } else { format!("{value:.2}") }

@@ -66,7 +66,11 @@ pub fn speed(report: &Report) -> String {
         for name in names {
             let Some((median, low, high)) = trips(id, name) else { continue };
             let (width, middle) = (median / most * full, y + bar / 2.0);
-            let fill = colour(report.place(name).unwrap_or(0));
+            let fill = match name {
+                URING => "#1668a8",
+                EPOLL => "#5aa9dd",
+                _ => "#aab2b7",
+            };
             let _ = write!(
                 body,
                 "{}<rect x=\"{left}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{fill}\"/>\
@@ -153,15 +157,17 @@ pub fn lines(
     }
     for (at, line) in lines.iter().enumerate() {
         let (colour, dashes) = (colour(line.place), dashes(line.place));
+        // Those that the page is about stand out.
+        let name = report.contestants[line.place].name;
+        let stroke = if [URING, EPOLL, REFERENCE].contains(&name) { 3.0 } else { 1.3 };
         let path: Vec<_> = line
             .points
             .iter()
             .map(|point| format!("{:.1} {:.1}", x(point.0), y(point.1)))
             .collect();
-        let name = report.contestants[line.place].name;
         let _ = write!(
             body,
-            "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"{dashes}>\
+            "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{stroke}\"{dashes}>\
              <title>{}</title></path>",
             path.join("L"),
             escape(name)
@@ -170,7 +176,7 @@ pub fn lines(
         let from = left + width + 16.0;
         let _ = write!(
             body,
-            "<path d=\"M{from} {below}h22\" stroke=\"{colour}\" stroke-width=\"3\"{dashes}/>"
+            "<path d=\"M{from} {below}h22\" stroke=\"{colour}\" stroke-width=\"{stroke}\"{dashes}/>"
         );
         body += &label(from + 28.0, below + 4.0, "start", name);
     }
