@@ -83,7 +83,7 @@ pub fn speed(report: &Report) -> String {
                     left + (high / most * full).max(width) + 6.0,
                     y + 12.0,
                     "start",
-                    &format!("{:.0}", median * 1e3)
+                    &format!("{median:.0}")
                 ),
             );
             y += bar;
