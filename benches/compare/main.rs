@@ -151,8 +151,8 @@ fn measure_row(
 ) -> Vec<Cell> {
     match row.work {
         Work::Memory => {
-            // Two descriptors for each, should a library want that.
-            let connections = plan.idle.min((descriptors - 64) / 2);
+            // With room for what a library makes beside its sockets.
+            let connections = plan.idle.min(descriptors.saturating_sub(256));
             if connections < 10_000 {
                 let why =
                     if connections < plan.idle { "the limit on descriptors" } else { "--quick" };

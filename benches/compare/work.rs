@@ -30,6 +30,8 @@ impl Setting {
 pub enum Work {
     /// Every pair makes round trips, with a file descriptor in each message or without.
     Echo { pairs: usize, size: usize, descriptor: bool },
+    /// Round trips of one pair, then of all pairs, and so on: load that comes and goes.
+    Changing { pairs: usize },
     /// One side sends, the other receives.
     OneWay,
     /// Tasks that send on one socket.
@@ -50,7 +52,7 @@ impl Work {
     /// What a number of this row counts. Less is better in all of them.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Echo { .. } => "ns per round trip",
+            Self::Echo { .. } | Self::Changing { .. } => "ns per round trip",
             Self::OneWay | Self::Flood { .. } => "ns per message",
             Self::Connect => "ns per connection",
             Self::Paced => "ns per round trip, median",
@@ -68,7 +70,7 @@ impl Work {
     /// File descriptors of one contestant, with room for what a library makes beside its sockets.
     pub fn descriptors(self) -> usize {
         match self {
-            Self::Echo { pairs, .. } => 4 * pairs + 64,
+            Self::Echo { pairs, .. } | Self::Changing { pairs } => 4 * pairs + 64,
             _ => 64,
         }
     }
@@ -117,6 +119,10 @@ pub fn rows() -> Vec<Row> {
         echo(1),
         Some((1.0, 1.0)),
     );
+    for (setting, id) in [(Setting::CurrentThread, "current"), (Setting::MultiThread, "multi")] {
+        let name = format!("load changes, 1 to 16 pairs and back, {}", setting.name());
+        add(format!("changing-{id}"), name, setting, Work::Changing { pairs: 16 }, None);
+    }
     for (setting, id) in [(Setting::CurrentThread, "current"), (Setting::MultiThread, "multi")] {
         let name = format!("64 tasks send on one socket, {}", setting.name());
         add(format!("flood-{id}"), name, setting, Work::Flood { tasks: 64 }, Some((1.0, 1.0)));

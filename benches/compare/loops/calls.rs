@@ -43,7 +43,10 @@ impl Contestant for Calls {
         let mut sockets = sockets.map_err(|error| error.to_string())?;
         let rig = match (setting, work) {
             (Setting::MultiThread | Setting::BlockOn, _)
-            | (_, Work::Flood { .. } | Work::Beside { .. } | Work::Memory) => {
+            | (
+                _,
+                Work::Changing { .. } | Work::Flood { .. } | Work::Beside { .. } | Work::Memory,
+            ) => {
                 return Err("a plain loop has no tasks".into());
             }
             (_, Work::Echo { descriptor: true, .. }) => {

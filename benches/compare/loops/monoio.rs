@@ -45,6 +45,9 @@ impl Contestant for Monoio {
             Work::Beside { .. } => {
                 return Err("the busy tasks of this row are tokio's".into());
             }
+            Work::Changing { .. } => {
+                return Err("this row is about the switch between ways of submitting".into());
+            }
             Work::Memory => return Err("not in rounds".into()),
             Work::Echo { pairs, size, .. } => sides(apart, pairs, size, Role::Serve, Role::Ask),
             Work::Calls { pairs } => sides(apart, pairs, SMALL, Role::Serve, Role::Ask),

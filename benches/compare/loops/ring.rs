@@ -47,7 +47,7 @@ impl Contestant for RawRing {
             Work::OneWay | Work::Connect => {
                 return Err("the loop was written for round trips".into());
             }
-            Work::Flood { .. } | Work::Beside { .. } | Work::Memory => {
+            Work::Changing { .. } | Work::Flood { .. } | Work::Beside { .. } | Work::Memory => {
                 return Err("a plain loop has no tasks".into());
             }
         };

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::{Runtimes, all};
 use crate::contestants::{Rig, Round};
 use crate::libraries::{Library, Socket, cut_short};
-use crate::work::Setting;
+use crate::work::{SMALL, Setting};
 
 pub struct Echo<S> {
     clients: Vec<Client<S>>,
@@ -96,6 +96,42 @@ impl<S: Socket> Rig for Echo<S> {
                 return Ok(back);
             }
             all(clients.into_iter().map(|client| tokio::spawn(client.trips(each))).collect()).await
+        })?;
+        Ok(Round { took: begin.elapsed(), operations, samples: Vec::new() })
+    }
+}
+
+/// Load that changes: one pair is busy for a while, then all are, and so on.
+pub struct Changing<S>(Echo<S>);
+
+/// Round trips between two changes, of all pairs together.
+const UNTIL_CHANGE: usize = 64;
+
+impl<S: Socket> Changing<S> {
+    pub fn new<L: Library<Socket = S>>(
+        library: L,
+        runtimes: Runtimes,
+        pairs: usize,
+    ) -> io::Result<Self> {
+        Ok(Self(Echo::new(library, runtimes, pairs, SMALL, false)?))
+    }
+}
+
+impl<S: Socket> Rig for Changing<S> {
+    fn round(&mut self, each: usize) -> Result<Round, String> {
+        let mut clients = std::mem::take(&mut self.0.clients);
+        let every = UNTIL_CHANGE / clients.len();
+        let operations = each * (UNTIL_CHANGE + every * clients.len());
+        let begin = Instant::now();
+        self.0.clients = self.0.runtimes.run(async {
+            for _ in 0..each {
+                let first = clients.remove(0);
+                let first = all(vec![tokio::spawn(first.trips(UNTIL_CHANGE))]).await?;
+                clients.extend(first);
+                let tasks = clients.drain(..).map(|client| tokio::spawn(client.trips(every)));
+                clients = all(tasks.collect()).await?;
+            }
+            Ok(clients)
         })?;
         Ok(Round { took: begin.elapsed(), operations, samples: Vec::new() })
     }

@@ -55,6 +55,7 @@ impl<L: Library> Contestant for OnTokio<L> {
             Work::Echo { pairs, size, descriptor } => {
                 echo::Echo::new(library, runtimes, pairs, size, descriptor).map(boxed)
             }
+            Work::Changing { pairs } => echo::Changing::new(library, runtimes, pairs).map(boxed),
             Work::Calls { pairs } => {
                 echo::Echo::new(library, runtimes, pairs, SMALL, false).map(boxed)
             }
