@@ -77,6 +77,9 @@ fn compare(options: &Options) -> Result<(), String> {
     };
     let mut rows = work::rows();
     rows.retain(|row| wanted(&format!("{} {}", row.name, row.id), &options.filter));
+    if rows.is_empty() {
+        return Err("no row has that in its name or id; --list names them".into());
+    }
     if options.list {
         for row in &rows {
             println!("{:18} {}", row.id, row.name);
