@@ -27,7 +27,10 @@ impl Progress {
 
     pub fn begin(&self, at: usize, row: &str) {
         match &self.bar {
-            Some(bar) => bar.set_position(at as u64),
+            Some(bar) => {
+                bar.set_message(row.to_owned());
+                bar.set_position(at as u64);
+            }
             None => {
                 let seconds = self.began.elapsed().as_secs();
                 println!("[{}/{}, {seconds} s] {row}", at + 1, self.rows);
