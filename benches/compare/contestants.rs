@@ -1,0 +1,72 @@
+//! Who takes part. To add one: a `Library` for whatever runs on tokio, a `Contestant` for the rest, and a line
+//! in [`candidates`].
+
+use std::time::Duration;
+
+use crate::libraries::{ours, tokio_net, uds, upstream};
+use crate::loops::{calls, monoio, ring};
+use crate::rig::OnTokio;
+use crate::work::{SMALL, Setting, Work};
+
+/// The one that the others are compared with.
+pub const REFERENCE: &str = "tokio-seqpacket 0.8.2";
+/// Those of the table of goals.
+pub const URING: &str = "io_uring";
+pub const EPOLL: &str = "epoll";
+
+pub trait Contestant {
+    fn name(&self) -> &'static str;
+    /// Seven letters at most.
+    fn short(&self) -> &'static str;
+    /// Sockets and whatever runs them, for one row. The error is the reason why it cannot take part.
+    fn rig(&self, setting: Setting, work: Work) -> Result<Box<dyn Rig>, String>;
+    /// Make this many sockets, each with a receive pending, and keep them while `look` runs.
+    fn idle(&self, count: usize, look: &mut dyn FnMut()) -> Result<(), String>;
+}
+
+pub trait Rig {
+    /// Do the row's work `each` times for every pair or task.
+    fn round(&mut self, each: usize) -> Result<Round, String>;
+}
+
+#[derive(Debug, Default)]
+pub struct Round {
+    pub took: Duration,
+    pub operations: usize,
+    /// Nanoseconds of single operations, for rows that time each.
+    pub samples: Vec<f64>,
+}
+
+/// Everybody, the reference first.
+pub fn candidates() -> Vec<Box<dyn Contestant>> {
+    vec![
+        Box::new(OnTokio::new(REFERENCE, "0.8.2", upstream::Current)),
+        Box::new(OnTokio::new(URING, "uring", ours::URING)),
+        Box::new(OnTokio::new("io_uring, owned", "ur.own", ours::URING_OWNED)),
+        Box::new(OnTokio::new(EPOLL, "epoll", ours::EPOLL)),
+        Box::new(OnTokio::new("epoll, owned", "ep.own", ours::EPOLL_OWNED)),
+        Box::new(OnTokio::new("tokio-seqpacket 0.8.2, budgeted", "budget", upstream::Budgeted)),
+        Box::new(OnTokio::new("tokio-seqpacket 0.9", "0.9", upstream::Next)),
+        Box::new(OnTokio::new("uds", "uds", uds::Uds)),
+        Box::new(monoio::Monoio),
+        Box::new(OnTokio::new("tokio UnixDatagram", "dgram", tokio_net::Datagram)),
+        Box::new(OnTokio::new("tokio UnixStream, framed", "stream", tokio_net::Framed)),
+        Box::new(calls::Calls),
+        Box::new(ring::RawRing { messages: false }),
+        Box::new(ring::RawRing { messages: true }),
+    ]
+}
+
+/// Those that work here, and why the others do not.
+pub fn able() -> (Vec<Box<dyn Contestant>>, Vec<String>) {
+    let (mut able, mut reasons) = (Vec::new(), Vec::new());
+    let echo = Work::Echo { pairs: 1, size: SMALL, descriptor: false };
+    for candidate in candidates() {
+        let tried = candidate.rig(Setting::CurrentThread, echo).and_then(|mut rig| rig.round(1));
+        match tried {
+            Ok(_) => able.push(candidate),
+            Err(reason) => reasons.push(format!("{}: {reason}", candidate.name())),
+        }
+    }
+    (able, reasons)
+}

@@ -1,0 +1,132 @@
+//! This library: two backends, borrowed and owned buffers.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::net::SocketType;
+use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageWriter, OwnedAncillaryMessage};
+use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UnixSeqpacketListener};
+
+use super::{Library, Socket, socketpair, whole};
+
+#[derive(Clone)]
+pub struct Borrowed(Backend);
+#[derive(Clone)]
+pub struct Owned(Backend);
+
+pub const URING: Borrowed = Borrowed(Backend::Uring);
+pub const EPOLL: Borrowed = Borrowed(Backend::Epoll);
+pub const URING_OWNED: Owned = Owned(Backend::Uring);
+pub const EPOLL_OWNED: Owned = Owned(Backend::Epoll);
+
+macro_rules! library {
+    ($library:ident, $socket:ident) => {
+        impl Library for $library {
+            type End = OwnedFd;
+            type Socket = $socket;
+            type Listener = UnixSeqpacketListener;
+
+            fn ends(&self) -> io::Result<(OwnedFd, OwnedFd)> {
+                socketpair(SocketType::SEQPACKET)
+            }
+
+            fn adopt(&self, end: OwnedFd) -> io::Result<$socket> {
+                Ok($socket(Arc::new(Options::new().backend(self.0).socket_from_fd(end)?)))
+            }
+
+            fn listen(&self, path: &Path) -> io::Result<UnixSeqpacketListener> {
+                Options::new().backend(self.0).bind(path, 128)
+            }
+
+            async fn connect(&self, path: &Path) -> io::Result<$socket> {
+                Ok($socket(Arc::new(Options::new().backend(self.0).connect(path).await?)))
+            }
+
+            async fn accept(&self, listener: &mut UnixSeqpacketListener) -> io::Result<$socket> {
+                Ok($socket(Arc::new(listener.accept().await?)))
+            }
+        }
+    };
+}
+
+library!(Borrowed, BorrowedCalls);
+library!(Owned, OwnedCalls);
+
+pub struct BorrowedCalls(Arc<UnixSeqpacket>);
+pub struct OwnedCalls(Arc<UnixSeqpacket>);
+
+impl Socket for BorrowedCalls {
+    async fn send(&mut self, message: &mut Vec<u8>) -> io::Result<()> {
+        whole(self.0.send(message).await?, message)
+    }
+
+    async fn recv(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        self.0.recv(buffer).await
+    }
+
+    async fn send_descriptor(
+        &mut self,
+        message: &mut Vec<u8>,
+        descriptor: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut room = [0; 64];
+        let mut ancillary = AncillaryMessageWriter::new(&mut room);
+        ancillary.add_fds(&[descriptor]).map_err(io::Error::other)?;
+        whole(self.0.send_with_ancillary(message, &mut ancillary).await?, message)
+    }
+
+    async fn recv_descriptor(&mut self, buffer: &mut Vec<u8>) -> io::Result<Option<OwnedFd>> {
+        let mut room = [0; 64];
+        let (_, reader) = self.0.recv_with_ancillary(buffer, &mut room).await?;
+        Ok(reader.into_messages().find_map(|message| match message {
+            OwnedAncillaryMessage::FileDescriptors(mut fds) => fds.next(),
+            _ => None,
+        }))
+    }
+
+    fn share(&self) -> io::Result<Self> {
+        Ok(Self(self.0.clone()))
+    }
+}
+
+impl Socket for OwnedCalls {
+    async fn send(&mut self, message: &mut Vec<u8>) -> io::Result<()> {
+        let (sent, returned) = self.0.send_owned(std::mem::take(message)).await;
+        *message = returned;
+        whole(sent?, message)
+    }
+
+    async fn recv(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        let (received, filled) = self.0.recv_owned(std::mem::take(buffer)).await;
+        *buffer = filled;
+        Ok(received?.bytes_read())
+    }
+
+    async fn send_descriptor(
+        &mut self,
+        message: &mut Vec<u8>,
+        descriptor: BorrowedFd<'_>,
+    ) -> io::Result<()> {
+        let mut ancillary = AncillaryBuffer::new();
+        ancillary.push_fd(descriptor.try_clone_to_owned()?)?;
+        let taken = std::mem::take(message);
+        let (sent, returned, _) = self.0.send_owned_with_ancillary(taken, ancillary).await;
+        *message = returned;
+        whole(sent?, message)
+    }
+
+    async fn recv_descriptor(&mut self, buffer: &mut Vec<u8>) -> io::Result<Option<OwnedFd>> {
+        let taken = std::mem::take(buffer);
+        let (received, filled, mut ancillary) =
+            self.0.recv_owned_with_ancillary(taken, AncillaryBuffer::new()).await;
+        *buffer = filled;
+        received.map(drop)?;
+        Ok(ancillary.take_fds().pop())
+    }
+
+    fn share(&self) -> io::Result<Self> {
+        Ok(Self(self.0.clone()))
+    }
+}

@@ -1,0 +1,308 @@
+//! The floor for readiness: plain non-blocking system calls, epoll only where there is something to wait for.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Instant;
+
+use rustix::event::{PollFd, PollFlags, epoll, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
+use tempfile::TempDir;
+
+use super::{Threads, Turn};
+use crate::contestants::{Contestant, Rig};
+use crate::libraries::{socketpair, whole};
+use crate::rig::PAUSE;
+use crate::work::{SMALL, Setting, Work};
+
+pub struct Calls;
+
+type Pairs = Vec<(OwnedFd, OwnedFd)>;
+
+impl Contestant for Calls {
+    fn name(&self) -> &'static str {
+        "raw system calls"
+    }
+
+    fn short(&self) -> &'static str {
+        "calls"
+    }
+
+    fn rig(&self, setting: Setting, work: Work) -> Result<Box<dyn Rig>, String> {
+        let pairs = match work {
+            Work::Echo { pairs, .. } | Work::Calls { pairs } => pairs,
+            _ => 1,
+        };
+        let sockets: io::Result<Pairs> =
+            (0..pairs).map(|_| socketpair(SocketType::SEQPACKET)).collect();
+        let mut sockets = sockets.map_err(|error| error.to_string())?;
+        let rig = match (setting, work) {
+            (Setting::MultiThread | Setting::BlockOn, _)
+            | (
+                _,
+                Work::Changing { .. } | Work::Flood { .. } | Work::Beside { .. } | Work::Memory,
+            ) => {
+                return Err("a plain loop has no tasks".into());
+            }
+            (_, Work::Echo { descriptor: true, .. }) => {
+                Threads::new(pairs, vec![Box::new(move || descriptors(sockets))])
+            }
+            (Setting::TwoRuntimes, Work::Echo { size, .. }) => {
+                let (servers, clients) = sockets.into_iter().unzip();
+                let server = move || serve(servers, size);
+                Threads::new(pairs, vec![Box::new(server), Box::new(move || ask(clients, size))])
+            }
+            (Setting::CurrentThread, Work::Echo { size, .. }) => {
+                Threads::new(pairs, vec![Box::new(move || echo(sockets, size))])
+            }
+            (_, Work::Calls { .. }) => {
+                Threads::new(pairs, vec![Box::new(move || echo(sockets, SMALL))])
+            }
+            (Setting::CurrentThread, Work::OneWay) => {
+                Threads::new(1, vec![Box::new(move || one_way(sockets))])
+            }
+            (Setting::TwoRuntimes, Work::OneWay) => {
+                let (receiver, sender) = sockets.remove(0);
+                let receiver = move || Ok(receive(receiver));
+                Threads::new(1, vec![Box::new(receiver), Box::new(move || Ok(send(sender)))])
+            }
+            (_, Work::Paced) => {
+                let (server, client) = sockets.remove(0);
+                let server = move || serve(vec![server], SMALL);
+                Threads::new(1, vec![Box::new(server), Box::new(move || Ok(paced(client)))])
+            }
+            (_, Work::Connect) => Threads::new(1, vec![Box::new(connect)]),
+        };
+        Ok(Box::new(rig?))
+    }
+
+    fn idle(&self, _count: usize, _look: &mut dyn FnMut()) -> Result<(), String> {
+        Err("a plain loop has no tasks; its sockets are the kernel's memory".into())
+    }
+}
+
+fn put(fd: &OwnedFd, message: &[u8]) -> io::Result<()> {
+    whole(rustix::net::send(fd, message, SendFlags::NOSIGNAL)?, message)
+}
+
+fn take(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<()> {
+    let (len, _) = rustix::net::recv(fd, &mut *buffer, RecvFlags::empty())?;
+    whole(len, buffer)
+}
+
+/// One side after the other: every message is there by the time somebody asks for it.
+fn echo(pairs: Pairs, size: usize) -> io::Result<Turn> {
+    let mut buffer = vec![7; size];
+    Ok(Box::new(move |each| {
+        for _ in 0..each {
+            for (_, client) in &pairs {
+                put(client, &buffer)?;
+            }
+            for (server, _) in &pairs {
+                take(server, &mut buffer)?;
+                put(server, &buffer)?;
+            }
+            for (_, client) in &pairs {
+                take(client, &mut buffer)?;
+            }
+        }
+        Ok(Vec::new())
+    }))
+}
+
+fn descriptors(pairs: Pairs) -> io::Result<Turn> {
+    let file = File::open("/dev/null")?;
+    Ok(Box::new(move |each| {
+        for _ in 0..each {
+            for (_, client) in &pairs {
+                put_descriptor(client, &file)?;
+            }
+            for (server, _) in &pairs {
+                put_descriptor(server, take_descriptor(server)?)?;
+            }
+            for (_, client) in &pairs {
+                take_descriptor(client)?;
+            }
+        }
+        Ok(Vec::new())
+    }))
+}
+
+fn put_descriptor(fd: &OwnedFd, descriptor: impl AsFd) -> io::Result<()> {
+    let mut room = [MaybeUninit::uninit(); 64];
+    let mut control = SendAncillaryBuffer::new(&mut room);
+    let descriptors = [descriptor.as_fd()];
+    control.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let message = [io::IoSlice::new(&[7; SMALL])];
+    rustix::net::sendmsg(fd, &message, &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+fn take_descriptor(fd: &OwnedFd) -> io::Result<OwnedFd> {
+    let (mut room, mut buffer) = ([MaybeUninit::uninit(); 64], [0; SMALL]);
+    let mut control = RecvAncillaryBuffer::new(&mut room);
+    let mut message = [io::IoSliceMut::new(&mut buffer)];
+    rustix::net::recvmsg(fd, &mut message, &mut control, RecvFlags::CMSG_CLOEXEC)?;
+    let received = control.drain().find_map(|message| match message {
+        RecvAncillaryMessage::ScmRights(mut descriptors) => descriptors.next(),
+        _ => None,
+    });
+    received.ok_or_else(|| io::Error::other("a descriptor was lost"))
+}
+
+/// Sockets that are waited for together.
+struct Many {
+    epoll: OwnedFd,
+    sockets: Vec<OwnedFd>,
+    ready: Vec<epoll::Event>,
+}
+
+impl Many {
+    fn new(sockets: Vec<OwnedFd>) -> io::Result<Self> {
+        let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for (at, socket) in sockets.iter().enumerate() {
+            let data = epoll::EventData::new_u64(at as u64);
+            epoll::add(&epoll, socket, data, epoll::EventFlags::IN)?;
+        }
+        Ok(Self { epoll, sockets, ready: Vec::with_capacity(1024) })
+    }
+
+    /// Receive `count` messages, wherever they come, and call `then` after each.
+    fn messages(
+        &mut self,
+        count: usize,
+        buffer: &mut [u8],
+        mut then: impl FnMut(usize, &OwnedFd, &mut [u8]) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let mut left = count;
+        while left > 0 {
+            self.ready.clear();
+            epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.ready), None)?;
+            for event in &self.ready {
+                let at = event.data.u64() as usize;
+                take(&self.sockets[at], buffer)?;
+                then(at, &self.sockets[at], buffer)?;
+                left -= 1;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn serve(sockets: Vec<OwnedFd>, size: usize) -> io::Result<Turn> {
+    let mut many = Many::new(sockets)?;
+    let mut buffer = vec![0; size];
+    Ok(Box::new(move |each| {
+        let count = each * many.sockets.len();
+        many.messages(count, &mut buffer, |_, socket, message| put(socket, message))?;
+        Ok(Vec::new())
+    }))
+}
+
+fn ask(sockets: Vec<OwnedFd>, size: usize) -> io::Result<Turn> {
+    let mut many = Many::new(sockets)?;
+    let mut buffer = vec![7; size];
+    Ok(Box::new(move |each| {
+        let pairs = many.sockets.len();
+        for socket in &many.sockets {
+            put(socket, &buffer)?;
+        }
+        let mut left = vec![each - 1; pairs];
+        many.messages(each * pairs, &mut buffer, |at, socket, message| {
+            if left[at] == 0 {
+                return Ok(());
+            }
+            left[at] -= 1;
+            put(socket, message)
+        })?;
+        Ok(Vec::new())
+    }))
+}
+
+fn one_way(pairs: Pairs) -> io::Result<Turn> {
+    let mut buffer = [7; SMALL];
+    Ok(Box::new(move |each| {
+        for _ in 0..each {
+            for (receiver, sender) in &pairs {
+                put(sender, &buffer)?;
+                take(receiver, &mut buffer)?;
+            }
+        }
+        Ok(Vec::new())
+    }))
+}
+
+/// Try, and wait if that would block.
+fn patiently(
+    socket: &OwnedFd,
+    until: PollFlags,
+    mut call: impl FnMut() -> io::Result<()>,
+) -> io::Result<()> {
+    loop {
+        match call() {
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::AGAIN) => {
+                poll(&mut [PollFd::new(socket, until)], None)?;
+            }
+            result => return result,
+        }
+    }
+}
+
+fn send(socket: OwnedFd) -> Turn {
+    Box::new(move |each| {
+        for _ in 0..each {
+            patiently(&socket, PollFlags::OUT, || put(&socket, &[7; SMALL]))?;
+        }
+        Ok(Vec::new())
+    })
+}
+
+fn receive(socket: OwnedFd) -> Turn {
+    Box::new(move |each| {
+        for _ in 0..each {
+            patiently(&socket, PollFlags::IN, || take(&socket, &mut [0; SMALL]))?;
+        }
+        Ok(Vec::new())
+    })
+}
+
+fn paced(socket: OwnedFd) -> Turn {
+    Box::new(move |each| {
+        let mut samples = Vec::with_capacity(each);
+        for _ in 0..each {
+            std::thread::sleep(PAUSE);
+            let start = Instant::now();
+            put(&socket, &[7; SMALL])?;
+            patiently(&socket, PollFlags::IN, || take(&socket, &mut [0; SMALL]))?;
+            samples.push(start.elapsed().as_nanos() as f64);
+        }
+        Ok(samples)
+    })
+}
+
+fn connect() -> io::Result<Turn> {
+    let directory = TempDir::new()?;
+    let address = SocketAddrUnix::new(directory.path().join("socket"))?;
+    let socket = || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+    };
+    let listener = socket()?;
+    rustix::net::bind(&listener, &address)?;
+    rustix::net::listen(&listener, 128)?;
+    Ok(Box::new(move |each| {
+        let _kept = &directory;
+        for _ in 0..each {
+            let client = socket()?;
+            rustix::net::connect(&client, &address)?;
+            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+            drop((rustix::net::accept_with(&listener, flags)?, client));
+        }
+        Ok(Vec::new())
+    }))
+}

@@ -1,0 +1,190 @@
+//! Ways of passing messages over Unix sockets, compared on this machine: this library on io_uring and on
+//! epoll, others for tokio, monoio, and the floor that the kernel sets.
+//!
+//! All contestants of a row run in one process, in rounds that alternate, so that ratios compare like with
+//! like on a noisy machine: a ratio is the median of the ratios of neighbouring rounds, and above 1 means
+//! better than tokio-seqpacket 0.8.2.
+//!
+//! `cargo bench --bench compare -- --help`
+
+mod children;
+mod cli;
+mod contestants;
+mod libraries;
+mod loops;
+mod machine;
+mod measure;
+mod progress;
+mod report;
+mod rig;
+mod stats;
+mod work;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use cli::{Command, Options};
+use contestants::{Contestant, REFERENCE};
+use measure::Plan;
+use progress::Progress;
+use report::{Cell, Measured, Name, Report, goals, html, plot, terminal};
+use work::{Row, Work};
+
+fn main() -> ExitCode {
+    let done = match cli::parse(std::env::args().skip(1)) {
+        Ok(Command::Help) => {
+            println!("{}", cli::HELP);
+            Ok(())
+        }
+        Ok(Command::Child(arguments)) => {
+            descriptors();
+            children::main(&arguments, &contestants::candidates())
+        }
+        Ok(Command::Compare(options)) => compare(&options),
+        Err(usage) => Err(usage),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Have as many file descriptors as this user may; how many those are.
+fn descriptors() -> usize {
+    const WANTED: u64 = 1 << 17;
+    let limit = getrlimit(Resource::Nofile);
+    // Beyond the hard limit only with privileges.
+    let beyond = Rlimit { current: Some(WANTED), maximum: Some(WANTED) };
+    let allowed = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if limit.maximum.is_some_and(|most| most < WANTED)
+        && setrlimit(Resource::Nofile, beyond).is_ok()
+    {
+        return WANTED as usize;
+    }
+    let _ = setrlimit(Resource::Nofile, allowed);
+    getrlimit(Resource::Nofile).current.map_or(WANTED as usize, |most| most as usize)
+}
+
+fn compare(options: &Options) -> Result<(), String> {
+    let wanted = |text: &str, filter: &[String]| {
+        filter.is_empty() || filter.iter().any(|part| text.contains(part.as_str()))
+    };
+    let mut rows = work::rows();
+    rows.retain(|row| wanted(&format!("{} {}", row.name, row.id), &options.filter));
+    if rows.is_empty() {
+        return Err("no row has that in its name or id; --list names them".into());
+    }
+    if options.list {
+        for row in &rows {
+            println!("{:18} {}", row.id, row.name);
+        }
+        println!();
+        for contestant in contestants::candidates() {
+            println!("{:18} {}", contestant.short(), contestant.name());
+        }
+        return Ok(());
+    }
+
+    let descriptors = descriptors();
+    let (mut contestants, absent) = contestants::able();
+    contestants.retain(|one| one.name() == REFERENCE || wanted(one.name(), &options.only));
+    if contestants.first().is_none_or(|first| first.name() != REFERENCE) {
+        return Err(format!("{REFERENCE} does not run here: {}", absent.join("; ")));
+    }
+    let plan = Plan::new(options.quick);
+    let mut report = Report {
+        machine: machine::Machine::this(),
+        quick: options.quick,
+        rounds: plan.rounds,
+        reference: REFERENCE,
+        contestants: contestants
+            .iter()
+            .map(|one| Name { name: one.name(), short: one.short() })
+            .collect(),
+        absent,
+        rows: Vec::new(),
+        notes: Vec::new(),
+    };
+    println!("{}", terminal::heading(&report, &plan));
+
+    let progress = Progress::new(rows.len());
+    for (at, row) in rows.iter().enumerate() {
+        progress.begin(at, &row.name);
+        let cells =
+            measure_row(&contestants, row, &plan, descriptors, &progress, &mut report.notes);
+        let measured = Measured {
+            id: row.id.clone(),
+            name: row.name.clone(),
+            unit: row.work.unit(),
+            pairs: match row.work {
+                Work::Echo { pairs, .. } | Work::Calls { pairs } => Some(pairs),
+                _ => None,
+            },
+            goal_uring: row.target.map(|target| target.uring),
+            goal_epoll: row.target.map(|target| target.epoll),
+            cells,
+        };
+        progress.print(&terminal::row(&report, &measured));
+        report.rows.push(measured);
+    }
+    progress.end();
+    println!("{}", terminal::grid(&report));
+    println!("{}", goals::table(&report));
+
+    let directory = options.out.clone().unwrap_or_else(default_directory);
+    let written = write(&directory, &report);
+    written.map_err(|error| format!("{}: {error}", directory.display()))?;
+    println!("written: compare.html, compare.json, speed.svg in {}", directory.display());
+    Ok(())
+}
+
+fn measure_row(
+    contestants: &[Box<dyn Contestant>],
+    row: &Row,
+    plan: &Plan,
+    descriptors: usize,
+    progress: &Progress,
+    notes: &mut Vec<String>,
+) -> Vec<Cell> {
+    match row.work {
+        Work::Memory => {
+            // With room for what a library makes beside its sockets.
+            let connections = plan.idle.min(descriptors.saturating_sub(256));
+            if connections < 10_000 {
+                let why =
+                    if connections < plan.idle { "the limit on descriptors" } else { "--quick" };
+                notes.push(format!("{}: {connections} connections, not 10000 ({why})", row.name));
+            }
+            children::memory(contestants, connections, plan)
+        }
+        Work::Calls { pairs } => match children::Counter::find() {
+            Ok(counter) => counter.calls(contestants, pairs),
+            Err(reason) => {
+                let note = format!("{}: skipped, nothing counts them here ({reason})", row.name);
+                notes.push(note);
+                vec![Cell { reason: Some(reason), ..Cell::default() }; contestants.len()]
+            }
+        },
+        _ => measure::row(contestants, row, plan, descriptors, progress),
+    }
+}
+
+/// target/compare, wherever the target directory is: the program lies in target/release/deps.
+fn default_directory() -> PathBuf {
+    let program = std::env::current_exe().unwrap_or_default();
+    let target = program.ancestors().nth(3).unwrap_or(Path::new("target"));
+    target.join("compare")
+}
+
+fn write(directory: &Path, report: &Report) -> std::io::Result<()> {
+    fs::create_dir_all(directory)?;
+    fs::write(directory.join("compare.json"), serde_json::to_string_pretty(report)?)?;
+    fs::write(directory.join("compare.html"), html::page(report))?;
+    fs::write(directory.join("speed.svg"), plot::speed(report))
+}

@@ -1,0 +1,190 @@
+//! Rows in rounds that alternate between the contestants.
+
+use std::time::Duration;
+
+use rustix::time::{ClockId, clock_gettime};
+
+use crate::contestants::{Contestant, Rig, Round};
+use crate::progress::Progress;
+use crate::report::{Cell, Percentile};
+use crate::stats::{Spread, quantile};
+use crate::work::{Row, Work};
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan {
+    pub rounds: usize,
+    /// A contestant's share of a round.
+    pub slice: Duration,
+    /// Operations of a round where each is timed.
+    pub paced: usize,
+    pub beside: usize,
+    /// Connections of the row about memory.
+    pub idle: usize,
+    pub idle_rounds: usize,
+}
+
+impl Plan {
+    pub fn new(quick: bool) -> Self {
+        let ms = Duration::from_millis;
+        if quick {
+            let idle = 2_000;
+            Self { rounds: 3, slice: ms(4), paced: 30, beside: 4, idle, idle_rounds: 1 }
+        } else {
+            let idle = 10_000;
+            Self { rounds: 15, slice: ms(40), paced: 300, beside: 25, idle, idle_rounds: 3 }
+        }
+    }
+}
+
+/// One contestant in a row, round by round.
+struct Lane {
+    place: usize,
+    rig: Box<dyn Rig>,
+    rounds: Vec<Taken>,
+}
+
+struct Taken {
+    value: f64,
+    cpu: f64,
+    samples: Vec<f64>,
+}
+
+pub fn row(
+    contestants: &[Box<dyn Contestant>],
+    row: &Row,
+    plan: &Plan,
+    descriptors: usize,
+    progress: &Progress,
+) -> Vec<Cell> {
+    let mut cells = vec![Cell::default(); contestants.len()];
+    // As many at a time as there are descriptors for, the reference with each group.
+    let at_once = (descriptors / row.work.descriptors()).max(2) - 1;
+    let others: Vec<usize> = (1..contestants.len()).collect();
+    let groups: Vec<&[usize]> =
+        if others.is_empty() { vec![&[]] } else { others.chunks(at_once).collect() };
+    for group in groups {
+        let mut lanes = Vec::new();
+        for place in std::iter::once(0).chain(group.iter().copied()) {
+            progress.now(&row.name, contestants[place].name(), 0, plan.rounds);
+            match contestants[place].rig(row.setting, row.work) {
+                Ok(rig) => lanes.push(Lane { place, rig, rounds: Vec::new() }),
+                Err(reason) => cells[place].reason = Some(reason),
+            }
+        }
+        rounds(&mut lanes, row, plan, &mut cells, |place, round| {
+            progress.now(&row.name, contestants[place].name(), round, plan.rounds);
+        });
+        let reference: Vec<(f64, f64)> = match lanes.first() {
+            Some(lane) if lane.place == 0 => {
+                lane.rounds.iter().map(|taken| (taken.value, taken.cpu)).collect()
+            }
+            _ => Vec::new(),
+        };
+        for lane in lanes {
+            cells[lane.place] = cell(lane.rounds, &reference);
+        }
+    }
+    cells
+}
+
+fn rounds(
+    lanes: &mut Vec<Lane>,
+    row: &Row,
+    plan: &Plan,
+    cells: &mut [Cell],
+    mut tell: impl FnMut(usize, usize),
+) {
+    // Warm up; who fails here fails later.
+    let mut keep = |lanes: &mut Vec<Lane>, run: &mut dyn FnMut(&mut Lane) -> Result<(), String>| {
+        lanes.retain_mut(|lane| match run(lane) {
+            Ok(()) => true,
+            Err(reason) => {
+                cells[lane.place].reason = Some(format!("failed: {reason}"));
+                false
+            }
+        });
+    };
+    let few = if row.work.is_timed() { 3 } else { 16 };
+    keep(lanes, &mut |lane| lane.rig.round(few).map(drop));
+    let mut each = 0;
+    keep(lanes, &mut |lane| {
+        if each == 0 {
+            each = calibrate(&mut *lane.rig, row.work, plan)?;
+        }
+        Ok(())
+    });
+    for round in 0..plan.rounds {
+        if !lanes.is_empty() {
+            // Lanes keep their order; who begins changes.
+            let first = round % lanes.len();
+            lanes.rotate_left(first);
+            keep(lanes, &mut |lane| {
+                tell(lane.place, round + 1);
+                let taken = timed(&mut *lane.rig, each)?;
+                lane.rounds.push(taken);
+                Ok(())
+            });
+            lanes.sort_by_key(|lane| lane.place);
+        }
+    }
+}
+
+/// How many operations of this one fit into a slice. All of them make as many, since a round's start and end
+/// cost something too.
+fn calibrate(rig: &mut dyn Rig, work: Work, plan: &Plan) -> Result<usize, String> {
+    match work {
+        Work::Paced => return Ok(plan.paced),
+        Work::Beside { .. } => return Ok(plan.beside),
+        _ => {}
+    }
+    let mut each = 16;
+    loop {
+        let took = rig.round(each)?.took;
+        if took >= plan.slice / 4 || each > 1 << 20 {
+            let fits = plan.slice.as_secs_f64() / took.as_secs_f64() * each as f64;
+            return Ok((fits as usize).max(4));
+        }
+        each *= 2;
+    }
+}
+
+fn timed(rig: &mut dyn Rig, each: usize) -> Result<Taken, String> {
+    let before = processor_time();
+    let Round { took, operations, mut samples } = rig.round(each)?;
+    let cpu = (processor_time() - before).as_nanos() as f64 / operations as f64;
+    samples.sort_by(f64::total_cmp);
+    let value = match quantile(&samples, 0.5) {
+        Some(median) => median,
+        None => took.as_nanos() as f64 / operations as f64,
+    };
+    Ok(Taken { value, cpu, samples })
+}
+
+/// Of all threads, user and system.
+fn processor_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+}
+
+/// `reference` is value and processor time of the same rounds.
+fn cell(rounds: Vec<Taken>, reference: &[(f64, f64)]) -> Cell {
+    let neighbours = || reference.iter().zip(&rounds);
+    let ratios = neighbours().map(|(theirs, mine)| theirs.0 / mine.value).collect();
+    let cpu_ratios = neighbours().map(|(theirs, mine)| theirs.1 / mine.cpu).collect();
+    let mut samples: Vec<f64> =
+        rounds.iter().flat_map(|taken| taken.samples.iter().copied()).collect();
+    samples.sort_by(f64::total_cmp);
+    let percentiles = [1.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9];
+    let percentiles = percentiles.into_iter().filter_map(|percent| {
+        Some(Percentile { percent, nanoseconds: quantile(&samples, percent / 100.0)? })
+    });
+    Cell {
+        reason: None,
+        value: Spread::of(rounds.iter().map(|taken| taken.value).collect()),
+        ratio: Spread::of(ratios),
+        cpu: Spread::of(rounds.iter().map(|taken| taken.cpu).collect()),
+        cpu_ratio: Spread::of(cpu_ratios),
+        percentiles: percentiles.collect(),
+    }
+}

@@ -1,0 +1,62 @@
+//! The ratios that the project has set itself, and whether they were reached.
+
+use std::fmt::Write;
+
+use super::{Measured, Report};
+use crate::contestants::{EPOLL, URING};
+
+/// One row's goal for one backend.
+pub struct Goal<'a> {
+    pub row: &'a Measured,
+    pub backend: &'static str,
+    pub wanted: f64,
+    /// Not measured if the row or the contestant was left out.
+    pub reached: Option<f64>,
+}
+
+impl Goal<'_> {
+    pub fn verdict(&self) -> &'static str {
+        // As it is printed: to two digits.
+        match self.reached.map(|reached| (reached * 100.0).round() >= (self.wanted * 100.0).round())
+        {
+            Some(true) => "met",
+            Some(false) => "NOT MET",
+            None => "not measured",
+        }
+    }
+}
+
+pub fn goals(report: &Report) -> Vec<Goal<'_>> {
+    let mut goals = Vec::new();
+    for row in &report.rows {
+        for (backend, wanted) in [(URING, row.goal_uring), (EPOLL, row.goal_epoll)] {
+            let Some(wanted) = wanted else { continue };
+            let ratio = report.place(backend).and_then(|place| row.cells[place].ratio);
+            goals.push(Goal { row, backend, wanted, reached: ratio.map(|ratio| ratio.median) });
+        }
+    }
+    goals
+}
+
+pub fn table(report: &Report) -> String {
+    let goals = goals(report);
+    let width = goals.iter().map(|goal| goal.row.name.len()).max().unwrap_or(0);
+    let mut text = String::from("Goals: the least ratio, borrowed calls\n\n");
+    for goal in &goals {
+        let reached = goal.reached.map_or("-".into(), |reached| format!("{reached:.2}"));
+        let _ = writeln!(
+            text,
+            "{:width$}  {:8}  {:4.2}  {reached:>5}  {}",
+            goal.row.name,
+            goal.backend,
+            goal.wanted,
+            goal.verdict()
+        );
+    }
+    let met = goals.iter().filter(|goal| goal.verdict() == "met").count();
+    let _ = writeln!(text, "\n{met} of {} met", goals.len());
+    if report.quick {
+        text.push_str("--quick: rounds are too short to decide anything.\n");
+    }
+    text
+}

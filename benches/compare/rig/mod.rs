@@ -1,0 +1,193 @@
+//! Rows as programs for tokio, written once for all libraries.
+
+mod echo;
+mod flow;
+mod latency;
+
+pub use latency::PAUSE;
+
+use std::future::Future;
+use std::io;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::oneshot;
+
+use crate::contestants::{Contestant, Rig};
+use crate::libraries::{Library, Socket};
+use crate::work::{SMALL, Setting, Work};
+
+pub struct OnTokio<L> {
+    name: &'static str,
+    short: &'static str,
+    library: L,
+}
+
+impl<L> OnTokio<L> {
+    pub fn new(name: &'static str, short: &'static str, library: L) -> Self {
+        Self { name, short, library }
+    }
+}
+
+impl<L: Library> Contestant for OnTokio<L> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn short(&self) -> &'static str {
+        self.short
+    }
+
+    fn rig(&self, setting: Setting, work: Work) -> Result<Box<dyn Rig>, String> {
+        let lacking = match work {
+            Work::Echo { descriptor: true, .. } => L::NO_DESCRIPTORS,
+            Work::Flood { .. } => L::NO_SHARING,
+            Work::Connect => L::NO_LISTENER,
+            _ => None,
+        };
+        if let Some(reason) = lacking {
+            return Err(reason.into());
+        }
+        let runtimes = Runtimes::new(setting).map_err(|error| error.to_string())?;
+        let library = self.library.clone();
+        let made: io::Result<Box<dyn Rig>> = match work {
+            Work::Echo { pairs, size, descriptor } => {
+                echo::Echo::new(library, runtimes, pairs, size, descriptor).map(boxed)
+            }
+            Work::Changing { pairs } => echo::Changing::new(library, runtimes, pairs).map(boxed),
+            Work::Calls { pairs } => {
+                echo::Echo::new(library, runtimes, pairs, SMALL, false).map(boxed)
+            }
+            Work::OneWay => flow::OneWay::new(library, runtimes).map(boxed),
+            Work::Flood { tasks } => flow::Flood::new(library, runtimes, tasks).map(boxed),
+            Work::Connect => flow::Connect::new(library, runtimes).map(boxed),
+            Work::Paced => latency::Paced::new(library, runtimes).map(boxed),
+            Work::Beside { tasks } => latency::Beside::new(library, runtimes, tasks).map(boxed),
+            Work::Memory => return Err("not in rounds".into()),
+        };
+        made.map_err(|error| error.to_string())
+    }
+
+    fn idle(&self, count: usize, look: &mut dyn FnMut()) -> Result<(), String> {
+        idle(&self.library, count, look).map_err(|error| error.to_string())
+    }
+}
+
+fn boxed(rig: impl Rig + 'static) -> Box<dyn Rig> {
+    Box::new(rig)
+}
+
+/// The runtimes of one rig. Sockets and tasks go with them.
+pub struct Runtimes {
+    setting: Setting,
+    far: Option<Far>,
+    near: Runtime,
+}
+
+impl Runtimes {
+    fn new(setting: Setting) -> io::Result<Self> {
+        let near = match setting {
+            Setting::CurrentThread | Setting::TwoRuntimes => {
+                Builder::new_current_thread().enable_all().build()
+            }
+            Setting::MultiThread | Setting::BlockOn => {
+                Builder::new_multi_thread().worker_threads(2).enable_all().build()
+            }
+        }?;
+        let far = (setting == Setting::TwoRuntimes).then(Far::new).transpose()?;
+        Ok(Self { setting, far, near })
+    }
+
+    /// Where servers live.
+    fn servers(&self) -> &Handle {
+        self.far.as_ref().map_or(self.near.handle(), |far| &far.handle)
+    }
+
+    /// A server's socket and a client's.
+    fn pair<L: Library>(&self, library: &L) -> io::Result<(L::Socket, L::Socket)> {
+        let (server, client) = library.ends()?;
+        let server = {
+            let _entered = self.servers().enter();
+            library.adopt(server)?
+        };
+        let _entered = self.near.enter();
+        Ok((server, library.adopt(client)?))
+    }
+
+    /// Run a round, unless it hangs.
+    fn run<T>(&self, round: impl Future<Output = io::Result<T>>) -> Result<T, String> {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        match self.near.block_on(async { tokio::time::timeout(PATIENCE, round).await }) {
+            Ok(result) => result.map_err(|error| error.to_string()),
+            Err(_) => Err(format!("hung: no end after {PATIENCE:?}")),
+        }
+    }
+}
+
+/// A current_thread runtime that its own thread drives until it is dropped.
+struct Far {
+    handle: Handle,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Far {
+    fn new() -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        let (stop, stopped) = oneshot::channel();
+        let thread = std::thread::spawn(move || {
+            // An error says that the other side was dropped, which means the same.
+            let _ = runtime.block_on(stopped);
+        });
+        Ok(Self { handle, stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Await tasks that give something back.
+async fn all<T>(tasks: Vec<tokio::task::JoinHandle<io::Result<T>>>) -> io::Result<Vec<T>> {
+    let mut results = Vec::with_capacity(tasks.len());
+    for task in tasks {
+        results.push(task.await.map_err(io::Error::other)??);
+    }
+    Ok(results)
+}
+
+fn idle<L: Library>(library: &L, count: usize, look: &mut dyn FnMut()) -> io::Result<()> {
+    let runtimes = Runtimes::new(Setting::CurrentThread)?;
+    // What the first socket sets up is not the price of a connection.
+    let mut first = runtimes.pair(library)?;
+    runtimes.near.block_on(async {
+        first.0.send(&mut vec![7; SMALL]).await?;
+        first.1.recv(&mut vec![0; SMALL]).await
+    })?;
+    let mut ends = Vec::with_capacity(count);
+    for _ in 0..count.div_ceil(2) {
+        let (a, b) = library.ends()?;
+        ends.extend([a, b]);
+    }
+    look();
+    runtimes.near.block_on(async {
+        for end in ends {
+            let mut socket = library.adopt(end)?;
+            tokio::spawn(async move { socket.recv(&mut vec![0; SMALL]).await });
+        }
+        // Every task comes to its receive, and a driver task to the rest.
+        for _ in 0..count.div_ceil(16) {
+            tokio::task::yield_now().await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        look();
+        Ok(())
+    })
+}
