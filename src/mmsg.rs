@@ -23,13 +23,12 @@ pub(crate) fn send_many<'a>(
     fd: BorrowedFd<'_>,
     messages: impl Iterator<Item = ToSend<'a>>,
 ) -> io::Result<usize> {
-    let mut vectors = [vector(std::ptr::null(), 0); AT_ONCE];
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; AT_ONCE];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; AT_ONCE];
     let mut count = 0;
     for (bytes, control) in messages.take(AT_ONCE) {
-        vectors[count] = vector(bytes.as_ptr(), bytes.len());
         let mut header = empty_header();
-        header.msg_iov = &raw mut vectors[count];
+        header.msg_iov = vectors[count].write(vector(bytes.as_ptr(), bytes.len()));
         header.msg_iovlen = 1;
         if !control.is_empty() {
             header.msg_control = control.as_ptr().cast_mut().cast();
@@ -57,14 +56,13 @@ pub(crate) fn receive_many<'r>(
     with_control: bool,
     mut each: impl FnMut(usize, Received, AncillaryMessageReader<'_>),
 ) -> io::Result<usize> {
-    let mut vectors = [vector(std::ptr::null(), 0); AT_ONCE];
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; AT_ONCE];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; AT_ONCE];
     let mut controls = [const { MaybeUninit::<[u8; MAX_CONTROL]>::uninit() }; AT_ONCE];
     let mut count = 0;
     for room in rooms.take(AT_ONCE) {
-        vectors[count] = vector(room.as_mut_ptr().cast(), room.len());
         let mut header = empty_header();
-        header.msg_iov = &raw mut vectors[count];
+        header.msg_iov = vectors[count].write(vector(room.as_mut_ptr().cast(), room.len()));
         header.msg_iovlen = 1;
         if with_control {
             header.msg_control = controls[count].as_mut_ptr().cast();

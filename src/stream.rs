@@ -303,6 +303,8 @@ pub(crate) struct Filler<'a> {
     want: usize,
     queue: &'a mut VecDeque<Message>,
     ended: &'a mut bool,
+    /// What is known of messages whose buffers have not been taken yet.
+    arrived: &'a mut Vec<(Received, AncillaryBuffer)>,
     /// How many messages came.
     came: usize,
 }
@@ -310,22 +312,18 @@ pub(crate) struct Filler<'a> {
 impl Filler<'_> {
     /// Straight from the kernel, without waiting.
     pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        let mut arrived = [const { None }; mmsg::AT_ONCE];
-        let mut slots = arrived.iter_mut();
         let want = self.want.min(self.leases.len());
+        let arrived = &mut *self.arrived;
         self.came = mmsg::receive_vectors(fd, &mut self.leases[..want], |received, reader| {
             let mut ancillary = AncillaryBuffer::new();
-            if !reader.is_empty() {
+            if !reader.is_only_a_time() {
                 ancillary.fill(reader);
             }
-            if let Some(slot) = slots.next() {
-                *slot = Some((received, ancillary));
-            }
+            arrived.push((received, ancillary));
         })?;
-        for (lease, arrived) in self.leases.drain(..self.came).zip(arrived) {
-            if let Some((received, ancillary)) = arrived {
-                push(self.queue, self.ended, lease, received, ancillary);
-            }
+        for (lease, (received, ancillary)) in self.leases.drain(..self.came).zip(arrived.drain(..))
+        {
+            push(self.queue, self.ended, lease, received, ancillary);
         }
         Ok(())
     }
@@ -385,6 +383,7 @@ pub struct Messages<'a> {
     queue: Held<'a>,
     pool: Arc<Pool>,
     leases: Vec<Lease>,
+    arrived: Vec<(Received, AncillaryBuffer)>,
     want: Want,
     ended: bool,
     /// The kernel has been asked to mark messages, and is to stop that.
@@ -403,6 +402,7 @@ impl<'a> Messages<'a> {
             queue,
             pool: Pool::new(options),
             leases: Vec::new(),
+            arrived: Vec::new(),
             want: Want::new(),
             ended: false,
             marks: false,
@@ -484,6 +484,7 @@ impl<'a> Messages<'a> {
             want: self.want.count,
             queue: &mut self.queue,
             ended: &mut self.ended,
+            arrived: &mut self.arrived,
             came: 0,
         };
         (self.socket, filler)

@@ -131,6 +131,16 @@ impl<'a> AncillaryMessageReader<'a> {
         self.buffer.is_empty()
     }
 
+    /// Whether there is nothing in it but the time of the message's arrival (`SO_TIMESTAMP`), if that.
+    pub(crate) fn is_only_a_time(&self) -> bool {
+        const LEN: usize = wire::space(size_of::<libc::timeval>());
+        self.is_empty()
+            || self.len() == LEN
+                && wire::item_at(self.buffer, 0).is_some_and(|item| {
+                    (item.level, item.kind) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMP)
+                })
+    }
+
     /// Whether control data was discarded (`MSG_CTRUNC`): the buffer was too short, or the process
     /// had no room for more file descriptors.
     pub fn is_truncated(&self) -> bool {
