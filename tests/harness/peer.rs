@@ -67,6 +67,11 @@ impl Peer {
     }
 
     pub fn send_fds(&self, message: &[u8], fds: &[OwnedFd]) {
+        assert!(self.try_send_fds(message, fds), "room in the queue");
+    }
+
+    /// Whether there was room in the queue.
+    pub fn try_send_fds(&self, message: &[u8], fds: &[OwnedFd]) -> bool {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         let rights = SendAncillaryMessage::ScmRights(&fds);
         let mut room = vec![MaybeUninit::uninit(); rights.size()];
@@ -78,7 +83,11 @@ impl Peer {
             &mut control,
             SendFlags::NOSIGNAL | SendFlags::DONTWAIT,
         );
-        assert_eq!(sent.expect("room in the queue"), message.len());
+        if sent == Err(rustix::io::Errno::AGAIN) {
+            return false;
+        }
+        assert_eq!(sent.expect("sent"), message.len());
+        true
     }
 
     pub fn try_recv(&self) -> io::Result<Vec<u8>> {
