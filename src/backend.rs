@@ -286,6 +286,31 @@ impl Socket {
         on!(self, socket => socket.try_recv_message(buffers, control))
     }
 
+    pub(crate) fn try_send_owned<P: Parts>(
+        &self,
+        parts: &P,
+        ancillary: &AncillaryBuffer,
+    ) -> io::Result<usize> {
+        on!(self, socket => socket.try_send_owned(parts, ancillary))
+    }
+
+    pub(crate) fn try_recv_owned<P: PartsMut>(
+        &self,
+        parts: P,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<Received>, P) {
+        on!(self, socket => socket.try_recv_owned(parts, ancillary))
+    }
+
+    pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+        on!(self, socket => socket.try_peek(buffers))
+    }
+
+    /// Whether nothing would be lost if the descriptor were taken away now.
+    pub(crate) fn is_settled(&self) -> bool {
+        on!(self, socket => socket.is_settled())
+    }
+
     pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         on!(self, socket => socket.ready(interest).await)
     }

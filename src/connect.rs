@@ -19,14 +19,13 @@ use crate::{async_fd, sys};
 const FIRST_WAIT: Duration = Duration::from_millis(1);
 const LONGEST_WAIT: Duration = Duration::from_millis(32);
 
-/// A socket connected to `address`.
+/// The socket, connected to `address`.
 ///
 /// `connect(2)` on a non-blocking Unix socket succeeds or fails at once. While the backlog is full
 /// it fails with EAGAIN, and nothing tells when there is room again: poll(2) reports the
 /// unconnected socket as writable. So the call is repeated, after a wait that doubles up to a bound
 /// and is drawn at random, lest many clients knock in step.
-pub(crate) async fn connect(address: &SocketAddr) -> io::Result<OwnedFd> {
-    let socket = sys::socket()?;
+pub(crate) async fn connect(socket: OwnedFd, address: &SocketAddr) -> io::Result<OwnedFd> {
     let mut backoff = None;
     loop {
         match sys::connect(socket.as_fd(), address) {

@@ -16,6 +16,7 @@ use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessage
 use crate::backend::{self, Backend, Choice};
 use crate::buffer::{One, Parts, PartsMut};
 use crate::error::refused_send;
+use crate::sys::Received;
 use crate::{MessageInfo, Options, ReadHalf, UCred, WriteHalf, sys};
 
 /// A connected Unix seqpacket socket.
@@ -29,6 +30,9 @@ use crate::{MessageInfo, Options, ReadHalf, UCred, WriteHalf, sys};
 /// - `send_owned`, `recv_owned` and their forms take the buffer and give it back with the result.
 ///   They say more about a message ([`MessageInfo`]).
 /// - `try_*` return `WouldBlock` instead of waiting; `poll_*` are for hand-written futures.
+/// - `peek` and its forms look at the next message and leave it where it is.
+/// - [`into_split`](Self::into_split) makes halves that can go to different tasks, where the drop of
+///   the writing half is to mean the end. Without that wish, an `Arc` of the socket will do.
 ///
 /// # Errors common to all receive calls
 /// - `ECONNRESET` once, if the peer closed while messages for it were unread. Messages that it had
@@ -41,7 +45,7 @@ use crate::{MessageInfo, Options, ReadHalf, UCred, WriteHalf, sys};
 ///   than 253 file descriptors. Nothing is sent.
 /// - `EBADF`, `EPERM`, `ETOOMANYREFS` for ancillary data, see `unix(7)`.
 pub struct UnixSeqpacket {
-    inner: backend::Socket,
+    pub(crate) inner: backend::Socket,
 }
 
 impl UnixSeqpacket {
@@ -61,6 +65,25 @@ impl UnixSeqpacket {
     /// Outside a runtime, or in one without its I/O driver.
     pub async fn connect<P: AsRef<Path>>(address: P) -> io::Result<Self> {
         Options::new().connect(address).await
+    }
+
+    /// Connect to a listener, waiting on this thread while its backlog is full. See
+    /// [`Options::connect_blocking`].
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::UnixSeqpacket;
+    ///
+    /// let runtime = tokio::runtime::Runtime::new()?;
+    /// let _inside = runtime.enter();
+    /// let socket = UnixSeqpacket::connect_blocking("/run/foo.sock")?;
+    /// # drop(socket); Ok(()) }
+    /// ```
+    pub fn connect_blocking<P: AsRef<Path>>(address: P) -> io::Result<Self> {
+        Options::new().connect_blocking(address)
     }
 
     /// Two connected sockets.
@@ -463,11 +486,29 @@ impl UnixSeqpacket {
     async fn recv_parts<P: PartsMut>(
         &self,
         mut parts: P,
-        ancillary: Option<&mut AncillaryBuffer>,
+        mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
         let capacity = parts.capacity();
-        let (received, parts) = self.inner.recv_owned(parts, ancillary).await;
-        (received.map(|received| MessageInfo::new(&received, capacity)), parts)
+        let (received, parts) = self.inner.recv_owned(parts, ancillary.as_deref_mut()).await;
+        (received.map(|received| self.info(&received, capacity, ancillary.as_deref())), parts)
+    }
+
+    /// What is known of a message whose ancillary data lies in `ancillary`, if that was asked for.
+    pub(crate) fn info(
+        &self,
+        received: &Received,
+        capacity: usize,
+        ancillary: Option<&AncillaryBuffer>,
+    ) -> MessageInfo {
+        let info = MessageInfo::new(received, capacity);
+        if !info.may_be_end() {
+            return info;
+        }
+        let end = match ancillary {
+            Some(ancillary) if !ancillary.is_empty() => Some(false),
+            _ => sys::is_end_of_stream(self.as_fd()),
+        };
+        info.with_end(end)
     }
 
     /// Receive a message if there is one.
@@ -607,7 +648,7 @@ impl UnixSeqpacket {
         OwnedFd::from(self).into_raw_fd()
     }
 
-    fn explained(
+    pub(crate) fn explained(
         &self,
         sent: io::Result<usize>,
         len: impl FnOnce() -> usize,

@@ -10,10 +10,14 @@ mod ancillary;
 mod cancel;
 mod connect;
 mod fairness;
+mod halves;
+mod identity;
 mod life;
 mod limits;
 mod order;
 mod owned;
+mod peek;
+mod properties;
 mod readiness;
 mod reset;
 
@@ -31,6 +35,10 @@ fn main() -> ExitCode {
         owned::tests(),
         fairness::tests(),
         life::tests(),
+        peek::tests(),
+        halves::tests(),
+        properties::tests(),
+        identity::tests(),
     ];
     harness::main(tests.concat())
 }
