@@ -59,10 +59,12 @@ compile_error!(
     "tokio-seqpacket-uring runs on Linux only (io_uring and epoll); on other systems use tokio-seqpacket"
 );
 
+mod activation;
 mod address;
 pub mod ancillary;
 mod async_fd;
 mod backend;
+mod backoff;
 pub mod borrow_fd;
 mod buffer;
 mod connect;
@@ -70,6 +72,7 @@ mod credentials;
 mod epoll;
 mod error;
 mod identity;
+mod incoming;
 mod lane;
 mod line;
 mod listener;
@@ -83,15 +86,18 @@ mod properties;
 mod raw_fd;
 mod runtime;
 mod socket;
+mod socket_file;
 mod split;
 mod sys;
 mod try_calls;
 mod uring;
 mod watch;
 
+pub use activation::Activation;
 pub use address::SocketAddr;
 pub use backend::{Backend, Selection};
 pub use credentials::UCred;
+pub use incoming::Incoming;
 pub use listener::UnixSeqpacketListener;
 pub use message::MessageInfo;
 pub use options::Options;

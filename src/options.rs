@@ -6,9 +6,11 @@ use std::path::Path;
 
 use crate::address::SocketAddr;
 use crate::backend::{self, Selection};
-use crate::{UnixSeqpacket, UnixSeqpacketListener, connect, sys};
+use crate::socket_file::{self, Wishes};
+use crate::{UnixSeqpacket, UnixSeqpacketListener, connect, gid_t, sys, uid_t};
 
-/// How sockets are made: for now, which backend they run on.
+/// How sockets are made: which backend they run on, where a client is bound, and what becomes of a
+/// listener's socket file.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -22,6 +24,7 @@ use crate::{UnixSeqpacket, UnixSeqpacketListener, connect, sys};
 pub struct Options {
     selection: Selection,
     local: Option<SocketAddr>,
+    file: Wishes,
 }
 
 impl Options {
@@ -58,6 +61,62 @@ impl Options {
     /// ```
     pub fn local_addr(mut self, address: SocketAddr) -> Self {
         self.local = Some(address);
+        self
+    }
+
+    /// The permissions of the file of a listening socket, `0o600` for example. Who may write to it may
+    /// connect (see `unix(7)`). The umask does not count; without this, it alone decides.
+    ///
+    /// The file has no permission more than these from its first moment, and all of them before the
+    /// first connection is possible. An abstract name has no permissions and is refused.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.file.mode = Some(mode);
+        self
+    }
+
+    /// The user and the group that the file of a listening socket is to belong to, `None` for what it
+    /// would be anyway. Giving files to others takes `CAP_CHOWN`; a group of one's own does not. An
+    /// abstract name has no owner and is refused.
+    pub fn owner(mut self, user: Option<uid_t>, group: Option<gid_t>) -> Self {
+        self.file.user = user;
+        self.file.group = group;
+        self
+    }
+
+    /// Where a listener is to be bound and a socket file lies at which nobody listens, left by a
+    /// process that has ended: remove it.
+    ///
+    /// Whether somebody listens is found out by connecting, which a listener that is alive sees as a
+    /// connection that closes at once. Anything but a refusal, and a file that is no socket, stays and
+    /// is `EADDRINUSE`. Two processes that do this at a time are kept apart by a lock of the directory
+    /// (`flock(2)`, for milliseconds); a program that does without it, and has bound its socket but
+    /// does not listen yet, is not recognised.
+    pub fn replace_stale(mut self, replace: bool) -> Self {
+        self.file.replace_stale = replace;
+        self
+    }
+
+    /// Remove the socket file when the listener is dropped: if it is still the file that was made, and
+    /// by the process that made it (not by its forks). Not if the descriptor is given away.
+    ///
+    /// Off by default, since a process that replaces this one may have its own file there by then, and
+    /// because a signal that ends the process drops nothing: see the example `graceful`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::Options;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let path = directory.path().join("service.sock");
+    /// let options = Options::new().mode(0o600).replace_stale(true).unlink_on_drop(true);
+    /// let listener = options.bind(&path, 128)?;
+    /// assert!(path.exists());
+    /// drop(listener);
+    /// assert!(!path.exists());
+    /// # Ok(()) }
+    /// ```
+    pub fn unlink_on_drop(mut self, unlink: bool) -> Self {
+        self.file.unlink_on_drop = unlink;
         self
     }
 
@@ -163,14 +222,11 @@ impl Options {
     ) -> io::Result<UnixSeqpacketListener> {
         let backend = backend::select(self.selection)?;
         let fd = sys::socket()?;
-        sys::bind(fd.as_fd(), address)?;
-        let file = NewFile(address.as_pathname());
         // Registered once it listens, not before: a socket that does not listen yet counts as hung
         // up, which tokio remembers for good, and then accept(2) would be tried without end.
-        sys::listen(fd.as_fd(), backlog)?;
+        let file = socket_file::listen(fd.as_fd(), address, backlog, &self.file)?;
         let listener = UnixSeqpacketListener::on(backend, fd)?;
-        file.keep();
-        Ok(listener)
+        Ok(listener.with_file(file, self.file.unlink_on_drop))
     }
 
     /// Take over a listening socket; it is made non-blocking.

@@ -14,6 +14,7 @@ mod halves;
 mod identity;
 mod life;
 mod limits;
+mod listeners;
 mod order;
 mod owned;
 mod peek;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         fairness::tests(),
         life::tests(),
         peek::tests(),
+        listeners::tests(),
         halves::tests(),
         properties::tests(),
         identity::tests(),
