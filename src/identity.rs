@@ -25,6 +25,9 @@ impl UnixSeqpacket {
     /// may carry process id 0 and the overflow ids (65534) instead: set it on the listener, whose
     /// accepted sockets have it from the start.
     ///
+    /// While this is set, the kernel binds an unbound socket to a name in the abstract namespace
+    /// (autobind) when it sends or connects.
+    ///
     /// A receive call without room for ancillary data reports it as cut
     /// ([`MessageInfo::ancillary_truncated`](crate::MessageInfo::ancillary_truncated)).
     ///
