@@ -162,7 +162,10 @@ impl Socket {
             Backend::Epoll => fd,
             Backend::Uring => match uring::Socket::new(fd) {
                 Ok(socket) => return Ok(Self::Uring(socket)),
-                Err((_, fd)) if choice.may_fall_back => fd,
+                Err((error, fd)) if choice.may_fall_back => {
+                    crate::events::fell_back(&error);
+                    fd
+                }
                 Err((error, _)) => return Err(no_ring(error)),
             },
         };
@@ -332,6 +335,7 @@ impl Listener {
             if !choice.may_fall_back {
                 return Err(no_ring(error));
             }
+            crate::events::fell_back(&error);
             choice.backend = Backend::Epoll;
         }
         Ok(Self { inner: epoll::Listener::new(fd)?, choice: choice.as_listener() })

@@ -67,10 +67,13 @@ mod backend;
 mod backoff;
 pub mod borrow_fd;
 mod buffer;
+#[cfg(feature = "codec")]
+mod codec;
 mod connect;
 mod credentials;
 mod epoll;
 mod error;
+mod events;
 mod identity;
 mod incoming;
 mod lane;
@@ -96,6 +99,8 @@ mod watch;
 pub use activation::Activation;
 pub use address::SocketAddr;
 pub use backend::{Backend, Selection};
+#[cfg(feature = "codec")]
+pub use codec::Framed;
 pub use credentials::UCred;
 pub use incoming::Incoming;
 pub use listener::UnixSeqpacketListener;

@@ -681,6 +681,12 @@ impl AsFd for UnixSeqpacket {
     }
 }
 
+impl AsRef<UnixSeqpacket> for UnixSeqpacket {
+    fn as_ref(&self) -> &UnixSeqpacket {
+        self
+    }
+}
+
 impl AsRawFd for UnixSeqpacket {
     fn as_raw_fd(&self) -> RawFd {
         self.as_raw_fd()

@@ -179,6 +179,7 @@ fn remove_stale(path: &Path, address: &SocketAddr) -> io::Result<()> {
         }
         Err(error) => return in_use(format!("cannot find out whether somebody listens: {error}")),
     }
+    crate::events::removes_stale(path);
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -10,6 +10,8 @@ mod ancillary;
 mod cancel;
 mod connect;
 mod fairness;
+#[cfg(feature = "codec")]
+mod framed;
 mod halves;
 mod identity;
 mod life;
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
         fairness::tests(),
         life::tests(),
         peek::tests(),
+        #[cfg(feature = "codec")]
+        framed::tests(),
         listeners::tests(),
         halves::tests(),
         properties::tests(),
