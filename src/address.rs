@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::mem::offset_of;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net;
 use std::path::{Path, PathBuf};
 
 use rustix::net::SocketAddrUnix;
@@ -61,7 +63,29 @@ impl SocketAddr {
         Ok(Self { name })
     }
 
+    /// A name in the abstract namespace, given without the leading NUL byte.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a name over 107 bytes.
+    pub fn from_abstract_name<N: AsRef<[u8]>>(name: N) -> io::Result<Self> {
+        let name = name.as_ref();
+        if name.len() >= CAPACITY {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "abstract name of {} bytes exceeds the limit of {} bytes (sun_path)",
+                    name.len(),
+                    CAPACITY - 1
+                ),
+            ));
+        }
+        Ok(Self { name: Name::Abstract(name.to_vec()) })
+    }
+
     /// The address of a socket that is bound to nothing.
+    ///
+    /// To bind to it means that the kernel finds a free name in the abstract namespace, of five
+    /// hexadecimal digits (autobind, see `unix(7)`): as port 0 does for TCP.
     pub fn unnamed() -> Self {
         Self { name: Name::Unnamed }
     }
@@ -134,6 +158,31 @@ impl SocketAddr {
     }
 }
 
+impl From<net::SocketAddr> for SocketAddr {
+    fn from(address: net::SocketAddr) -> Self {
+        let name = match (address.as_pathname(), address.as_abstract_name()) {
+            (Some(path), _) => Name::Pathname(path.to_path_buf()),
+            (_, Some(name)) => Name::Abstract(name.to_vec()),
+            _ => Name::Unnamed,
+        };
+        Self { name }
+    }
+}
+
+impl TryFrom<SocketAddr> for net::SocketAddr {
+    type Error = io::Error;
+
+    /// `InvalidInput` for a path of 108 bytes: std wants room for a terminating NUL byte.
+    fn try_from(address: SocketAddr) -> io::Result<Self> {
+        match &address.name {
+            // std's way to say so.
+            Name::Unnamed => Self::from_pathname(""),
+            Name::Pathname(path) => Self::from_pathname(path),
+            Name::Abstract(name) => Self::from_abstract_name(name),
+        }
+    }
+}
+
 impl fmt::Debug for SocketAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.name {
@@ -183,6 +232,27 @@ mod tests {
         assert_eq!(address.into_path_buf(), Path::new("\0name\0"));
         let address = SocketAddr::from_raw(&raw(b"\0name\0"), 2 + 6).unwrap();
         assert_eq!(address.as_abstract_name(), Some(&b"name\0"[..]));
+    }
+
+    #[test]
+    fn addresses_go_to_std_and_back() {
+        let addresses = [
+            SocketAddr::unnamed(),
+            SocketAddr::from_path("/run/socket").unwrap(),
+            SocketAddr::from_path("p".repeat(107)).unwrap(),
+            SocketAddr::from_abstract_name(b"name\0").unwrap(),
+            SocketAddr::from_abstract_name("").unwrap(),
+            SocketAddr::from_abstract_name([b'n'; 107]).unwrap(),
+        ];
+        for address in addresses {
+            let std = net::SocketAddr::try_from(address.clone()).unwrap();
+            assert_eq!(std.is_unnamed(), address.is_unnamed(), "{address:?}");
+            assert_eq!(SocketAddr::from(std), address);
+        }
+        let full = SocketAddr::from_path("p".repeat(108)).unwrap();
+        let refused = net::SocketAddr::try_from(full).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
+        assert!(SocketAddr::from_abstract_name([b'n'; 108]).is_err());
     }
 
     #[test]

@@ -178,7 +178,10 @@ impl Socket {
             Backend::Epoll => fd,
             Backend::Uring => match uring::Socket::new(fd) {
                 Ok(socket) => return Ok(Self::Uring(socket)),
-                Err((_, fd)) if choice.may_fall_back => fd,
+                Err((error, fd)) if choice.may_fall_back => {
+                    crate::events::fell_back(&error);
+                    fd
+                }
                 Err((error, _)) => return Err(no_ring(error)),
             },
         };
@@ -337,6 +340,31 @@ impl Socket {
         on!(self, socket => socket.try_recv_message(buffers, control))
     }
 
+    pub(crate) fn try_send_owned<P: Parts>(
+        &self,
+        parts: &P,
+        ancillary: &AncillaryBuffer,
+    ) -> io::Result<usize> {
+        on!(self, socket => socket.try_send_owned(parts, ancillary))
+    }
+
+    pub(crate) fn try_recv_owned<P: PartsMut>(
+        &self,
+        parts: P,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<Received>, P) {
+        on!(self, socket => socket.try_recv_owned(parts, ancillary))
+    }
+
+    pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+        on!(self, socket => socket.try_peek(buffers))
+    }
+
+    /// Whether nothing would be lost if the descriptor were taken away now.
+    pub(crate) fn is_settled(&self) -> bool {
+        on!(self, socket => socket.is_settled())
+    }
+
     pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         on!(self, socket => socket.ready(interest).await)
     }
@@ -358,6 +386,7 @@ impl Listener {
             if !choice.may_fall_back {
                 return Err(no_ring(error));
             }
+            crate::events::fell_back(&error);
             choice.backend = Backend::Epoll;
         }
         Ok(Self { inner: epoll::Listener::new(fd)?, choice: choice.as_listener() })

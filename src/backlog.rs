@@ -64,6 +64,15 @@ impl Backlog {
         Ok(self.hold(queue).pop_front())
     }
 
+    /// Look at the first message that a stream has left.
+    ///
+    /// # Errors
+    /// `WouldBlock` while there is a stream.
+    pub(crate) fn try_peek<T>(&self, look: impl FnOnce(&Message) -> T) -> io::Result<Option<T>> {
+        let queue = self.queue.try_lock().map_err(|_| io::ErrorKind::WouldBlock)?;
+        Ok(self.hold(queue).front().map(look))
+    }
+
     /// As [`next`](Self::next), or have the task woken when the stream ends.
     pub(crate) fn poll_next(&self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         self.poll_hold(cx).map(|mut queue| queue.pop_front())

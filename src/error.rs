@@ -7,7 +7,7 @@ use crate::ancillary::{too_many_fds, wire};
 use crate::sys;
 
 /// What of a message's length the kernel keeps for itself in the send buffer.
-const SEND_BUFFER_OVERHEAD: usize = 32;
+pub(crate) const SEND_BUFFER_OVERHEAD: usize = 32;
 
 /// Say of a failed send what the system's error leaves out.
 pub(crate) fn refused_send(

@@ -59,22 +59,29 @@ compile_error!(
     "tokio-seqpacket-uring runs on Linux only (io_uring and epoll); on other systems use tokio-seqpacket"
 );
 
+mod activation;
 mod address;
 pub mod ancillary;
 mod async_fd;
 mod backend;
 mod backlog;
+mod backoff;
 mod batch;
 pub mod borrow_fd;
 mod buffer;
+#[cfg(feature = "codec")]
+mod codec;
 mod connect;
 mod credentials;
 mod epoll;
 mod error;
+mod events;
 mod foreign;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod identity;
+mod incoming;
 mod lane;
 mod line;
 mod listener;
@@ -83,24 +90,34 @@ mod message;
 mod mmsg;
 mod options;
 mod outgoing;
+mod owned_halves;
+mod peek;
+mod properties;
 mod raw_fd;
 mod runtime;
 mod sealed;
 mod socket;
+mod socket_file;
 mod split;
 mod stream;
 mod sync;
 mod sys;
+mod try_calls;
 mod uring;
 mod watch;
 
+pub use activation::Activation;
 pub use address::SocketAddr;
 pub use backend::{Backend, Selection};
 pub use batch::SendBatch;
+#[cfg(feature = "codec")]
+pub use codec::Framed;
 pub use credentials::UCred;
+pub use incoming::Incoming;
 pub use listener::UnixSeqpacketListener;
 pub use message::MessageInfo;
 pub use options::Options;
+pub use owned_halves::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
 pub use runtime::busy_poll;
 pub use sealed::{MappedMemory, SealedMemory};
 pub use socket::UnixSeqpacket;

@@ -8,18 +8,32 @@ use std::task::{Context, Poll, ready};
 
 use crate::address::SocketAddr;
 use crate::backend::{self, Backend, Choice};
+use crate::socket_file::SocketFile;
 use crate::{Options, UnixSeqpacket, sys};
 
 /// A listening Unix seqpacket socket.
 ///
-/// Dropping it closes it; the socket file stays. Connections that were not accepted are closed.
+/// Dropping it closes it; the socket file stays, unless
+/// [`Options::unlink_on_drop`] was set. Connections that were not accepted are closed.
 pub struct UnixSeqpacketListener {
+    /// To be removed. Dropped first: as long as the file is there, somebody listens.
+    file: Option<SocketFile>,
     inner: backend::Listener,
 }
 
 impl UnixSeqpacketListener {
     pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { inner: backend::Listener::new(choice, fd)? })
+        Ok(Self { file: None, inner: backend::Listener::new(choice, fd)? })
+    }
+
+    pub(crate) fn with_file(self, file: Option<SocketFile>, unlink: bool) -> Self {
+        match file {
+            Some(file) if !unlink => {
+                file.keep();
+                self
+            }
+            file => Self { file, ..self },
+        }
     }
 
     /// Listen at `address`, with a backlog of 128.
@@ -52,7 +66,7 @@ impl UnixSeqpacketListener {
     ///
     /// # Errors
     /// What `accept4(2)` says. At `EMFILE` and `ENFILE` the connection stays in the queue: close
-    /// descriptors, or wait, before calling again.
+    /// descriptors, or wait, before calling again, as [`incoming`](Self::incoming) does.
     pub async fn accept(&self) -> io::Result<UnixSeqpacket> {
         let fd = self.inner.accept().await?;
         UnixSeqpacket::on(self.inner.choice(), fd)
@@ -149,6 +163,10 @@ impl TryFrom<OwnedFd> for UnixSeqpacketListener {
 
 impl From<UnixSeqpacketListener> for OwnedFd {
     fn from(listener: UnixSeqpacketListener) -> Self {
-        listener.inner.into_fd()
+        let UnixSeqpacketListener { file, inner } = listener;
+        if let Some(file) = file {
+            file.keep();
+        }
+        inner.into_fd()
     }
 }

@@ -12,6 +12,8 @@ pub struct MessageInfo {
     message_len: usize,
     bytes_read: usize,
     ancillary_truncated: bool,
+    /// `None`: cannot be told.
+    end_of_stream: Option<bool>,
 }
 
 impl MessageInfo {
@@ -20,11 +22,21 @@ impl MessageInfo {
             message_len: received.message_len,
             bytes_read: received.message_len.min(capacity),
             ancillary_truncated: received.control_truncated,
+            end_of_stream: (received.message_len > 0 || received.has_control).then_some(false),
         }
     }
 
+    /// Whether there is nothing yet that speaks against end of stream.
+    pub(crate) fn may_be_end(&self) -> bool {
+        self.end_of_stream.is_none()
+    }
+
+    pub(crate) fn with_end(self, end_of_stream: Option<bool>) -> Self {
+        Self { end_of_stream, ..self }
+    }
+
     /// Bytes that were written into the buffer. 0 stands for an empty message and for end of
-    /// stream.
+    /// stream; [`end_of_stream()`](Self::end_of_stream) tells them apart.
     pub fn bytes_read(&self) -> usize {
         self.bytes_read
     }
@@ -44,6 +56,31 @@ impl MessageInfo {
     /// process had no room for more file descriptors. Descriptors that were discarded are closed.
     pub fn ancillary_truncated(&self) -> bool {
         self.ancillary_truncated
+    }
+
+    /// Whether this was no message but the end of the stream: the peer has closed or shut down
+    /// writing, or this side reading. An empty message is `Some(false)`.
+    ///
+    /// `None` if that cannot be told: nothing was received, and the peer has closed since, so that it
+    /// was either the end or an empty message, and nothing but the end comes after it. Set
+    /// [`set_pass_credentials`](crate::UnixSeqpacket::set_pass_credentials) before the first receive
+    /// to have it told in every case: each message carries credentials then, an empty one too, and
+    /// end of stream does not.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// b.set_pass_credentials(true)?;
+    /// a.send(b"").await?;
+    /// drop(a);
+    /// let (received, buffer) = b.recv_owned(Vec::with_capacity(8)).await;
+    /// assert_eq!(received?.end_of_stream(), Some(false));
+    /// let (received, _) = b.recv_owned(buffer).await;
+    /// assert_eq!(received?.end_of_stream(), Some(true));
+    /// # Ok(()) }
+    /// ```
+    pub fn end_of_stream(&self) -> Option<bool> {
+        self.end_of_stream
     }
 }
 

@@ -1,14 +1,16 @@
 //! [`Options`]: how a socket is to be made.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use crate::address::SocketAddr;
 use crate::backend::{self, Selection};
-use crate::{UnixSeqpacket, UnixSeqpacketListener, connect, sys};
+use crate::socket_file::{self, Wishes};
+use crate::{UnixSeqpacket, UnixSeqpacketListener, connect, gid_t, sys, uid_t};
 
-/// How sockets are made: for now, which backend they run on.
+/// How sockets are made: which backend they run on, where a client is bound, and what becomes of a
+/// listener's socket file.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -21,6 +23,8 @@ use crate::{UnixSeqpacket, UnixSeqpacketListener, connect, sys};
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     selection: Selection,
+    local: Option<SocketAddr>,
+    file: Wishes,
 }
 
 impl Options {
@@ -37,15 +41,138 @@ impl Options {
         self
     }
 
+    /// Bind a connecting socket to this address first, which the listener's side sees as
+    /// [`peer_addr`](UnixSeqpacket::peer_addr). [`SocketAddr::unnamed`] has the kernel choose a free
+    /// name in the abstract namespace (autobind, see `unix(7)`).
+    ///
+    /// A path must not exist; the socket file stays when the socket is closed, and is removed if
+    /// connecting fails. [`bind`](Self::bind) and [`pair`](Self::pair) take no notice of this.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let options = Options::new().local_addr(SocketAddr::unnamed());
+    /// let client = options.connect_addr(&listener.local_socket_addr()?).await?;
+    /// let server = listener.accept().await?;
+    /// assert_eq!(server.peer_addr()?.as_abstract_name().map(<[u8]>::len), Some(5));
+    /// # drop(client); Ok(()) }
+    /// ```
+    pub fn local_addr(mut self, address: SocketAddr) -> Self {
+        self.local = Some(address);
+        self
+    }
+
+    /// The permissions of the file of a listening socket, `0o600` for example. Who may write to it may
+    /// connect (see `unix(7)`). The umask does not count; without this, it alone decides.
+    ///
+    /// The file has no permission more than these from its first moment, and all of them before the
+    /// first connection is possible. An abstract name has no permissions and is refused.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.file.mode = Some(mode);
+        self
+    }
+
+    /// The user and the group that the file of a listening socket is to belong to, `None` for what it
+    /// would be anyway. Giving files to others takes `CAP_CHOWN`; a group of one's own does not. An
+    /// abstract name has no owner and is refused.
+    pub fn owner(mut self, user: Option<uid_t>, group: Option<gid_t>) -> Self {
+        self.file.user = user;
+        self.file.group = group;
+        self
+    }
+
+    /// Where a listener is to be bound and a socket file lies at which nobody listens, left by a
+    /// process that has ended: remove it.
+    ///
+    /// Whether somebody listens is found out by connecting, which a listener that is alive sees as a
+    /// connection that closes at once. Anything but a refusal, and a file that is no socket, stays and
+    /// is `EADDRINUSE`. Two processes that do this at a time are kept apart by a lock of the directory
+    /// (`flock(2)`, for milliseconds); a program that does without it, and has bound its socket but
+    /// does not listen yet, is not recognised.
+    pub fn replace_stale(mut self, replace: bool) -> Self {
+        self.file.replace_stale = replace;
+        self
+    }
+
+    /// Remove the socket file when the listener is dropped: if it is still the file that was made, and
+    /// by the process that made it (not by its forks). Not if the descriptor is given away.
+    ///
+    /// Off by default, since a process that replaces this one may have its own file there by then, and
+    /// because a signal that ends the process drops nothing: see the example `graceful`.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::Options;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// let path = directory.path().join("service.sock");
+    /// let options = Options::new().mode(0o600).replace_stale(true).unlink_on_drop(true);
+    /// let listener = options.bind(&path, 128)?;
+    /// assert!(path.exists());
+    /// drop(listener);
+    /// assert!(!path.exists());
+    /// # Ok(()) }
+    /// ```
+    pub fn unlink_on_drop(mut self, unlink: bool) -> Self {
+        self.file.unlink_on_drop = unlink;
+        self
+    }
+
     /// See [`UnixSeqpacket::connect`].
     ///
     /// # Errors
-    /// As [`UnixSeqpacket::connect`], and if the backend cannot be had.
+    /// As [`UnixSeqpacket::connect`], if the backend cannot be had, and what `bind(2)` says to
+    /// [`local_addr`](Self::local_addr).
     pub async fn connect<P: AsRef<Path>>(&self, address: P) -> io::Result<UnixSeqpacket> {
+        self.connect_addr(&SocketAddr::from_path(address)?).await
+    }
+
+    /// Connect to a listener at an address. Else as [`connect`](Self::connect).
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect); `InvalidInput` for an unnamed address.
+    pub async fn connect_addr(&self, address: &SocketAddr) -> io::Result<UnixSeqpacket> {
+        let backend = backend::select(self.selection)?;
+        let (fd, file) = self.connecting(address)?;
+        let fd = connect::connect(fd, address).await?;
+        let socket = UnixSeqpacket::on(backend, fd)?;
+        file.keep();
+        Ok(socket)
+    }
+
+    /// Connect to a listener, waiting on this thread while its backlog is full: for code that is not
+    /// async but runs where there is a runtime ([`tokio::runtime::Runtime::enter`],
+    /// `spawn_blocking`). The socket that comes back is like any other.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_blocking<P: AsRef<Path>>(&self, address: P) -> io::Result<UnixSeqpacket> {
         let backend = backend::select(self.selection)?;
         let address = SocketAddr::from_path(address)?;
-        let fd = connect::connect(&address).await?;
-        UnixSeqpacket::on(backend, fd)
+        let (fd, file) = self.connecting(&address)?;
+        sys::connect_waiting(fd.as_fd(), &address)?;
+        let socket = UnixSeqpacket::on(backend, fd)?;
+        file.keep();
+        Ok(socket)
+    }
+
+    /// A socket that is to be connected to `to`, bound if that was asked for.
+    fn connecting(&self, to: &SocketAddr) -> io::Result<(OwnedFd, NewFile<'_>)> {
+        if to.is_unnamed() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "an unnamed address leads to no listener",
+            ));
+        }
+        let fd = sys::socket()?;
+        let mut file = NewFile(None);
+        if let Some(local) = &self.local {
+            sys::bind(fd.as_fd(), local)?;
+            file = NewFile(local.as_pathname());
+        }
+        Ok((fd, file))
     }
 
     /// See [`UnixSeqpacket::pair`].
@@ -64,7 +191,6 @@ impl Options {
     /// `InvalidInput` if it is not a Unix seqpacket socket or listens; if the backend cannot be had.
     /// The descriptor is closed then.
     pub fn socket_from_fd(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
-        use std::os::fd::AsFd;
         sys::adopt(fd.as_fd(), false)?;
         UnixSeqpacket::on(backend::select(self.selection)?, fd)
     }
@@ -79,22 +205,28 @@ impl Options {
         address: P,
         backlog: i32,
     ) -> io::Result<UnixSeqpacketListener> {
-        use std::os::fd::AsFd;
+        self.bind_addr(&SocketAddr::from_path(address)?, backlog)
+    }
+
+    /// Listen at an address. [`SocketAddr::unnamed`] has the kernel choose a free name in the abstract
+    /// namespace (autobind), which
+    /// [`local_socket_addr`](UnixSeqpacketListener::local_socket_addr) tells. Else as
+    /// [`bind`](Self::bind).
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    pub fn bind_addr(
+        &self,
+        address: &SocketAddr,
+        backlog: i32,
+    ) -> io::Result<UnixSeqpacketListener> {
         let backend = backend::select(self.selection)?;
-        let address = SocketAddr::from_path(address)?;
         let fd = sys::socket()?;
-        sys::bind(fd.as_fd(), &address)?;
         // Registered once it listens, not before: a socket that does not listen yet counts as hung
         // up, which tokio remembers for good, and then accept(2) would be tried without end.
-        let listener =
-            sys::listen(fd.as_fd(), backlog).and_then(|()| UnixSeqpacketListener::on(backend, fd));
-        if listener.is_err()
-            && let Some(path) = address.as_pathname()
-        {
-            // The file that bind(2) has just made.
-            let _ = std::fs::remove_file(path);
-        }
-        listener
+        let file = socket_file::listen(fd.as_fd(), address, backlog, &self.file)?;
+        let listener = UnixSeqpacketListener::on(backend, fd)?;
+        Ok(listener.with_file(file, self.file.unlink_on_drop))
     }
 
     /// Take over a listening socket; it is made non-blocking.
@@ -103,8 +235,24 @@ impl Options {
     /// `InvalidInput` if it is not a listening Unix seqpacket socket; if the backend cannot be had.
     /// The descriptor is closed then.
     pub fn listener_from_fd(&self, fd: OwnedFd) -> io::Result<UnixSeqpacketListener> {
-        use std::os::fd::AsFd;
         sys::adopt(fd.as_fd(), true)?;
         UnixSeqpacketListener::on(backend::select(self.selection)?, fd)
+    }
+}
+
+/// The file that `bind(2)` has just made; removed if nothing comes of the socket.
+struct NewFile<'a>(Option<&'a Path>);
+
+impl NewFile<'_> {
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for NewFile<'_> {
+    fn drop(&mut self) {
+        if let Some(path) = self.0 {
+            let _ = std::fs::remove_file(path);
+        }
     }
 }

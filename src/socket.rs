@@ -18,6 +18,7 @@ use crate::backend::{self, Backend, Choice};
 use crate::backlog::Backlog;
 use crate::buffer::{One, Parts, PartsMut};
 use crate::error::refused_send;
+use crate::sys::Received;
 use crate::{
     Message, MessageInfo, Messages, MessagesOptions, Options, ReadHalf, SendBatch, UCred,
     WriteHalf, sys,
@@ -34,6 +35,9 @@ use crate::{
 /// - `send_owned`, `recv_owned` and their forms take the buffer and give it back with the result.
 ///   They say more about a message ([`MessageInfo`]).
 /// - `try_*` return `WouldBlock` instead of waiting; `poll_*` are for hand-written futures.
+/// - `peek` and its forms look at the next message and leave it where it is.
+/// - [`into_split`](Self::into_split) makes halves that can go to different tasks, where the drop of
+///   the writing half is to mean the end. Without that wish, an `Arc` of the socket will do.
 ///
 /// # Errors common to all receive calls
 /// - `ECONNRESET` once, if the peer closed while messages for it were unread. Messages that it had
@@ -46,7 +50,7 @@ use crate::{
 ///   than 253 file descriptors. Nothing is sent.
 /// - `EBADF`, `EPERM`, `ETOOMANYREFS` for ancillary data, see `unix(7)`.
 pub struct UnixSeqpacket {
-    inner: backend::Socket,
+    pub(crate) inner: backend::Socket,
     /// Made with the first stream of messages.
     backlog: OnceLock<Box<Backlog>>,
 }
@@ -68,6 +72,25 @@ impl UnixSeqpacket {
     /// Outside a runtime, or in one without its I/O driver.
     pub async fn connect<P: AsRef<Path>>(address: P) -> io::Result<Self> {
         Options::new().connect(address).await
+    }
+
+    /// Connect to a listener, waiting on this thread while its backlog is full. See
+    /// [`Options::connect_blocking`].
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::UnixSeqpacket;
+    ///
+    /// let runtime = tokio::runtime::Runtime::new()?;
+    /// let _inside = runtime.enter();
+    /// let socket = UnixSeqpacket::connect_blocking("/run/foo.sock")?;
+    /// # drop(socket); Ok(()) }
+    /// ```
+    pub fn connect_blocking<P: AsRef<Path>>(address: P) -> io::Result<Self> {
+        Options::new().connect_blocking(address)
     }
 
     /// Two connected sockets.
@@ -488,21 +511,39 @@ impl UnixSeqpacket {
             return Ok((info, message.deliver(buffer, control).1));
         }
         let (received, reader) = self.inner.recv_message(buffer, control).await?;
-        Ok((MessageInfo::new(&received, capacity), reader))
+        Ok((self.info(&received, capacity, None), reader))
     }
 
     async fn recv_parts<P: PartsMut>(
         &self,
         mut parts: P,
-        ancillary: Option<&mut AncillaryBuffer>,
+        mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
         if let Some(message) = self.left_behind().await {
             let info = message.deliver_owned(&mut parts, ancillary);
             return (Ok(info), parts);
         }
         let capacity = parts.capacity();
-        let (received, parts) = self.inner.recv_owned(parts, ancillary).await;
-        (received.map(|received| MessageInfo::new(&received, capacity)), parts)
+        let (received, parts) = self.inner.recv_owned(parts, ancillary.as_deref_mut()).await;
+        (received.map(|received| self.info(&received, capacity, ancillary.as_deref())), parts)
+    }
+
+    /// What is known of a message whose ancillary data lies in `ancillary`, if that was asked for.
+    pub(crate) fn info(
+        &self,
+        received: &Received,
+        capacity: usize,
+        ancillary: Option<&AncillaryBuffer>,
+    ) -> MessageInfo {
+        let info = MessageInfo::new(received, capacity);
+        if !info.may_be_end() {
+            return info;
+        }
+        let end = match ancillary {
+            Some(ancillary) if !ancillary.is_empty() => Some(false),
+            _ => sys::is_end_of_stream(self.as_fd()),
+        };
+        info.with_end(end)
     }
 
     /// Receive a message if there is one.
@@ -639,8 +680,25 @@ impl UnixSeqpacket {
             message.deliver(std::slice::from_mut(first), &mut []);
         } else {
             self.inner.recv_batch(buffers, infos).await?;
+            for info in infos[before..].iter_mut().filter(|info| info.may_be_end()) {
+                *info = info.with_end(sys::is_end_of_stream(self.as_fd()));
+            }
         }
         Ok(infos.len() - before)
+    }
+
+    /// Whether a stream has left messages, or there is one.
+    pub(crate) fn has_backlog(&self) -> bool {
+        self.backlog_in_use().is_some()
+    }
+
+    /// Look at the message that a stream has left.
+    pub(crate) fn try_peek_left_behind(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> io::Result<Option<MessageInfo>> {
+        self.backlog_in_use()
+            .map_or(Ok(None), |backlog| backlog.try_peek(|message| message.copy_into(buffers)))
     }
 
     fn backlog_in_use(&self) -> Option<&Backlog> {
@@ -652,11 +710,11 @@ impl UnixSeqpacket {
         self.backlog_in_use()?.next().await
     }
 
-    fn try_left_behind(&self) -> io::Result<Option<Message>> {
+    pub(crate) fn try_left_behind(&self) -> io::Result<Option<Message>> {
         self.backlog_in_use().map_or(Ok(None), Backlog::try_next)
     }
 
-    fn poll_left_behind(&self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
+    pub(crate) fn poll_left_behind(&self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
         self.backlog_in_use().map_or(Poll::Ready(None), |backlog| backlog.poll_next(cx))
     }
 
@@ -741,7 +799,7 @@ impl UnixSeqpacket {
         OwnedFd::from(self).into_raw_fd()
     }
 
-    fn explained(
+    pub(crate) fn explained(
         &self,
         sent: io::Result<usize>,
         len: impl FnOnce() -> usize,
@@ -771,6 +829,12 @@ impl fmt::Debug for UnixSeqpacket {
 impl AsFd for UnixSeqpacket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.inner.fd()
+    }
+}
+
+impl AsRef<UnixSeqpacket> for UnixSeqpacket {
+    fn as_ref(&self) -> &UnixSeqpacket {
+        self
     }
 }
 

@@ -189,19 +189,24 @@ impl Message {
         MessageInfo::new(&received, capacity.min(self.lease.bytes.len()))
     }
 
-    /// Hand it to a receive call that lends buffers.
-    pub(crate) fn deliver<'c>(
-        mut self,
-        buffers: &mut [IoSliceMut<'_>],
-        control: &'c mut [u8],
-    ) -> (usize, AncillaryMessageReader<'c>) {
+    /// Copy as much of it as fits.
+    pub(crate) fn copy_into(&self, buffers: &mut [IoSliceMut<'_>]) -> MessageInfo {
         let mut rest = &self.lease.bytes[..];
         for buffer in buffers {
             let (now, later) = rest.split_at(rest.len().min(buffer.len()));
             buffer[..now.len()].copy_from_slice(now);
             rest = later;
         }
-        let len = self.lease.bytes.len() - rest.len();
+        self.info_for(self.lease.bytes.len() - rest.len())
+    }
+
+    /// Hand it to a receive call that lends buffers.
+    pub(crate) fn deliver<'c>(
+        mut self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'c mut [u8],
+    ) -> (usize, AncillaryMessageReader<'c>) {
+        let len = self.copy_into(buffers).bytes_read();
         let ancillary = self.take_ancillary();
         let truncated = self.info.ancillary_truncated();
         (len, AncillaryMessageReader::from_values(ancillary, truncated, control))

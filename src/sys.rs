@@ -1,17 +1,20 @@
 //! System calls: a borrowed descriptor in, an owned descriptor or an `io::Result` out.
 //!
 //! Whatever rustix can say safely is said with rustix. By hand are only `sendmsg(2)` and
-//! `recvmsg(2)` (the control data is raw bytes here, which rustix does not take), the two
-//! `getsockname(2)`/`getsockopt(2)` calls whose answers rustix would narrow, and the step
+//! `recvmsg(2)` (the control data is raw bytes here, which rustix does not take), the
+//! `getsockname(2)`, `getpeername(2)` and `getsockopt(2)` calls whose answers rustix would narrow or does not know, and
+//! the step
 //! from a raw number to a borrowed descriptor in [`peer_credentials`].
 #![allow(unsafe_code, reason = "sendmsg, recvmsg, getsockname and SO_PEERCRED through libc")]
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, SocketFlags,
+    SocketType, sockopt,
 };
 
 use crate::address::SocketAddr;
@@ -66,6 +69,14 @@ pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
 pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
     let address = address.to_rustix()?;
     Ok(retry_on_intr(|| rustix::net::connect(fd, &address))?)
+}
+
+/// A new socket connected to `address`: waits on this thread while the backlog is full. Non-blocking
+/// only when it is connected.
+pub(crate) fn connect_waiting(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(fd, false)?;
+    connect(fd, address)?;
+    Ok(rustix::io::ioctl_fionbio(fd, true)?)
 }
 
 /// Accept one connection; the new socket is non-blocking and close-on-exec.
@@ -133,11 +144,48 @@ pub(crate) fn set_timestamps(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
 
 /// Whether the peer has closed or shut down its sending direction (`POLLRDHUP`).
 pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    use rustix::event::{PollFd, PollFlags, poll};
     let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
-    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    retry_on_intr(|| poll(&mut polled, Some(&now)))?;
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    retry_on_intr(|| poll(&mut polled, Some(&at_once)))?;
     Ok(polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP))
+}
+
+/// See [`send_buffer_size`].
+pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(sockopt::socket_recv_buffer_size(fd)?)
+}
+
+pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_send_buffer_size(fd, size)?)
+}
+
+pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_recv_buffer_size(fd, size)?)
+}
+
+/// Look at the next message. `control_truncated` says that ancillary data came with it.
+pub(crate) fn peek(fd: BorrowedFd<'_>, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+    let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+    let message = retry_on_intr(|| {
+        rustix::net::recvmsg(fd, buffers, &mut RecvAncillaryBuffer::default(), flags)
+    })?;
+    let control_truncated = message.flags.contains(ReturnFlags::CTRUNC);
+    Ok(Received { message_len: message.bytes, control_truncated, has_control: control_truncated })
+}
+
+/// Whether a receive that returned no bytes and no control data has met the end of the stream;
+/// `None` if it may as well have been an empty message.
+///
+/// The kernel says 0 for the end once the peer has shut down, for ever, and only then (so without a
+/// hang-up it was a message). While `SO_PASSCRED` is set, it puts credentials beside every message.
+pub(crate) fn is_end_of_stream(fd: BorrowedFd<'_>) -> Option<bool> {
+    if !has_ended(fd).ok()? {
+        return Some(false);
+    }
+    match sockopt::socket_passcred(fd) {
+        Ok(true) => Some(true),
+        _ => None,
+    }
 }
 
 /// Check that a descriptor is what its new owner takes it for, and make it non-blocking.
@@ -354,12 +402,24 @@ fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {
 
 /// `getsockname(2)`.
 pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    address(fd, libc::getsockname)
+}
+
+/// `getpeername(2)`.
+pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    address(fd, libc::getpeername)
+}
+
+type GetName =
+    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn address(fd: BorrowedFd<'_>, get: GetName) -> io::Result<SocketAddr> {
     // SAFETY: sockaddr_un is a C struct of integers, for which zero is a valid value.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: both out-pointers are locals of the size that `len` says; the kernel writes no more
-    // than that and reports the untruncated length.
-    let result = unsafe { libc::getsockname(fd.as_raw_fd(), (&raw mut address).cast(), &mut len) };
+    // SAFETY: `get` is one of the two functions above. Both out-pointers are locals of the size that
+    // `len` says; the kernel writes no more than that and reports the untruncated length.
+    let result = unsafe { get(fd.as_raw_fd(), (&raw mut address).cast(), &mut len) };
     if result == -1 {
         return Err(io::Error::last_os_error());
     }
@@ -386,6 +446,78 @@ pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
         return Err(io::Error::last_os_error());
     }
     Ok(credentials)
+}
+
+/// A socket option's value, in bytes. `first` is how many there may be; more are asked for where the
+/// kernel says `ERANGE`.
+pub(crate) fn socket_option(
+    fd: BorrowedFd<'_>,
+    option: libc::c_int,
+    first: usize,
+) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; first];
+    loop {
+        let mut len = value.len() as libc::socklen_t;
+        // SAFETY: the value is `len` bytes long, of which the kernel writes as many as it then says.
+        let result = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                value.as_mut_ptr().cast(),
+                &mut len,
+            )
+        };
+        if result == 0 {
+            value.truncate(len as usize);
+            return Ok(value);
+        }
+        match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ERANGE) && len as usize > value.len() => {
+                value.resize(len as usize, 0);
+            }
+            error => return Err(error),
+        }
+    }
+}
+
+/// Set a socket option that is an `int`.
+pub(crate) fn set_socket_option(
+    fd: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the kernel reads the `int` whose size it is told.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `SO_PEERPIDFD`.
+pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let value = socket_option(fd, libc::SO_PEERPIDFD, size_of::<libc::c_int>())?;
+    let number = value.first_chunk().map(|bytes| libc::c_int::from_ne_bytes(*bytes));
+    match number {
+        // SAFETY: the kernel has just installed this descriptor for this call, close-on-exec, and
+        // nobody else knows of it.
+        Some(number @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    }
+}
+
+pub(crate) fn pass_credentials(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(sockopt::socket_passcred(fd)?)
+}
+
+pub(crate) fn set_pass_credentials(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
+    Ok(sockopt::set_socket_passcred(fd, pass)?)
 }
 
 fn retry_on_intr<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {

@@ -1,6 +1,6 @@
 use std::fmt;
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use super::wire::{self, MAX_CONTROL, MAX_FDS};
 use super::{AncillaryMessageReader, OwnedAncillaryMessage};
@@ -73,7 +73,8 @@ impl AncillaryBuffer {
     }
 
     /// The credentials: those to be sent, or those of the sender of the message received, if
-    /// `SO_PASSCRED` is set on the receiving socket.
+    /// `SO_PASSCRED` is set on the receiving socket: see
+    /// [`set_pass_credentials`](crate::UnixSeqpacket::set_pass_credentials).
     pub fn credentials(&self) -> Option<UCred> {
         self.credentials
     }
@@ -84,8 +85,14 @@ impl AncillaryBuffer {
         self.credentials = credentials;
     }
 
+    /// The descriptor of the sending process: see [`take_pidfd`](Self::take_pidfd).
+    pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
+        self.pidfd.as_ref().map(|pidfd| pidfd.as_fd())
+    }
+
     /// Take the descriptor of the sending process that came with the message (`SCM_PIDFD`), if
-    /// `SO_PASSPIDFD` is set on the receiving socket. Never sent.
+    /// `SO_PASSPIDFD` is set on the receiving socket: see
+    /// [`set_pass_pidfd`](crate::UnixSeqpacket::set_pass_pidfd). Never sent.
     pub fn take_pidfd(&mut self) -> Option<OwnedFd> {
         self.pidfd.take()
     }

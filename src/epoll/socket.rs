@@ -186,6 +186,35 @@ impl Socket {
         self.receive.try_operation(&self.io, |fd| sys::recv_message(fd, buffers, &mut control))
     }
 
+    pub(crate) fn try_send_owned<P: Parts>(
+        &self,
+        parts: &P,
+        ancillary: &AncillaryBuffer,
+    ) -> io::Result<usize> {
+        let message = parts.slices();
+        self.send.try_send(&self.io, |fd| sys::send_with_ancillary(fd, &message, ancillary))
+    }
+
+    pub(crate) fn try_recv_owned<P: PartsMut>(
+        &self,
+        mut parts: P,
+        mut ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<Received>, P) {
+        let received = self.receive.try_operation(&self.io, |fd| {
+            sys::recv_parts(fd, &mut parts, ancillary.as_deref_mut())
+        });
+        (received, parts)
+    }
+
+    pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+        self.receive.try_operation(&self.io, |fd| sys::peek(fd, buffers))
+    }
+
+    /// No message is ever between the kernel's queue and a caller.
+    pub(crate) fn is_settled(&self) -> bool {
+        true
+    }
+
     /// Readiness as tokio has it, without the directions in which somebody waits in line.
     pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         let (read, write) = (interest.is_readable(), interest.is_writable());

@@ -92,6 +92,14 @@ impl<F, M, R> ReceiveLane<F, M, R> {
         self.waiters.is_empty() && self.stash.is_some()
     }
 
+    /// The message that lies ready, if nobody waits for it.
+    pub(super) fn stash(&mut self) -> Option<&mut Received<M>> {
+        if !self.waiters.is_empty() {
+            return None;
+        }
+        self.stash.as_mut().map(|(received, _)| received)
+    }
+
     /// Take the message that lies ready, if nobody waits for it.
     pub(super) fn take_stash(&mut self) -> Option<Received<M>> {
         if !self.waiters.is_empty() {

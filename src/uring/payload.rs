@@ -381,6 +381,23 @@ impl Message {
         buffers: &mut [IoSliceMut<'_>],
         control: &'a mut [u8],
     ) -> (Received, AncillaryMessageReader<'a>) {
+        self.scatter(buffers);
+        let mut received = self.received();
+        let reader = self.control().move_into(control);
+        received.control_truncated = reader.is_truncated();
+        (received, reader)
+    }
+
+    /// Show the bytes to a caller who lent buffers, and whether there is ancillary data; the message
+    /// stays.
+    pub(super) fn peek(&mut self, buffers: &mut [IoSliceMut<'_>]) -> Received {
+        self.scatter(buffers);
+        let mut received = self.received();
+        received.control_truncated |= self.payload().header.msg_controllen > 0;
+        received
+    }
+
+    fn scatter(&mut self, buffers: &mut [IoSliceMut<'_>]) {
         let mut rest = &mut *buffers;
         let mut at = 0;
         self.copy_into(|mut piece| {
@@ -398,10 +415,6 @@ impl Message {
             }
             len - piece.len()
         });
-        let mut received = self.received();
-        let reader = self.control().move_into(control);
-        received.control_truncated = reader.is_truncated();
-        (received, reader)
     }
 
     /// Deliver to a caller who gave buffers away. `mine` are those buffers if the message was

@@ -304,6 +304,53 @@ impl Socket {
         self.call_now(Interest::READABLE, || sink.direct(self.fd()))
     }
 
+    pub(crate) fn try_send_owned<P: Parts>(
+        &self,
+        parts: &P,
+        ancillary: &AncillaryBuffer,
+    ) -> io::Result<usize> {
+        let message = parts.slices();
+        self.try_send_with(|fd| sys::send_with_ancillary(fd, &message, ancillary))
+    }
+
+    pub(crate) fn try_recv_owned<P: PartsMut>(
+        &self,
+        parts: P,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<Received>, P) {
+        let mut sink = Owned { parts: Some(parts), ancillary };
+        let result = self.try_receive(&mut sink);
+        (result, sink.parts.expect("a direct call leaves them, a delivery puts them back"))
+    }
+
+    /// The message that lies here for whoever comes first, else what the kernel has. An error that lies
+    /// here is reported, once.
+    pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+        let mut receive = lock(&self.core.receive);
+        match receive.lane.stash() {
+            Some(Ok(message)) => return Ok(message.peek(buffers)),
+            Some(Err(errno)) => {
+                let error = io::Error::from_raw_os_error(*errno);
+                // Only the number: no message whose buffers would be dropped under the lock.
+                let _ = receive.lane.take_stash();
+                return Err(error);
+            }
+            None => {}
+        }
+        if self.core.driver.is_dead() {
+            return Err(self.core.driver.error());
+        }
+        if !receive.lane.is_idle() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.call_now(Interest::READABLE, || sys::peek(self.fd(), buffers))
+    }
+
+    /// No message lies here, and no operation is in flight that could bring one.
+    pub(crate) fn is_settled(&self) -> bool {
+        lock(&self.core.receive).lane.is_idle() && self.core.send.is_idle()
+    }
+
     /// Call the kernel; readiness found wrong is cleared, where anybody looks at it.
     fn call_now<T>(
         &self,

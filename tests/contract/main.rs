@@ -10,11 +10,18 @@ mod ancillary;
 mod cancel;
 mod connect;
 mod fairness;
+#[cfg(feature = "codec")]
+mod framed;
+mod halves;
+mod identity;
 mod large;
 mod life;
 mod limits;
+mod listeners;
 mod order;
 mod owned;
+mod peek;
+mod properties;
 mod readiness;
 mod reset;
 mod streams;
@@ -35,6 +42,13 @@ fn main() -> ExitCode {
         life::tests(),
         streams::tests(),
         large::tests(),
+        peek::tests(),
+        #[cfg(feature = "codec")]
+        framed::tests(),
+        listeners::tests(),
+        halves::tests(),
+        properties::tests(),
+        identity::tests(),
     ];
     harness::main(tests.concat())
 }

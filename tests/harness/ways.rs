@@ -31,6 +31,11 @@ pub enum SendBy {
     Try,
     TryVectored,
     TryVectoredAncillary,
+    TryAncillary,
+    TryOwned,
+    TryOwnedVectored,
+    TryOwnedAncillary,
+    TryOwnedVectoredAncillary,
 }
 
 impl SendBy {
@@ -45,7 +50,7 @@ impl SendBy {
         Self::OwnedAncillary,
         Self::OwnedVectoredAncillary,
     ];
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 20] = [
         Self::Plain,
         Self::Vectored,
         Self::Ancillary,
@@ -61,6 +66,11 @@ impl SendBy {
         Self::Try,
         Self::TryVectored,
         Self::TryVectoredAncillary,
+        Self::TryAncillary,
+        Self::TryOwned,
+        Self::TryOwnedVectored,
+        Self::TryOwnedAncillary,
+        Self::TryOwnedVectoredAncillary,
     ];
 
     pub fn carries_fds(self) -> bool {
@@ -73,6 +83,9 @@ impl SendBy {
                 | Self::PollAncillary
                 | Self::PollVectoredAncillary
                 | Self::TryVectoredAncillary
+                | Self::TryAncillary
+                | Self::TryOwnedAncillary
+                | Self::TryOwnedVectoredAncillary
         )
     }
 }
@@ -151,6 +164,23 @@ pub fn send<'a>(
             let mut writer = written(&mut control, fds);
             socket.try_send_vectored_with_ancillary(&halves(message), &mut writer)
         })),
+        SendBy::TryAncillary => Box::pin(when_writable(socket, move || {
+            let mut control = control.clone();
+            socket.try_send_with_ancillary(message, &mut written(&mut control, fds))
+        })),
+        SendBy::TryOwned => {
+            Box::pin(when_writable(socket, move || socket.try_send_owned(message.to_vec()).0))
+        }
+        SendBy::TryOwnedVectored => Box::pin(when_writable(socket, move || {
+            socket.try_send_owned_vectored(owned_halves(message)).0
+        })),
+        SendBy::TryOwnedAncillary => Box::pin(when_writable(socket, move || {
+            socket.try_send_owned_with_ancillary(message.to_vec(), duplicates(fds)).0
+        })),
+        SendBy::TryOwnedVectoredAncillary => Box::pin(when_writable(socket, move || {
+            let parts = owned_halves(message);
+            socket.try_send_owned_vectored_with_ancillary(parts, duplicates(fds)).0
+        })),
     }
 }
 
@@ -187,6 +217,11 @@ pub enum RecvBy {
     Try,
     TryVectored,
     TryVectoredAncillary,
+    TryAncillary,
+    TryOwned,
+    TryOwnedVectored,
+    TryOwnedAncillary,
+    TryOwnedVectoredAncillary,
 }
 
 impl RecvBy {
@@ -201,7 +236,7 @@ impl RecvBy {
         Self::OwnedAncillary,
         Self::OwnedVectoredAncillary,
     ];
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 19] = [
         Self::Plain,
         Self::Vectored,
         Self::Ancillary,
@@ -216,6 +251,11 @@ impl RecvBy {
         Self::Try,
         Self::TryVectored,
         Self::TryVectoredAncillary,
+        Self::TryAncillary,
+        Self::TryOwned,
+        Self::TryOwnedVectored,
+        Self::TryOwnedAncillary,
+        Self::TryOwnedVectoredAncillary,
     ];
 
     pub fn carries_fds(self) -> bool {
@@ -227,13 +267,23 @@ impl RecvBy {
                 | Self::OwnedVectoredAncillary
                 | Self::PollVectoredAncillary
                 | Self::TryVectoredAncillary
+                | Self::TryAncillary
+                | Self::TryOwnedAncillary
+                | Self::TryOwnedVectoredAncillary
         )
     }
 
     pub fn is_owned(self) -> bool {
         matches!(
             self,
-            Self::Owned | Self::OwnedVectored | Self::OwnedAncillary | Self::OwnedVectoredAncillary
+            Self::Owned
+                | Self::OwnedVectored
+                | Self::OwnedAncillary
+                | Self::OwnedVectoredAncillary
+                | Self::TryOwned
+                | Self::TryOwnedVectored
+                | Self::TryOwnedAncillary
+                | Self::TryOwnedVectoredAncillary
         )
     }
 }
@@ -383,6 +433,32 @@ pub fn recv<'a>(way: RecvBy, socket: &'a UnixSeqpacket, room: Room) -> Boxed<'a,
             let (len, reader) =
                 socket.try_recv_vectored_with_ancillary(&mut parts.slices(), &mut control)?;
             Ok(Got::from_reader(parts.bytes.clone(), len, reader))
+        })),
+        RecvBy::TryAncillary => Box::pin(when_readable(socket, move || {
+            let (len, reader) = socket.try_recv_with_ancillary(&mut bytes, &mut control)?;
+            Ok(Got::from_reader(bytes.clone(), len, reader))
+        })),
+        RecvBy::TryOwned => Box::pin(when_readable(socket, move || {
+            let (info, bytes) = socket.try_recv_owned(Vec::with_capacity(room.bytes));
+            Ok(Got::from_owned(vec![bytes], info?, None))
+        })),
+        RecvBy::TryOwnedVectored => Box::pin(when_readable(socket, move || {
+            let (info, bytes) = socket.try_recv_owned_vectored(owned_parts(room.bytes));
+            Ok(Got::from_owned(bytes, info?, None))
+        })),
+        RecvBy::TryOwnedAncillary => Box::pin(when_readable(socket, move || {
+            let (info, bytes, ancillary) = socket.try_recv_owned_with_ancillary(
+                Vec::with_capacity(room.bytes),
+                AncillaryBuffer::new(),
+            );
+            Ok(Got::from_owned(vec![bytes], info?, Some(ancillary)))
+        })),
+        RecvBy::TryOwnedVectoredAncillary => Box::pin(when_readable(socket, move || {
+            let (info, bytes, ancillary) = socket.try_recv_owned_vectored_with_ancillary(
+                owned_parts(room.bytes),
+                AncillaryBuffer::new(),
+            );
+            Ok(Got::from_owned(bytes, info?, Some(ancillary)))
         })),
     }
 }

@@ -1,0 +1,222 @@
+//! Sockets that a service manager has opened: the protocol of `sd_listen_fds(3)`.
+#![allow(unsafe_code, reason = "numbers that the environment names become owned descriptors")]
+
+use std::env;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rustix::io::FdFlags;
+
+use crate::{Options, UnixSeqpacket, UnixSeqpacketListener};
+
+/// `SD_LISTEN_FDS_START`.
+const FIRST: RawFd = 3;
+
+/// The name of a descriptor that was given none, as systemd has it.
+const UNNAMED: &str = "unknown";
+
+/// The descriptors that systemd, or whoever speaks its protocol, has opened for this process.
+///
+/// A unit that passes one, listening, under the name `control`:
+///
+/// ```ini
+/// [Socket]
+/// ListenSequentialPacket=/run/service.sock
+/// FileDescriptorName=control
+/// ```
+///
+/// ```no_run
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{Activation, UnixSeqpacketListener};
+///
+/// let listener = match Activation::from_env()? {
+///     Some(mut passed) => passed.listener("control")?,
+///     // Started by hand.
+///     None => UnixSeqpacketListener::bind("/run/service.sock")?,
+/// };
+/// # drop(listener); Ok(()) }
+/// ```
+///
+/// Without a unit, to try it: `systemd-socket-activate --seqpacket --fdname=control
+/// --listen=/tmp/service.sock ./service`.
+///
+/// What is not taken out is closed when this is dropped.
+#[derive(Debug)]
+pub struct Activation {
+    fds: Vec<(String, OwnedFd)>,
+}
+
+impl Activation {
+    /// Take over the descriptors that `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` announce; they
+    /// become close-on-exec. `None` if nothing was passed to this process.
+    ///
+    /// Once in the life of a process: later calls return `None`. Call it early and leave the numbers
+    /// from 3 on alone, as with any reader of these variables; a second library that takes them over
+    /// would own the same descriptors. The variables stay: `LISTEN_PID` tells child processes that
+    /// they are not meant.
+    ///
+    /// # Errors
+    /// `InvalidData` for variables that contradict the protocol or name a descriptor that is not open.
+    pub fn from_env() -> io::Result<Option<Self>> {
+        static TAKEN: AtomicBool = AtomicBool::new(false);
+        let value = |name| env::var(name).ok();
+        let announced = Announced::parse(
+            value("LISTEN_PID").as_deref(),
+            value("LISTEN_FDS").as_deref(),
+            value("LISTEN_FDNAMES").as_deref(),
+            std::process::id(),
+        )?;
+        let Some(Announced { names }) = announced else { return Ok(None) };
+        if TAKEN.swap(true, Ordering::Relaxed) {
+            return Ok(None);
+        }
+        let mut fds = Vec::with_capacity(names.len());
+        for (number, name) in (FIRST..).zip(names) {
+            // SAFETY: the borrow ends before the descriptor is taken over; a number that is not open
+            // is answered with EBADF.
+            let open = rustix::io::fcntl_setfd(
+                unsafe { BorrowedFd::borrow_raw(number) },
+                FdFlags::CLOEXEC,
+            );
+            if let Err(error) = open {
+                return Err(wrong(format!("LISTEN_FDS names descriptor {number}: {error}")));
+            }
+            // SAFETY: it is open, and by the protocol it was passed to this process (LISTEN_PID) for
+            // whoever reads these variables first, which TAKEN says we are.
+            fds.push((name, unsafe { OwnedFd::from_raw_fd(number) }));
+        }
+        Ok(Some(Self { fds }))
+    }
+
+    /// The names of the descriptors that are left, in the order in which they were passed; `unknown`
+    /// for one without. Several can have the same.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.fds.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Take the first descriptor of that name, whatever it is, for
+    /// [`Options::listener_from_fd`] for example.
+    pub fn take(&mut self, name: &str) -> Option<OwnedFd> {
+        let index = self.fds.iter().position(|(own, _)| own == name)?;
+        Some(self.fds.remove(index).1)
+    }
+
+    /// Take the first descriptor of that name, which listens (`Accept=no`, systemd's default).
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, with the names that there are; as
+    /// [`Options::listener_from_fd`] if it is something else.
+    pub fn listener(&mut self, name: &str) -> io::Result<UnixSeqpacketListener> {
+        Options::new().listener_from_fd(self.wanted(name)?)
+    }
+
+    /// Take the first descriptor of that name, which is a connection (`Accept=yes`).
+    ///
+    /// # Errors
+    /// `NotFound` if there is none, with the names that there are; as [`Options::socket_from_fd`] if
+    /// it is something else.
+    pub fn connection(&mut self, name: &str) -> io::Result<UnixSeqpacket> {
+        Options::new().socket_from_fd(self.wanted(name)?)
+    }
+
+    fn wanted(&mut self, name: &str) -> io::Result<OwnedFd> {
+        self.take(name).ok_or_else(|| {
+            let names: Vec<_> = self.names().collect();
+            io::Error::new(
+                io::ErrorKind::NotFound,
+                format!("no descriptor was passed under the name {name:?}; left are {names:?}"),
+            )
+        })
+    }
+
+    /// The descriptors that are left, with their names.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
+        self.fds.iter().map(|(name, fd)| (name.as_str(), fd.as_fd()))
+    }
+}
+
+/// What the variables say, if they are meant for this process.
+#[derive(Debug, PartialEq, Eq)]
+struct Announced {
+    /// One for each descriptor.
+    names: Vec<String>,
+}
+
+impl Announced {
+    fn parse(
+        pid: Option<&str>,
+        count: Option<&str>,
+        names: Option<&str>,
+        own_pid: u32,
+    ) -> io::Result<Option<Self>> {
+        let (Some(pid), Some(count)) = (pid, count) else { return Ok(None) };
+        let pid: u32 =
+            pid.parse().map_err(|_| wrong(format!("LISTEN_PID={pid} is no process id")))?;
+        if pid != own_pid {
+            return Ok(None);
+        }
+        let count: usize = match count.parse() {
+            // As many as a process can have (sysctl fs.nr_open, by default).
+            Ok(count @ 0..=1_048_576) => count,
+            _ => return Err(wrong(format!("LISTEN_FDS={count} is no number of descriptors"))),
+        };
+        if count == 0 {
+            return Ok(None);
+        }
+        let names: Vec<String> = match names {
+            None | Some("") => vec![UNNAMED.to_owned(); count],
+            Some(names) => names.split(':').map(str::to_owned).collect(),
+        };
+        if names.len() != count {
+            return Err(wrong(format!(
+                "LISTEN_FDNAMES has {} names for {count} descriptors",
+                names.len()
+            )));
+        }
+        Ok(Some(Self { names }))
+    }
+}
+
+fn wrong(what: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(pid: &str, count: &str, names: Option<&str>) -> Option<Vec<String>> {
+        Announced::parse(Some(pid), Some(count), names, 7).unwrap().map(|announced| announced.names)
+    }
+
+    #[test]
+    fn variables_meant_for_another_process_are_not_ours() {
+        assert_eq!(names("8", "1", Some("a")), None);
+        assert_eq!(names("7", "0", None), None);
+        assert_eq!(Announced::parse(None, Some("1"), None, 7).unwrap(), None);
+        assert_eq!(Announced::parse(Some("7"), None, None, 7).unwrap(), None);
+    }
+
+    #[test]
+    fn descriptors_have_names() {
+        assert_eq!(names("7", "2", Some("a:b")).unwrap(), ["a", "b"]);
+        assert_eq!(names("7", "2", Some("a:")).unwrap(), ["a", ""]);
+        assert_eq!(names("7", "2", None).unwrap(), ["unknown", "unknown"]);
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for (pid, count, names) in [
+            ("x", "1", None),
+            ("7", "x", None),
+            ("7", "-1", None),
+            ("7", "99999999999", None),
+            ("7", "2", Some("a")),
+            ("7", "1", Some("a:b")),
+        ] {
+            let refused = Announced::parse(Some(pid), Some(count), names, 7).unwrap_err();
+            assert_eq!(refused.kind(), io::ErrorKind::InvalidData);
+        }
+    }
+}

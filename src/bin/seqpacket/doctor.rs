@@ -1,0 +1,131 @@
+//! `doctor`: what this machine gives, and why.
+
+use std::fmt::Write;
+use std::fs;
+use std::io;
+use std::process::ExitCode;
+
+use rustix::process::{Resource, getrlimit};
+use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UringSupport, probe};
+
+pub fn run(options: &Options) -> io::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (report, works) = runtime.block_on(async { report(options) });
+    crate::write_out(report.as_bytes())?;
+    Ok(if works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Report(String);
+
+impl Report {
+    fn title(&mut self, title: &str) {
+        let _ = writeln!(self.0, "\n{title}");
+    }
+
+    fn line(&mut self, what: &str, value: impl std::fmt::Display) {
+        let _ = writeln!(self.0, "  {what:<36} {value}");
+    }
+}
+
+fn report(options: &Options) -> (String, bool) {
+    let mut report = Report(String::new());
+    let mut advice = Vec::new();
+    let system = rustix::system::uname();
+    let _ = writeln!(report.0, "seqpacket {}", env!("CARGO_PKG_VERSION"));
+
+    report.title("Backend");
+    let support = probe();
+    let pair = options.pair();
+    match &pair {
+        Ok((socket, _)) => report.line("sockets run on", socket.backend()),
+        Err(error) => report.line("no socket can be made", error),
+    }
+    let variable = std::env::var_os("TOKIO_SEQPACKET_BACKEND");
+    let variable = variable.map_or("not set".into(), |value| value.display().to_string());
+    report.line("TOKIO_SEQPACKET_BACKEND", &variable);
+    match &support {
+        UringSupport::Unavailable(why) => {
+            report.line("io_uring", "not available");
+            advice.push(format!("To have io_uring: {why}."));
+        }
+        _ => report.line("io_uring", "available"),
+    }
+    if let (Ok((socket, _)), UringSupport::Available { .. }) = (&pair, &support)
+        && socket.backend() == Backend::Epoll
+    {
+        advice.push(
+            "io_uring can be had and is not used: because of --backend, or of the environment \
+             variable TOKIO_SEQPACKET_BACKEND."
+                .into(),
+        );
+    }
+
+    report.title("Kernel");
+    let release = system.release().to_string_lossy();
+    let machine = system.machine().to_string_lossy();
+    report.line("Linux", format!("{release} on {machine}"));
+    sysctl(&mut report, "kernel.io_uring_disabled");
+    if let Ok((socket, _)) = &pair {
+        features(&mut report, socket);
+    }
+
+    report.title("Limits");
+    for (resource, name) in [
+        (Resource::Nofile, "open files (ulimit -n)"),
+        (Resource::Memlock, "locked memory, bytes (ulimit -l)"),
+    ] {
+        let limit = getrlimit(resource);
+        let words = |limit: Option<u64>| limit.map_or("unlimited".into(), |n| n.to_string());
+        report.line(name, format!("{}, at most {}", words(limit.current), words(limit.maximum)));
+        if resource == Resource::Nofile && limit.current.is_some_and(|files| files <= 1024) {
+            advice.push(
+                "1024 open files are few for a server: raise the limit (ulimit -n, LimitNOFILE= in \
+                 systemd)."
+                    .into(),
+            );
+        }
+    }
+    if let Ok((socket, _)) = &pair {
+        for (name, bytes) in [
+            ("send buffer, bytes", socket.send_buffer_size()),
+            ("largest message by default, bytes", socket.max_message_size()),
+        ] {
+            match bytes {
+                Ok(bytes) => report.line(name, bytes),
+                Err(error) => report.line(name, error),
+            }
+        }
+    }
+    for name in ["net.core.wmem_max", "net.core.somaxconn", "net.unix.max_dgram_qlen"] {
+        sysctl(&mut report, name);
+    }
+
+    report.title("What to change");
+    if advice.is_empty() {
+        let _ = writeln!(report.0, "  Nothing.");
+    }
+    for advice in advice {
+        let _ = writeln!(report.0, "  {advice}");
+    }
+    (report.0, pair.is_ok())
+}
+
+fn features(report: &mut Report, socket: &UnixSeqpacket) {
+    let words = |answer: io::Result<()>| match answer {
+        Ok(()) => "yes".to_owned(),
+        Err(error) => format!("no: {error}"),
+    };
+    let groups = socket.peer_groups().map(drop);
+    report.line("the peer's groups (SO_PEERGROUPS)", words(groups));
+    report.line("the peer's pidfd (SO_PEERPIDFD)", words(socket.peer_pidfd().map(drop)));
+    report.line("pidfds with messages (SO_PASSPIDFD)", words(socket.set_pass_pidfd(true)));
+    report.line("security labels (SO_PEERSEC)", words(socket.peer_security_label().map(drop)));
+}
+
+fn sysctl(report: &mut Report, name: &str) {
+    let value = fs::read_to_string(format!("/proc/sys/{}", name.replace('.', "/")));
+    match value {
+        Ok(value) => report.line(name, value.trim()),
+        Err(_) => report.line(name, "not there"),
+    }
+}

@@ -1,0 +1,139 @@
+//! Halves that own the socket together, to be moved into different tasks.
+
+use std::fmt;
+use std::net::Shutdown;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::UnixSeqpacket;
+
+/// The reading half of a socket, from [`UnixSeqpacket::into_split`]. Dereferences to the socket, which
+/// has all calls.
+///
+/// Dropping it does nothing as long as the other half lives.
+#[derive(Debug)]
+pub struct OwnedReadHalf(Arc<UnixSeqpacket>);
+
+/// The writing half of a socket, from [`UnixSeqpacket::into_split`]. Dereferences to the socket, which
+/// has all calls.
+///
+/// Dropping it shuts down writing (`shutdown(2)`, so for duplicates of the socket in other processes,
+/// too): the peer reads what was sent and then end of stream, while the other half goes on receiving.
+/// [`forget`](Self::forget) drops it without that.
+#[derive(Debug)]
+pub struct OwnedWriteHalf {
+    socket: Arc<UnixSeqpacket>,
+    shuts_down: bool,
+}
+
+/// The halves were not of the same socket. Both are in here.
+#[derive(Debug)]
+pub struct ReuniteError(pub OwnedReadHalf, pub OwnedWriteHalf);
+
+impl fmt::Display for ReuniteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the two halves are not of the same socket")
+    }
+}
+
+impl std::error::Error for ReuniteError {}
+
+impl UnixSeqpacket {
+    /// Take the socket apart into two halves that own it together, as tokio's `UnixStream` does.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::UnixSeqpacket;
+    ///
+    /// let (socket, peer) = UnixSeqpacket::pair()?;
+    /// let (reader, writer) = socket.into_split();
+    /// let sending = tokio::spawn(async move { writer.send(b"the last").await });
+    /// assert_eq!(sending.await??, 8);
+    ///
+    /// let mut buffer = [0; 16];
+    /// assert_eq!(peer.recv(&mut buffer).await?, 8);
+    /// // The writing half was dropped at the end of its task.
+    /// assert_eq!(peer.recv(&mut buffer).await?, 0);
+    /// peer.send(b"answer").await?;
+    /// assert_eq!(reader.recv(&mut buffer).await?, 6);
+    /// # Ok(()) }
+    /// ```
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        let socket = Arc::new(self);
+        (OwnedReadHalf(socket.clone()), OwnedWriteHalf { socket, shuts_down: true })
+    }
+}
+
+impl OwnedReadHalf {
+    /// Put the socket together again.
+    ///
+    /// # Errors
+    /// [`ReuniteError`], with both halves in it, if they are not of the same socket.
+    pub fn reunite(self, other: OwnedWriteHalf) -> Result<UnixSeqpacket, ReuniteError> {
+        reunite(self, other)
+    }
+}
+
+impl OwnedWriteHalf {
+    /// See [`OwnedReadHalf::reunite`].
+    ///
+    /// # Errors
+    /// As [`OwnedReadHalf::reunite`].
+    pub fn reunite(self, other: OwnedReadHalf) -> Result<UnixSeqpacket, ReuniteError> {
+        reunite(other, self)
+    }
+
+    /// Drop this half without shutting down writing; the socket closes with the other half.
+    pub fn forget(mut self) {
+        self.shuts_down = false;
+    }
+}
+
+fn reunite(
+    reader: OwnedReadHalf,
+    mut writer: OwnedWriteHalf,
+) -> Result<UnixSeqpacket, ReuniteError> {
+    if !Arc::ptr_eq(&reader.0, &writer.socket) {
+        return Err(ReuniteError(reader, writer));
+    }
+    writer.shuts_down = false;
+    drop(writer);
+    Ok(Arc::into_inner(reader.0).expect("nobody but the two halves has an Arc of it"))
+}
+
+impl Drop for OwnedWriteHalf {
+    fn drop(&mut self) {
+        if self.shuts_down {
+            // A socket that is not connected any more needs none.
+            let _ = self.socket.shutdown(Shutdown::Write);
+        }
+    }
+}
+
+impl Deref for OwnedReadHalf {
+    type Target = UnixSeqpacket;
+
+    fn deref(&self) -> &UnixSeqpacket {
+        &self.0
+    }
+}
+
+impl Deref for OwnedWriteHalf {
+    type Target = UnixSeqpacket;
+
+    fn deref(&self) -> &UnixSeqpacket {
+        &self.socket
+    }
+}
+
+impl AsRef<UnixSeqpacket> for OwnedReadHalf {
+    fn as_ref(&self) -> &UnixSeqpacket {
+        self
+    }
+}
+
+impl AsRef<UnixSeqpacket> for OwnedWriteHalf {
+    fn as_ref(&self) -> &UnixSeqpacket {
+        self
+    }
+}

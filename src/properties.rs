@@ -1,0 +1,157 @@
+//! What a connected socket can be asked and told beside messages: addresses, sizes, its descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net;
+
+use crate::error::SEND_BUFFER_OVERHEAD;
+use crate::{SocketAddr, UnixSeqpacket, UnixSeqpacketListener, sys};
+
+/// What the kernel holds in one piece of memory (`KMALLOC_MAX_SIZE`) on x86-64 and arm64 with 4 KiB
+/// pages; a few pages more go beside it, of which its own bookkeeping needs a part.
+const LARGEST: usize = 4 << 20;
+
+impl UnixSeqpacket {
+    /// The address that this socket is bound to: the listener's on an accepted socket, unnamed on one
+    /// that has connected without
+    /// [`Options::local_addr`](crate::Options::local_addr). See `getsockname(2)`.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// assert!(a.local_addr()?.is_unnamed() && b.peer_addr()?.is_unnamed());
+    /// # Ok(()) }
+    /// ```
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        sys::local_address(self.as_fd())
+    }
+
+    /// The address that the other end is bound to; see [`local_addr`](Self::local_addr). It says
+    /// nothing of who the peer is: anybody may bind to a name that is free.
+    ///
+    /// # Errors
+    /// What `getpeername(2)` says: `ENOTCONN` once the peer has closed.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        sys::peer_address(self.as_fd())
+    }
+
+    /// Bytes that may wait on their way to the peer, each message counted with the kernel's
+    /// bookkeeping of some 256 bytes or more (`SO_SNDBUF`, see `socket(7)`). A send waits while that
+    /// much is queued.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn send_buffer_size(&self) -> io::Result<usize> {
+        sys::send_buffer_size(self.as_fd())
+    }
+
+    /// Set the size of the send buffer in bytes. The kernel doubles the number, after capping it at
+    /// `net.core.wmem_max`, and never goes below some 4 KiB;
+    /// [`send_buffer_size`](Self::send_buffer_size) says what came of it. It bounds the size of a
+    /// message, too: see [`max_message_size`](Self::max_message_size).
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.set_send_buffer_size(64 << 10)?;
+    /// assert_eq!(a.send_buffer_size()?, 128 << 10);
+    /// assert_eq!(a.max_message_size()?, (128 << 10) - 32);
+    /// # Ok(()) }
+    /// ```
+    pub fn set_send_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        sys::set_send_buffer_size(self.as_fd(), bytes)
+    }
+
+    /// The size of the receive buffer in bytes (`SO_RCVBUF`). On Unix sockets it bounds nothing: what
+    /// is queued is counted against the sender's send buffer.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn recv_buffer_size(&self) -> io::Result<usize> {
+        sys::recv_buffer_size(self.as_fd())
+    }
+
+    /// Set the size of the receive buffer in bytes, which the kernel doubles after capping it at
+    /// `net.core.rmem_max`. Without effect on Unix sockets: see
+    /// [`recv_buffer_size`](Self::recv_buffer_size).
+    ///
+    /// # Errors
+    /// What `setsockopt(2)` says.
+    pub fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
+        sys::set_recv_buffer_size(self.as_fd(), bytes)
+    }
+
+    /// Bytes that a message sent here may have for sure: the send buffer without what the kernel keeps
+    /// of it, and no more than the 4 MiB that it can hold in one piece (some kernels take a little
+    /// more). Memory in such pieces can be short: a send of hundreds of KiB may fail with `ENOBUFS`
+    /// or `ENOMEM` at a bad moment. The peer's limit for the other direction is its own.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    pub fn max_message_size(&self) -> io::Result<usize> {
+        Ok(self.send_buffer_size()?.saturating_sub(SEND_BUFFER_OVERHEAD).min(LARGEST))
+    }
+
+    /// Leave the runtime and give the file descriptor away, unless a message would be lost by that.
+    ///
+    /// # Errors
+    /// The socket comes back if a dropped receive or send has left something that is not settled: on
+    /// io_uring a message can have been received for nobody. [`try_recv`](Self::try_recv) takes it; an
+    /// operation that is being cancelled is over when the runtime has run for a moment.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let fd = a.try_into_fd().expect("nothing was left unfinished");
+    /// # drop(fd); Ok(()) }
+    /// ```
+    #[expect(clippy::result_large_err, reason = "the socket itself, as the caller had it")]
+    pub fn try_into_fd(self) -> Result<OwnedFd, Self> {
+        if self.inner.is_settled() && !self.has_backlog() { Ok(self.into()) } else { Err(self) }
+    }
+}
+
+/// std has no type for seqpacket sockets; its other Unix sockets serve to carry one at times.
+macro_rules! from_std {
+    ($std:ident, $ours:ident, $what:literal) => {
+        impl TryFrom<net::$std> for $ours {
+            type Error = io::Error;
+
+            #[doc = $what]
+            /// as std has no type of its own for one: the descriptor is checked and made non-blocking,
+            /// and refused with `InvalidInput` if it is what its type says.
+            fn try_from(socket: net::$std) -> io::Result<Self> {
+                OwnedFd::from(socket).try_into()
+            }
+        }
+    };
+}
+
+from_std!(UnixStream, UnixSeqpacket, "Take over a connected seqpacket socket in std's clothes,");
+from_std!(UnixDatagram, UnixSeqpacket, "Take over a connected seqpacket socket in std's clothes,");
+from_std!(
+    UnixListener,
+    UnixSeqpacketListener,
+    "Take over a listening seqpacket socket in std's clothes,"
+);
+
+impl From<UnixSeqpacket> for net::UnixDatagram {
+    /// The descriptor in std's clothes, still non-blocking: a datagram socket's calls keep message
+    /// boundaries, too.
+    fn from(socket: UnixSeqpacket) -> Self {
+        OwnedFd::from(socket).into()
+    }
+}
+
+impl From<UnixSeqpacketListener> for net::UnixListener {
+    /// The descriptor in std's clothes, still non-blocking. What it accepts is a seqpacket socket.
+    fn from(listener: UnixSeqpacketListener) -> Self {
+        OwnedFd::from(listener).into()
+    }
+}

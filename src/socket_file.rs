@@ -1,0 +1,187 @@
+//! The file of a listening socket: who may connect, what becomes of one that was left behind, and who
+//! removes it.
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libc::{gid_t, uid_t};
+use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid};
+
+use crate::{SocketAddr, sys};
+
+/// What is wanted of the file, beside that it be there.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wishes {
+    pub(crate) mode: Option<u32>,
+    pub(crate) user: Option<uid_t>,
+    pub(crate) group: Option<gid_t>,
+    pub(crate) replace_stale: bool,
+    pub(crate) unlink_on_drop: bool,
+}
+
+/// The file that `bind(2)` has made, told from any other by its inode. Removed when this is dropped,
+/// if it is still the same, and by the process that made it only.
+#[derive(Debug)]
+pub(crate) struct SocketFile {
+    /// Absolute: the process can change its directory meanwhile.
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    process: u32,
+    removes: bool,
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let file = fs::symlink_metadata(&path)?;
+        Ok(Self {
+            path,
+            device: file.dev(),
+            inode: file.ino(),
+            process: std::process::id(),
+            removes: true,
+        })
+    }
+
+    /// Leave it where it is.
+    pub(crate) fn keep(mut self) {
+        self.removes = false;
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let is_ours = |file: fs::Metadata| (file.dev(), file.ino()) == (self.device, self.inode);
+        if self.removes
+            && std::process::id() == self.process
+            && fs::symlink_metadata(&self.path).is_ok_and(is_ours)
+        {
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// `bind(2)` and `listen(2)` with all wishes. The file, where there is one, is removed with the value
+/// that comes back, unless that is told to [`keep`](SocketFile::keep) it.
+pub(crate) fn listen(
+    fd: BorrowedFd<'_>,
+    address: &SocketAddr,
+    backlog: i32,
+    wishes: &Wishes,
+) -> io::Result<Option<SocketFile>> {
+    let Some(path) = address.as_pathname() else {
+        if wishes.mode.is_some() || wishes.user.is_some() || wishes.group.is_some() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a name in the abstract namespace has neither mode nor owner: anybody in the network \
+                 namespace may connect",
+            ));
+        }
+        sys::bind(fd, address)?;
+        sys::listen(fd, backlog)?;
+        return Ok(None);
+    };
+    if let Some(mode) = wishes.mode {
+        // bind(2) gives the file the mode of the socket, without the umask's bits: from its first
+        // moment it has no permission more than was asked for.
+        rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o777))?;
+    }
+    // Held until it listens, so that nobody who takes the lock, too, finds it bound but deaf.
+    let _lock = if wishes.replace_stale { Some(lock_directory(path)?) } else { None };
+    match sys::bind(fd, address) {
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse && wishes.replace_stale => {
+            remove_stale(path, address)?;
+            sys::bind(fd, address)?;
+        }
+        bound => bound?,
+    }
+    let file = SocketFile::of(path)?;
+    // Nobody can connect before listen(2).
+    set_owner_and_mode(path, wishes)?;
+    sys::listen(fd, backlog)?;
+    Ok(Some(file))
+}
+
+/// Without following a symbolic link that somebody has put there meanwhile.
+fn set_owner_and_mode(path: &Path, wishes: &Wishes) -> io::Result<()> {
+    if wishes.mode.is_none() && wishes.user.is_none() && wishes.group.is_none() {
+        return Ok(());
+    }
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let file = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    if wishes.user.is_some() || wishes.group.is_some() {
+        let (user, group) = (wishes.user.map(Uid::from_raw), wishes.group.map(Gid::from_raw));
+        rustix::fs::chownat(&file, "", user, group, AtFlags::EMPTY_PATH)?;
+    }
+    if let Some(mode) = wishes.mode {
+        let mode = mode & 0o777;
+        if rustix::fs::fstat(&file)?.st_mode & 0o7777 != mode {
+            // What the umask has taken away. A descriptor of this kind has no fchmod(2).
+            use std::os::fd::AsRawFd;
+            let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
+            fs::set_permissions(by_number, fs::Permissions::from_mode(mode))?;
+        }
+    }
+    Ok(())
+}
+
+const LOCK_TRIES: u32 = 100;
+const LOCK_PAUSE: Duration = Duration::from_millis(5);
+
+/// One at a time: whoever finds a stale file must not remove the one that another has just put in its
+/// place. An advisory lock of the directory itself leaves no lock file behind.
+fn lock_directory(path: &Path) -> io::Result<OwnedFd> {
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(CWD, directory, flags, Mode::empty())?;
+    for _ in 0..LOCK_TRIES {
+        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(directory),
+            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(io::Error::new(
+        io::ErrorKind::AddrInUse,
+        format!("somebody else holds the lock of the directory of {} (flock(2))", path.display()),
+    ))
+}
+
+/// Remove a socket file at which nobody listens, else say why not.
+fn remove_stale(path: &Path, address: &SocketAddr) -> io::Result<()> {
+    let in_use = |why: String| {
+        Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {why}", path.display())))
+    };
+    match fs::symlink_metadata(path) {
+        Ok(file) if !file.file_type().is_socket() => {
+            return in_use("exists and is no socket".into());
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    }
+    let probe = sys::socket()?;
+    match sys::connect(probe.as_fd(), address) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+        // It has gone by itself.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Ok(()) => return in_use("somebody listens there".into()),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return in_use("somebody listens there, with a full backlog".into());
+        }
+        Err(error) => return in_use(format!("cannot find out whether somebody listens: {error}")),
+    }
+    crate::events::removes_stale(path);
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,176 @@
+//! The `try_*` calls with ancillary data and with owned buffers.
+
+use std::io::{self, IoSlice, IoSliceMut};
+
+use tokio_uring::BufResult;
+use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
+
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
+use crate::buffer::{One, Parts, PartsMut};
+use crate::{MessageInfo, UnixSeqpacket};
+
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use std::io::ErrorKind;
+///
+/// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// let (received, buffer) = b.try_recv_owned(Vec::with_capacity(64));
+/// assert_eq!(received.unwrap_err().kind(), ErrorKind::WouldBlock);
+///
+/// let (sent, _) = a.try_send_owned(b"message".to_vec());
+/// assert_eq!(sent?, 7);
+/// let (received, buffer) = b.try_recv_owned(buffer);
+/// assert_eq!((received?.bytes_read(), &buffer[..]), (7, &b"message"[..]));
+/// # Ok(()) }
+/// ```
+impl UnixSeqpacket {
+    /// Send a message with ancillary data, if that is possible at once.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_with_ancillary(
+        &self,
+        buffer: &[u8],
+        ancillary: &mut AncillaryMessageWriter<'_>,
+    ) -> io::Result<usize> {
+        self.try_send_vectored_with_ancillary(&[IoSlice::new(buffer)], ancillary)
+    }
+
+    /// Send a message from an owned buffer, if that is possible at once. The buffer comes back with
+    /// the result, whatever it is.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_owned<B: BoundedBuf + Send>(&self, buffer: B) -> BufResult<usize, B> {
+        let (sent, One(buffer), _) = self.try_send_parts(One(buffer), AncillaryBuffer::new());
+        (sent, buffer)
+    }
+
+    /// Send a message from an owned buffer, with ancillary data, if that is possible at once. Both
+    /// come back with the result; the peer gets duplicates of the file descriptors.
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_owned_with_ancillary<B: BoundedBuf + Send>(
+        &self,
+        buffer: B,
+        ancillary: AncillaryBuffer,
+    ) -> (io::Result<usize>, B, AncillaryBuffer) {
+        let (sent, One(buffer), ancillary) = self.try_send_parts(One(buffer), ancillary);
+        (sent, buffer, ancillary)
+    }
+
+    /// Send a message gathered from several owned buffers, if that is possible at once. Else as
+    /// [`try_send_owned`](Self::try_send_owned).
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_owned_vectored<B: BoundedBuf + Send>(
+        &self,
+        buffers: Vec<B>,
+    ) -> BufResult<usize, Vec<B>> {
+        let (sent, buffers, _) = self.try_send_parts(buffers, AncillaryBuffer::new());
+        (sent, buffers)
+    }
+
+    /// Send a message gathered from several owned buffers, with ancillary data, if that is possible at
+    /// once. Else as [`try_send_owned_with_ancillary`](Self::try_send_owned_with_ancillary).
+    ///
+    /// # Errors
+    /// As [`try_send`](Self::try_send).
+    pub fn try_send_owned_vectored_with_ancillary<B: BoundedBuf + Send>(
+        &self,
+        buffers: Vec<B>,
+        ancillary: AncillaryBuffer,
+    ) -> (io::Result<usize>, Vec<B>, AncillaryBuffer) {
+        self.try_send_parts(buffers, ancillary)
+    }
+
+    fn try_send_parts<P: Parts>(
+        &self,
+        parts: P,
+        ancillary: AncillaryBuffer,
+    ) -> (io::Result<usize>, P, AncillaryBuffer) {
+        let sent = self.inner.try_send_owned(&parts, &ancillary);
+        (self.explained(sent, || parts.total(), &[]), parts, ancillary)
+    }
+
+    /// Receive a message with its ancillary data, if there is one. Else as
+    /// [`try_recv_vectored_with_ancillary`](Self::try_recv_vectored_with_ancillary).
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_with_ancillary<'a>(
+        &self,
+        buffer: &mut [u8],
+        ancillary_buffer: &'a mut [u8],
+    ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+        self.try_recv_vectored_with_ancillary(&mut [IoSliceMut::new(buffer)], ancillary_buffer)
+    }
+
+    /// Receive a message into an owned buffer, if there is one. The buffer comes back with the result,
+    /// whatever it is. Else as [`recv_owned`](Self::recv_owned).
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_owned<B: BoundedBufMut + Send>(&self, buffer: B) -> BufResult<MessageInfo, B> {
+        let (received, One(buffer)) = self.try_recv_parts(One(buffer), None);
+        (received, buffer)
+    }
+
+    /// Receive a message into an owned buffer, with its ancillary data, if there is one. Else as
+    /// [`recv_owned_with_ancillary`](Self::recv_owned_with_ancillary).
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv); `ancillary` comes back as it was then.
+    pub fn try_recv_owned_with_ancillary<B: BoundedBufMut + Send>(
+        &self,
+        buffer: B,
+        mut ancillary: AncillaryBuffer,
+    ) -> (io::Result<MessageInfo>, B, AncillaryBuffer) {
+        let (received, One(buffer)) = self.try_recv_parts(One(buffer), Some(&mut ancillary));
+        (received, buffer, ancillary)
+    }
+
+    /// Receive a message scattered into several owned buffers, if there is one. Else as
+    /// [`recv_owned_vectored`](Self::recv_owned_vectored).
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv).
+    pub fn try_recv_owned_vectored<B: BoundedBufMut + Send>(
+        &self,
+        buffers: Vec<B>,
+    ) -> BufResult<MessageInfo, Vec<B>> {
+        self.try_recv_parts(buffers, None)
+    }
+
+    /// Receive a message scattered into several owned buffers, with its ancillary data, if there is
+    /// one. Else as
+    /// [`recv_owned_vectored_with_ancillary`](Self::recv_owned_vectored_with_ancillary).
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv); `ancillary` comes back as it was then.
+    pub fn try_recv_owned_vectored_with_ancillary<B: BoundedBufMut + Send>(
+        &self,
+        buffers: Vec<B>,
+        mut ancillary: AncillaryBuffer,
+    ) -> (io::Result<MessageInfo>, Vec<B>, AncillaryBuffer) {
+        let (received, buffers) = self.try_recv_parts(buffers, Some(&mut ancillary));
+        (received, buffers, ancillary)
+    }
+
+    fn try_recv_parts<P: PartsMut>(
+        &self,
+        mut parts: P,
+        mut ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<MessageInfo>, P) {
+        match self.try_left_behind() {
+            Ok(None) => {}
+            Ok(Some(message)) => return (Ok(message.deliver_owned(&mut parts, ancillary)), parts),
+            Err(error) => return (Err(error), parts),
+        }
+        let capacity = parts.capacity();
+        let (received, parts) = self.inner.try_recv_owned(parts, ancillary.as_deref_mut());
+        (received.map(|received| self.info(&received, capacity, ancillary.as_deref())), parts)
+    }
+}

@@ -1,0 +1,256 @@
+//! What a listener in production wants: its file, shortages, a stream of connections.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio_seqpacket::SocketAddr;
+use tokio_test::task;
+
+use crate::harness::peer::Peer;
+use crate::harness::tools::{breathe, recv, soon, starts_waiting};
+use crate::harness::{Cell, Test, alone};
+
+pub fn tests() -> Vec<Test> {
+    [
+        tasks![
+            a_socket_file_has_the_mode_that_was_asked_for,
+            a_socket_file_has_the_owner_that_was_asked_for,
+            an_abstract_name_has_no_mode,
+            a_stale_file_is_replaced,
+            the_file_of_a_living_listener_is_not_replaced,
+            what_is_no_socket_is_not_replaced,
+            several_who_replace_a_stale_file_leave_one_listener,
+            a_listener_removes_its_file,
+            a_listener_leaves_the_file_of_another,
+            a_listener_given_away_leaves_its_file,
+            incoming_accepts_in_order,
+            incoming_dropped_loses_no_connection,
+        ],
+        alone(tasks![incoming_waits_while_there_are_no_descriptors]),
+    ]
+    .concat()
+}
+
+fn place() -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    (directory, path)
+}
+
+async fn a_socket_file_has_the_mode_that_was_asked_for(cell: Cell) {
+    for mode in [0o600, 0o666, 0o700, 0o000] {
+        let (_directory, path) = place();
+        let listener = cell.options().mode(mode).bind(&path, 8).unwrap();
+        assert_eq!(fs::symlink_metadata(&path).unwrap().permissions().mode() & 0o7777, mode);
+        drop(listener);
+    }
+}
+
+async fn a_socket_file_has_the_owner_that_was_asked_for(cell: Cell) {
+    let (_directory, path) = place();
+    if rustix::process::geteuid().is_root() {
+        let options = cell.options().owner(Some(12), Some(34)).mode(0o660);
+        let _listener = options.bind(&path, 8).unwrap();
+        let file = fs::symlink_metadata(&path).unwrap();
+        assert_eq!((file.uid(), file.gid(), file.mode() & 0o7777), (12, 34, 0o660));
+    } else {
+        let options = cell.options().owner(Some(0), None);
+        assert_eq!(options.bind(&path, 8).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert!(!path.exists());
+        let own = rustix::process::getgid().as_raw();
+        let _listener = cell.options().owner(None, Some(own)).bind(&path, 8).unwrap();
+    }
+}
+
+async fn an_abstract_name_has_no_mode(cell: Cell) {
+    let address = SocketAddr::from_abstract_name("tokio-seqpacket has no mode").unwrap();
+    for options in [cell.options().mode(0o600), cell.options().owner(Some(0), None)] {
+        let error = options.bind_addr(&address, 8).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    }
+}
+
+async fn a_stale_file_is_replaced(cell: Cell) {
+    let (_directory, path) = place();
+    drop(cell.bind(&path));
+    assert_eq!(cell.options().bind(&path, 8).unwrap_err().kind(), ErrorKind::AddrInUse);
+    let listener = cell.options().replace_stale(true).bind(&path, 8).unwrap();
+    let client = cell.connect(&path).await;
+    soon(client.send(b"message")).await.unwrap();
+    assert_eq!(recv(&soon(listener.accept()).await.unwrap()).await, b"message");
+}
+
+async fn the_file_of_a_living_listener_is_not_replaced(cell: Cell) {
+    let (_directory, path) = place();
+    let listener = cell.options().bind(&path, 0).unwrap();
+    let options = cell.options().replace_stale(true);
+    for full in [false, true] {
+        let error = options.bind(&path, 8).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        let text = error.to_string();
+        assert!(text.contains("somebody listens") && text.contains("full") == full, "{text}");
+        // The first of them has left its connection in the queue, which is full now.
+    }
+    let mut first = soon(listener.accept()).await.unwrap();
+    assert_eq!(recv(&first).await, b"");
+    let client = cell.connect(&path).await;
+    first = soon(listener.accept()).await.unwrap();
+    soon(client.send(b"message")).await.unwrap();
+    assert_eq!(recv(&first).await, b"message");
+    // A Unix socket of another type.
+    let (_directory, path) = place();
+    let _other = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    assert_eq!(options.bind(&path, 8).unwrap_err().kind(), ErrorKind::AddrInUse);
+    assert!(std::os::unix::net::UnixStream::connect(&path).is_ok());
+}
+
+async fn what_is_no_socket_is_not_replaced(cell: Cell) {
+    let (_directory, path) = place();
+    fs::write(&path, "precious").unwrap();
+    let error = cell.options().replace_stale(true).bind(&path, 8).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    let link = path.with_file_name("link");
+    std::os::unix::fs::symlink(&path, &link).unwrap();
+    assert!(cell.options().replace_stale(true).bind(&link, 8).is_err());
+    assert_eq!(fs::read_to_string(&link).unwrap(), "precious");
+}
+
+async fn several_who_replace_a_stale_file_leave_one_listener(cell: Cell) {
+    let (_directory, path) = place();
+    drop(cell.bind(&path));
+    let binding: Vec<_> = (0..4)
+        .map(|_| {
+            let path = path.clone();
+            tokio::task::spawn_blocking(move || cell.options().replace_stale(true).bind(&path, 8))
+        })
+        .collect();
+    let mut listeners = Vec::new();
+    for bound in binding {
+        match soon(bound).await.unwrap() {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}"),
+        }
+    }
+    assert_eq!(listeners.len(), 1);
+    let client = cell.connect(&path).await;
+    soon(client.send(b"message")).await.unwrap();
+    // After those who only asked whether somebody is there.
+    loop {
+        let server = soon(listeners[0].accept()).await.unwrap();
+        match recv(&server).await {
+            message if message == b"message" => break,
+            message => assert_eq!(message, b""),
+        }
+    }
+}
+
+async fn a_listener_removes_its_file(cell: Cell) {
+    let (_directory, path) = place();
+    let listener = cell.options().unlink_on_drop(true).bind(&path, 8).unwrap();
+    assert!(path.exists());
+    drop(listener);
+    assert!(!path.exists());
+    drop(cell.bind(&path));
+    assert!(path.exists(), "not asked for");
+}
+
+async fn a_listener_leaves_the_file_of_another(cell: Cell) {
+    let (_directory, path) = place();
+    let old = cell.options().unlink_on_drop(true).bind(&path, 8).unwrap();
+    fs::rename(&path, path.with_file_name("moved")).unwrap();
+    let new = cell.bind(&path);
+    drop(old);
+    let client = cell.connect(&path).await;
+    assert!(soon(new.accept()).await.is_ok());
+    drop(client);
+}
+
+async fn a_listener_given_away_leaves_its_file(cell: Cell) {
+    let (_directory, path) = place();
+    let listener = cell.options().unlink_on_drop(true).bind(&path, 8).unwrap();
+    let fd = OwnedFd::from(listener);
+    let _client = Peer::connect(&path);
+    drop(fd);
+    assert!(path.exists());
+}
+
+async fn incoming_accepts_in_order(cell: Cell) {
+    let (_directory, path) = place();
+    let listener = cell.bind(&path);
+    let mut incoming = listener.incoming().unwrap();
+    let clients: Vec<_> = (0..3u8)
+        .map(|n| {
+            let client = Peer::connect(&path);
+            client.send(&[n]);
+            client
+        })
+        .collect();
+    for n in 0..3u8 {
+        assert_eq!(recv(&soon(incoming.accept()).await.unwrap()).await, [n]);
+    }
+    drop(clients);
+    #[cfg(feature = "stream")]
+    {
+        use futures_core::Stream;
+        let mut incoming = std::pin::pin!(incoming);
+        let mut next = task::spawn(std::future::poll_fn(|cx| incoming.as_mut().poll_next(cx)));
+        starts_waiting(&mut next);
+        let client = Peer::connect(&path);
+        client.send(b"streamed");
+        let socket = soon(next).await.expect("it never ends").unwrap();
+        assert_eq!(recv(&socket).await, b"streamed");
+    }
+}
+
+async fn incoming_dropped_loses_no_connection(cell: Cell) {
+    let (_directory, path) = place();
+    let listener = cell.bind(&path);
+    let mut incoming = listener.incoming().unwrap();
+    let mut accept = task::spawn(incoming.accept());
+    starts_waiting(&mut accept);
+    let client = Peer::connect(&path);
+    client.send(b"message");
+    breathe().await;
+    drop(accept);
+    drop(incoming);
+    assert_eq!(recv(&soon(listener.accept()).await.unwrap()).await, b"message");
+}
+
+async fn incoming_waits_while_there_are_no_descriptors(cell: Cell) {
+    let (_directory, path) = place();
+    let listener = cell.bind(&path);
+    // What the runtime and the backend make with their first use.
+    let first = cell.connect(&path).await;
+    drop((soon(listener.accept()).await.unwrap(), first));
+    breathe().await;
+    let mut incoming = listener.incoming().unwrap();
+    let client = Peer::connect(&path);
+    client.send(b"patience");
+
+    let before = getrlimit(Resource::Nofile);
+    let lowest_free = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free), ..before }).unwrap();
+    let plain = soon(listener.accept()).await.unwrap_err();
+    assert_eq!(plain.raw_os_error(), Some(libc::EMFILE));
+    let mut polls = 1;
+    let mut accept = task::spawn(incoming.accept());
+    starts_waiting(&mut accept);
+    let begin = Instant::now();
+    while begin.elapsed() < Duration::from_millis(300) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        if accept.is_woken() {
+            polls += 1;
+            starts_waiting(&mut accept);
+        }
+    }
+    // 5, 10, 20, ... ms, each cut by half at most.
+    assert!((2..=9).contains(&polls), "polled {polls} times in 300 ms");
+    setrlimit(Resource::Nofile, before).unwrap();
+    assert_eq!(recv(&soon(accept).await.unwrap()).await, b"patience");
+}
