@@ -1,8 +1,11 @@
 //! Owned buffers ([`BoundedBuf`], [`BoundedBufMut`]) seen as slices.
 //!
-//! The traits are unsafe to implement: whoever does promises that `stable_ptr` stays valid for
-//! `bytes_total` bytes, `bytes_init` of them initialised, as long as the buffer lives. Every block
-//! here rests on that promise.
+//! Those two traits are safe to implement, so nothing here believes what they say. A call turns its
+//! buffers into tokio-uring's own [`Slice`] of the underlying [`IoBuf`] ([`lend`]), and back when it
+//! is done ([`restore`]). `IoBuf` and [`IoBufMut`] are unsafe to implement: whoever does promises that
+//! `stable_ptr` stays valid for `bytes_total` bytes, `bytes_init` of them initialised, as long as the
+//! buffer lives. Every block here rests on that promise, and not on a slice's bounds: they were true
+//! when it was made, and its buffer can have been exchanged since.
 #![allow(unsafe_code, reason = "raw views into buffers whose traits speak in pointers")]
 
 use std::any::Any;
@@ -11,31 +14,90 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::slice;
 
-use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut};
+use tokio_uring::buf::{BoundedBuf, IoBuf, IoBufMut, Slice};
 
 use crate::stream::Lease;
 
-/// The bytes to send: what is initialised, within the buffer's bounds.
-fn filled<B: BoundedBuf>(buffer: &B) -> &[u8] {
-    let len = buffer.bytes_init();
+/// The buffer under a view, with the view's bounds, and what [`restore`] wants to know.
+pub(crate) fn lend<B: BoundedBuf>(view: B) -> (Slice<B::Buf>, B::Bounds) {
+    let bounds = view.bounds();
+    (view.slice_full(), bounds)
+}
+
+/// The view that was lent.
+pub(crate) fn restore<B: BoundedBuf>(slice: Slice<B::Buf>, bounds: B::Bounds) -> B {
+    // One that is such a slice already comes back as it is, also where the buffer has become too small
+    // for its bounds, which is a panic in from_buf_bounds.
+    let mut slice = Some(slice);
+    let same: &mut dyn Any = &mut slice;
+    if let Some(view) = same.downcast_mut::<Option<B>>().and_then(Option::take) {
+        return view;
+    }
+    let slice = slice.expect("taken above only");
+    B::from_buf_bounds(slice.into_inner(), bounds)
+}
+
+/// What is needed to restore several views: their bounds, and the vector they were in.
+pub(crate) struct Lent<B: BoundedBuf> {
+    bounds: Vec<B::Bounds>,
+    home: Vec<B>,
+}
+
+pub(crate) fn lend_all<B: BoundedBuf>(mut views: Vec<B>) -> (Vec<Slice<B::Buf>>, Lent<B>) {
+    let (slices, bounds) = views.drain(..).map(lend).unzip();
+    (slices, Lent { bounds, home: views })
+}
+
+impl<B: BoundedBuf> Lent<B> {
+    pub(crate) fn restore(mut self, slices: Vec<Slice<B::Buf>>) -> Vec<B> {
+        let views = slices.into_iter().zip(self.bounds);
+        self.home.extend(views.map(|(slice, bounds)| restore::<B>(slice, bounds)));
+        self.home
+    }
+}
+
+/// The bytes to send: what is initialised, within the slice's bounds.
+fn filled<T: IoBuf>(slice: &Slice<T>) -> &[u8] {
+    let (buffer, begin) = (slice.get_ref(), slice.begin());
+    let init = buffer.bytes_init();
+    assert!(begin <= init, "a slice begins beyond the initialised part of its buffer");
+    let len = slice.end().min(init).saturating_sub(begin);
     if len == 0 {
         return &[];
     }
-    // SAFETY: the pointer is valid for `bytes_init` initialised bytes (promise of the trait) and
-    // the borrow of `buffer` keeps them where they are.
-    unsafe { slice::from_raw_parts(buffer.stable_ptr(), len) }
+    // SAFETY: the pointer is valid for `bytes_init` initialised bytes (promise of the trait), these
+    // are among them, and the borrow of the slice keeps them where they are.
+    unsafe { slice::from_raw_parts(buffer.stable_ptr().add(begin), len) }
 }
 
-/// The room to receive into: everything within the buffer's bounds.
-fn room<B: BoundedBufMut>(buffer: &mut B) -> &mut [MaybeUninit<u8>] {
-    let len = buffer.bytes_total();
+/// The room to receive into: everything within the slice's bounds.
+fn room<T: IoBufMut>(slice: &mut Slice<T>) -> &mut [MaybeUninit<u8>] {
+    let (begin, end) = (slice.begin(), slice.end());
+    let buffer = slice.get_mut();
+    // What is received is marked as initialised together with all that is before it.
+    let init = buffer.bytes_init();
+    assert!(begin <= init, "a slice begins beyond the initialised part of its buffer");
+    let len = end.min(buffer.bytes_total()).saturating_sub(begin);
     if len == 0 {
         return &mut [];
     }
-    // SAFETY: the pointer is valid for `bytes_total` bytes (promise of the trait), the borrow is
-    // exclusive, and MaybeUninit asks nothing of their contents. Callers only write initialised
-    // bytes into it: the kernel does, or `copy_into`.
-    unsafe { slice::from_raw_parts_mut(buffer.stable_mut_ptr().cast(), len) }
+    // SAFETY: the pointer is valid for `bytes_total` bytes (promise of the trait), these are among
+    // them, the borrow is exclusive, and MaybeUninit asks nothing of their contents. Callers only write
+    // initialised bytes into it: the kernel does, or `fill`.
+    unsafe {
+        slice::from_raw_parts_mut(buffer.stable_mut_ptr().cast::<MaybeUninit<u8>>().add(begin), len)
+    }
+}
+
+/// Tell the buffer that the first `len` bytes of its [`room`] have been received.
+///
+/// # Safety
+/// They have been written.
+unsafe fn set_received<T: IoBufMut>(slice: &mut Slice<T>, len: usize) {
+    let pos = slice.begin() + len;
+    // SAFETY: what is before the slice was initialised when the room was asked for, the rest has been
+    // written since (the caller's promise).
+    unsafe { slice.get_mut().set_init(pos) }
 }
 
 /// One owned buffer, or several: what a message is gathered from.
@@ -108,9 +170,9 @@ pub(crate) fn fill(parts: &mut impl PartsMut, message: &[u8]) -> usize {
 }
 
 /// A single buffer.
-pub(crate) struct One<B>(pub(crate) B);
+pub(crate) struct One<S>(pub(crate) S);
 
-impl<B: BoundedBuf + Send> Parts for One<B> {
+impl<T: IoBuf + Send> Parts for One<Slice<T>> {
     fn count(&self) -> usize {
         1
     }
@@ -120,7 +182,7 @@ impl<B: BoundedBuf + Send> Parts for One<B> {
     }
 }
 
-impl<B: BoundedBuf + Send> Parts for Vec<B> {
+impl<T: IoBuf + Send> Parts for Vec<Slice<T>> {
     fn count(&self) -> usize {
         self.len()
     }
@@ -130,28 +192,27 @@ impl<B: BoundedBuf + Send> Parts for Vec<B> {
     }
 }
 
-impl<B: BoundedBufMut + Send> PartsMut for One<B> {
+impl<T: IoBufMut + Send> PartsMut for One<Slice<T>> {
     fn rooms(&mut self) -> impl Iterator<Item = &mut [MaybeUninit<u8>]> {
         std::iter::once(room(&mut self.0))
     }
 
     unsafe fn set_received(&mut self, len: usize) {
-        debug_assert!(len <= self.0.bytes_total());
         // SAFETY: the caller's promise.
-        unsafe { self.0.set_init(len) }
+        unsafe { set_received(&mut self.0, len) }
     }
 }
 
-impl<B: BoundedBufMut + Send> PartsMut for Vec<B> {
+impl<T: IoBufMut + Send> PartsMut for Vec<Slice<T>> {
     fn rooms(&mut self) -> impl Iterator<Item = &mut [MaybeUninit<u8>]> {
         self.iter_mut().map(room)
     }
 
     unsafe fn set_received(&mut self, mut len: usize) {
-        for buffer in self {
-            let here = len.min(buffer.bytes_total());
+        for slice in self {
+            let here = len.min(room(slice).len());
             // SAFETY: the caller's promise; parts are filled one after the other.
-            unsafe { buffer.set_init(here) }
+            unsafe { set_received(slice, here) }
             len -= here;
         }
     }

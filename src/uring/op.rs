@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use tokio_uring::buf::{BoundedBuf, Slice};
+
 use super::graveyard;
 use super::lane::{Received as LaneReceived, Ticket};
 use super::payload::{Message, Rooms};
@@ -117,21 +119,21 @@ impl Sink for Stream<'_, '_> {
     }
 
     fn room(&mut self, spare: Option<Rooms>) -> Option<Rooms> {
-        self.0.leases.pop().map(|lease| Rooms::new(One(lease), spare))
+        self.0.leases.pop().map(|lease| Rooms::new(One(lease.slice_full()), spare))
     }
 
     fn deliver(&mut self, message: Message, room: Option<Rooms>) -> ((), Option<Rooms>) {
         let room = room.or_else(|| self.room(None));
         let mut ancillary = AncillaryBuffer::new();
-        let (received, One(lease), room) =
-            message.deliver_owned::<One<Lease>>(room, Some(&mut ancillary));
-        self.0.deliver(lease, received, ancillary);
+        let (received, One(slice), room) =
+            message.deliver_owned::<One<Slice<Lease>>>(room, Some(&mut ancillary));
+        self.0.deliver(slice.into_inner(), received, ancillary);
         ((), Some(room))
     }
 
     fn withdraw(&mut self, mut room: Rooms) {
-        let One(lease) = room.take::<One<Lease>>();
-        self.0.leases.push(lease);
+        let One(slice) = room.take::<One<Slice<Lease>>>();
+        self.0.leases.push(slice.into_inner());
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
-use tokio_seqpacket::buf::{BoundedBuf, IoBuf, IoBufMut};
+use tokio_seqpacket::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice};
 use tokio_test::task;
 
 use crate::harness::tools::{
@@ -26,6 +26,8 @@ pub fn tests() -> Vec<Test> {
         an_empty_buffer_is_allowed,
         scattered_receives_fill_part_after_part,
         buffers_of_other_types_work,
+        a_view_that_lies_does_no_harm,
+        a_slice_of_a_buffer_that_was_exchanged_is_used_as_far_as_it_goes,
         a_dropped_receive_drops_its_buffer_once_settled,
         a_dropped_send_drops_its_buffer_once_settled,
         a_waiting_call_drops_its_buffer_with_the_socket,
@@ -362,6 +364,144 @@ async fn buffers_of_other_types_work(cell: Cell) {
         soon(drops.recv()).await.unwrap();
     }
     assert!(drops.is_empty());
+}
+
+/// A view of bytes 2 to 6, made without unsafe code, whose methods say what is not true.
+struct Liar {
+    bytes: Vec<u8>,
+    /// How often it was restored from bounds.
+    restored: usize,
+}
+
+impl Liar {
+    fn new() -> Self {
+        Self { bytes: b"0123456789".to_vec(), restored: 0 }
+    }
+}
+
+impl BoundedBuf for Liar {
+    type Buf = Vec<u8>;
+    type Bounds = std::ops::RangeFrom<usize>;
+
+    fn slice(self, range: impl std::ops::RangeBounds<usize>) -> Slice<Vec<u8>> {
+        self.bytes.slice(range)
+    }
+
+    fn slice_full(self) -> Slice<Vec<u8>> {
+        self.bytes.slice(2..6)
+    }
+
+    fn get_buf(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+
+    fn bounds(&self) -> Self::Bounds {
+        self.restored + 1..
+    }
+
+    fn from_buf_bounds(bytes: Vec<u8>, bounds: Self::Bounds) -> Self {
+        Self { bytes, restored: bounds.start }
+    }
+
+    fn stable_ptr(&self) -> *const u8 {
+        std::ptr::without_provenance(1)
+    }
+
+    fn bytes_init(&self) -> usize {
+        1 << 20
+    }
+
+    fn bytes_total(&self) -> usize {
+        1 << 20
+    }
+}
+
+impl BoundedBufMut for Liar {
+    type BufMut = Vec<u8>;
+
+    fn stable_mut_ptr(&mut self) -> *mut u8 {
+        std::ptr::without_provenance_mut(1)
+    }
+
+    unsafe fn set_init(&mut self, _pos: usize) {
+        panic!("nobody asks the view");
+    }
+}
+
+async fn a_view_that_lies_does_no_harm(cell: Cell) {
+    let (a, peer) = cell.half();
+    for waits in [false, true] {
+        if waits {
+            fill(&a);
+        }
+        let mut send = task::spawn(a.send_owned(Liar::new()));
+        park(waits, &mut send, &peer).await;
+        let (sent, liar) = soon(send).await;
+        assert_eq!((sent.unwrap(), liar.restored), (4, 1));
+        if waits {
+            fill(&a);
+        }
+        let mut send = task::spawn(a.send_owned_vectored(vec![liar, Liar::new()]));
+        park(waits, &mut send, &peer).await;
+        let (sent, liars) = soon(send).await;
+        assert_eq!((sent.unwrap(), liars[0].restored, liars[1].restored), (8, 2, 1));
+        assert_eq!(liars[1].bytes, b"0123456789");
+        let messages = peer.arrived();
+        assert!(messages.ends_with(&[b"23452345".to_vec()]), "{messages:?}");
+
+        let mut receive = task::spawn(a.recv_owned(Liar::new()));
+        wait(waits, &mut receive).await;
+        peer.send(b"message");
+        let (info, liar) = soon(receive).await;
+        let info = info.unwrap();
+        assert_eq!((info.bytes_read(), info.message_len(), liar.restored), (4, 7, 1));
+        assert_eq!(liar.bytes, b"01mess6789");
+        let mut receive = task::spawn(a.recv_owned_vectored(vec![liar, Liar::new()]));
+        wait(waits, &mut receive).await;
+        peer.send(b"MESSAGE");
+        let (info, liars) = soon(receive).await;
+        assert_eq!((info.unwrap().bytes_read(), liars[0].restored), (7, 2));
+        assert_eq!(liars[0].bytes, b"01MESS6789");
+        assert_eq!(liars[1].bytes, b"01AGE56789");
+    }
+}
+
+async fn a_slice_of_a_buffer_that_was_exchanged_is_used_as_far_as_it_goes(cell: Cell) {
+    let (a, b) = cell.pair();
+    let exchanged = || {
+        let mut slice = vec![b'.'; 1 << 20].slice(2..1 << 20);
+        *slice.get_mut() = Box::<[u8]>::from(&b"01234"[..]).into_vec();
+        slice
+    };
+    for waiting in [false, true] {
+        let (sent, slice) = soon(a.send_owned(exchanged())).await;
+        assert_eq!((sent.unwrap(), slice.begin(), slice.end()), (3, 2, 1 << 20));
+        assert_eq!(recv(&b).await, b"234");
+        let mut receive = task::spawn(b.recv_owned(exchanged()));
+        wait(waiting, &mut receive).await;
+        soon(a.send(&[b'x'; 64])).await.unwrap();
+        let (info, slice) = soon(receive).await;
+        assert_eq!((info.unwrap().bytes_read(), slice.end()), (3, 1 << 20));
+        assert_eq!(slice.into_inner(), b"01xxx");
+        // Nothing is left within the bounds.
+        let mut slice = b"0123456789".to_vec().slice(4..8);
+        slice.get_mut().truncate(4);
+        slice.get_mut().shrink_to_fit();
+        soon(a.send(b"message")).await.unwrap();
+        let (info, slice) = soon(b.recv_owned_vectored(vec![slice])).await;
+        assert_eq!((info.unwrap().bytes_read(), &slice[0].get_ref()[..]), (0, &b"0123"[..]));
+    }
+    // The start is in what nobody has written: that is told before a message is taken.
+    let mut slice = b"0123456789".to_vec().slice(4..8);
+    slice.get_mut().clear();
+    soon(a.send(b"message")).await.unwrap();
+    let b = Arc::new(b);
+    let task = tokio::spawn({
+        let b = b.clone();
+        async move { drop(b.recv_owned(slice).await) }
+    });
+    assert!(soon(task).await.unwrap_err().is_panic());
+    assert_eq!(recv(&b).await, b"message");
 }
 
 async fn a_dropped_receive_drops_its_buffer_once_settled(cell: Cell) {
