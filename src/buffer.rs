@@ -1,4 +1,4 @@
-//! Owned buffers ([`BoundedBuf`], [`BoundedBufMut`]) seen as slices.
+//! Owned buffers ([`BoundedBuf`], `BoundedBufMut`) seen as slices.
 //!
 //! Those two traits are safe to implement, so nothing here believes what they say. A call turns its
 //! buffers into tokio-uring's own [`Slice`] of the underlying [`IoBuf`] ([`lend`]), and back when it
@@ -83,7 +83,7 @@ fn room<T: IoBufMut>(slice: &mut Slice<T>) -> &mut [MaybeUninit<u8>] {
     }
     // SAFETY: the pointer is valid for `bytes_total` bytes (promise of the trait), these are among
     // them, the borrow is exclusive, and MaybeUninit asks nothing of their contents. Callers only write
-    // initialised bytes into it: the kernel does, or `fill`.
+    // initialised bytes into it: the kernel does, or `RoomWriter`.
     unsafe {
         slice::from_raw_parts_mut(buffer.stable_mut_ptr().cast::<MaybeUninit<u8>>().add(begin), len)
     }
@@ -142,31 +142,148 @@ pub(crate) trait PartsMut: Send + 'static {
     /// The room of every part, in order.
     fn rooms(&mut self) -> impl Iterator<Item = &mut [MaybeUninit<u8>]>;
 
-    fn capacity(&mut self) -> usize {
-        self.rooms().map(|room| room.len()).sum()
-    }
-
-    /// Tell the buffers that their first `len` bytes together have been received.
+    /// Tell the buffers how many bytes each has received, in order.
     ///
     /// # Safety
-    /// Those bytes of [`rooms`](Self::rooms) have been written.
-    unsafe fn set_received(&mut self, len: usize);
+    /// So many bytes of their [`rooms`](Self::rooms) have been written.
+    unsafe fn set_received(&mut self, lens: impl Iterator<Item = usize>);
 }
 
-/// Copy as much of a message as fits, and tell the buffers. Returns how much that is.
-pub(crate) fn fill(parts: &mut impl PartsMut, message: &[u8]) -> usize {
-    let mut rest = message;
-    for room in parts.rooms() {
-        let (now, later) = rest.split_at(rest.len().min(room.len()));
-        for (slot, byte) in room.iter_mut().zip(now) {
-            slot.write(*byte);
-        }
-        rest = later;
+/// How `len` bytes lie in rooms that were filled one after the other.
+pub(crate) fn spread(mut len: usize, rooms: &[libc::iovec]) -> impl Iterator<Item = usize> {
+    rooms.iter().map(move |room| {
+        let here = len.min(room.iov_len);
+        len -= here;
+        here
+    })
+}
+
+/// Writes into rooms, one after the other.
+pub(crate) struct RoomWriter<'a> {
+    rooms: &'a [libc::iovec],
+    /// So much of the first is taken.
+    at: usize,
+}
+
+impl<'a> RoomWriter<'a> {
+    /// # Safety
+    /// The rooms are valid for writes, and the caller's alone, while this is used; what is written is
+    /// not in them.
+    pub(crate) unsafe fn new(rooms: &'a [libc::iovec]) -> Self {
+        Self { rooms, at: 0 }
     }
-    let len = message.len() - rest.len();
-    // SAFETY: that many bytes have just been written, one room after the other.
-    unsafe { parts.set_received(len) };
-    len
+
+    /// Write as much as fits, and return how much that is.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
+        let mut rest = bytes;
+        while let [room, behind @ ..] = self.rooms
+            && !rest.is_empty()
+        {
+            let now = rest.len().min(room.iov_len - self.at);
+            // SAFETY: `now` bytes from `at` on are within the room; the rest is the promise of `new`.
+            unsafe {
+                let to = room.iov_base.cast::<u8>().add(self.at);
+                to.copy_from_nonoverlapping(rest.as_ptr(), now);
+            }
+            rest = &rest[now..];
+            self.at += now;
+            if self.at == room.iov_len {
+                (self.rooms, self.at) = (behind, 0);
+            }
+        }
+        bytes.len() - rest.len()
+    }
+}
+
+/// The places of so many rooms are kept without an allocation.
+const FEW: usize = 4;
+
+/// Owned buffers to receive into, and where they are. The buffers' own methods run when this is made
+/// and when it is settled, and not in between, where locks are held.
+pub(crate) struct Scatter<P> {
+    parts: P,
+    /// Where the first rooms are.
+    few: [libc::iovec; FEW],
+    /// Where all are, if there are more.
+    more: Vec<libc::iovec>,
+    count: usize,
+    capacity: usize,
+    /// So many bytes have been written into the rooms, and the buffers do not know yet.
+    received: Option<usize>,
+}
+
+// SAFETY: the iovecs lead to the buffers in `parts`, which is Send and owned with them.
+unsafe impl<P: Send> Send for Scatter<P> {}
+
+fn rooms<'a>(few: &'a [libc::iovec], more: &'a [libc::iovec], count: usize) -> &'a [libc::iovec] {
+    if count > FEW { more } else { &few[..count] }
+}
+
+impl<P> Scatter<P> {
+    /// In order.
+    pub(crate) fn rooms(&self) -> &[libc::iovec] {
+        rooms(&self.few, &self.more, self.count)
+    }
+
+    /// Bytes in all rooms.
+    pub(crate) fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// A message of `len` bytes was received, as far as there is room.
+    ///
+    /// # Safety
+    /// So much of it has been written into [`rooms`](Self::rooms), in order.
+    pub(crate) unsafe fn received(&mut self, len: usize) {
+        self.received = Some(len);
+    }
+
+    /// Copy as much of a message as fits. Returns how much that is.
+    pub(crate) fn fill(&mut self, message: &[u8]) -> usize {
+        // SAFETY: the rooms are those of `parts`, borrowed exclusively.
+        let len = unsafe { RoomWriter::new(self.rooms()) }.write(message);
+        // SAFETY: so much has just been written.
+        unsafe { self.received(len) };
+        len
+    }
+
+    /// The buffers, to be received into by somebody else.
+    pub(crate) fn into_parts(self) -> P {
+        self.parts
+    }
+}
+
+impl<P: PartsMut> Scatter<P> {
+    /// Runs the buffers' own methods.
+    pub(crate) fn new(mut parts: P) -> Self {
+        let mut few = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; FEW];
+        let (mut more, mut count, mut capacity) = (Vec::new(), 0, 0);
+        for room in parts.rooms() {
+            let vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+            match few.get_mut(count) {
+                Some(slot) => *slot = vector,
+                None => {
+                    if more.is_empty() {
+                        more.extend_from_slice(&few);
+                    }
+                    more.push(vector);
+                }
+            }
+            count += 1;
+            capacity += room.len();
+        }
+        Self { parts, few, more, count, capacity, received: None }
+    }
+
+    /// The buffers, told of what was received. Runs their own methods.
+    pub(crate) fn settle(mut self) -> P {
+        if let Some(len) = self.received {
+            let rooms = rooms(&self.few, &self.more, self.count);
+            // SAFETY: the promise of `received`.
+            unsafe { self.parts.set_received(spread(len, rooms)) };
+        }
+        self.parts
+    }
 }
 
 /// A single buffer.
@@ -197,9 +314,11 @@ impl<T: IoBufMut + Send> PartsMut for One<Slice<T>> {
         std::iter::once(room(&mut self.0))
     }
 
-    unsafe fn set_received(&mut self, len: usize) {
-        // SAFETY: the caller's promise.
-        unsafe { set_received(&mut self.0, len) }
+    unsafe fn set_received(&mut self, lens: impl Iterator<Item = usize>) {
+        for len in lens.take(1) {
+            // SAFETY: the caller's promise.
+            unsafe { set_received(&mut self.0, len) }
+        }
     }
 }
 
@@ -208,12 +327,10 @@ impl<T: IoBufMut + Send> PartsMut for Vec<Slice<T>> {
         self.iter_mut().map(room)
     }
 
-    unsafe fn set_received(&mut self, mut len: usize) {
-        for slice in self {
-            let here = len.min(room(slice).len());
-            // SAFETY: the caller's promise; parts are filled one after the other.
-            unsafe { set_received(slice, here) }
-            len -= here;
+    unsafe fn set_received(&mut self, lens: impl Iterator<Item = usize>) {
+        for (slice, len) in self.iter_mut().zip(lens) {
+            // SAFETY: the caller's promise.
+            unsafe { set_received(slice, len) }
         }
     }
 }

@@ -21,7 +21,7 @@ use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
 use crate::backend::{self, Backend, Choice};
 use crate::backlog::Backlog;
-use crate::buffer::{self, One, Parts, PartsMut};
+use crate::buffer::{self, One, Parts, PartsMut, Scatter};
 use crate::error::refused_send;
 use crate::{
     Message, MessageInfo, Messages, MessagesOptions, Options, ReadHalf, SendBatch, UCred,
@@ -545,12 +545,13 @@ impl UnixSeqpacket {
 
     async fn recv_parts<P: PartsMut>(
         &self,
-        mut parts: P,
+        parts: P,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
+        let mut parts = Scatter::new(parts);
         if let Some(message) = self.left_behind().await {
             let info = message.deliver_owned(&mut parts, ancillary);
-            return (Ok(info), parts);
+            return (Ok(info), parts.settle());
         }
         let capacity = parts.capacity();
         let (received, parts) = self.inner.recv_owned(parts, ancillary).await;

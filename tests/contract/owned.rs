@@ -33,6 +33,7 @@ pub fn tests() -> Vec<Test> {
         a_waiting_call_drops_its_buffer_with_the_socket,
         a_message_for_a_dropped_receive_does_not_end_up_in_its_buffer_alone,
         destructors_of_buffers_may_use_the_socket,
+        methods_of_buffers_may_use_the_socket,
         memory_of_dropped_and_forgotten_receives_is_left_alone,
     ]
 }
@@ -653,6 +654,114 @@ async fn destructors_of_buffers_may_use_the_socket(cell: Cell) {
     // Still in order, whatever the destructors took.
     peer.send(b"the end");
     while recv(&a).await != b"the end" {}
+}
+
+/// A buffer whose methods send and receive on a socket.
+struct Meddler {
+    bytes: Vec<u8>,
+    socket: Arc<UnixSeqpacket>,
+    asked: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
+}
+
+impl Meddler {
+    fn meddle(&self) {
+        let _ = self.socket.try_recv(&mut [0; 1]);
+        let _ = self.socket.try_send(b"from a method");
+        let mut receive = task::spawn(self.socket.recv_owned(Vec::with_capacity(1)));
+        let _ = receive.poll();
+    }
+
+    fn asked(&self) {
+        self.meddle();
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: the vector does not change.
+unsafe impl IoBuf for Meddler {
+    fn stable_ptr(&self) -> *const u8 {
+        self.asked();
+        self.bytes.as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.asked();
+        self.bytes.len()
+    }
+
+    fn bytes_total(&self) -> usize {
+        self.asked();
+        self.bytes.len()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl IoBufMut for Meddler {
+    fn stable_mut_ptr(&mut self) -> *mut u8 {
+        self.asked();
+        self.bytes.as_mut_ptr()
+    }
+
+    unsafe fn set_init(&mut self, _pos: usize) {
+        self.meddle();
+        self.told.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn methods_of_buffers_may_use_the_socket(cell: Cell) {
+    let (a, peer) = cell.half();
+    let a = Arc::new(a);
+    let (asked, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let meddler = |len: usize| Meddler {
+        bytes: vec![0; len],
+        socket: a.clone(),
+        asked: asked.clone(),
+        told: told.clone(),
+    };
+    // They take messages of their own, too.
+    let arrive = || (0..200).for_each(|_| peer.send(b"message"));
+    for waits in [false, true] {
+        for parts in [1, 4, 6] {
+            if !waits {
+                arrive();
+            }
+            let buffers = (0..parts).map(|_| meddler(2)).collect();
+            let mut receive = task::spawn(a.recv_owned_vectored(buffers));
+            if waits {
+                arm(&mut receive).await;
+                arrive();
+            }
+            let (info, buffers) = soon(receive).await;
+            let len = (2 * parts).min(7);
+            assert_eq!((info.unwrap().bytes_read(), told.swap(0, Ordering::Relaxed)), (len, parts));
+            let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.bytes.clone()).collect();
+            assert_eq!(bytes[..len], b"message"[..len]);
+            while a.try_recv(&mut [0; 8]).is_ok() {}
+            peer.drain();
+
+            // One that finds a message which the kernel had received for somebody else.
+            let mut gone = task::spawn(a.recv_owned(Vec::with_capacity(8)));
+            arm(&mut gone).await;
+            arrive();
+            until_woken(&mut gone).await;
+            drop(gone);
+            let (info, buffer) = soon(a.recv_owned(meddler(8))).await;
+            assert_eq!((info.unwrap().bytes_read(), &buffer.bytes[..7]), (7, &b"message"[..]));
+            assert_eq!(told.swap(0, Ordering::Relaxed), 1);
+            while a.try_recv(&mut [0; 8]).is_ok() {}
+            peer.drain();
+
+            if waits {
+                fill(&a);
+            }
+            let mut send = task::spawn(a.send_owned_vectored(vec![meddler(1), meddler(2)]));
+            park(waits, &mut send, &peer).await;
+            assert_eq!(soon(send).await.0.unwrap(), 3);
+            peer.drain();
+        }
+    }
+    assert!(asked.load(Ordering::Relaxed) > 0);
 }
 
 async fn memory_of_dropped_and_forgotten_receives_is_left_alone(cell: Cell) {
