@@ -20,7 +20,7 @@ use tokio::io::{Interest, Ready};
 
 use crate::MessageInfo;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::{Parts, PartsMut};
+use crate::buffer::{Parts, PartsMut, Scatter};
 use crate::epoll;
 use crate::outgoing::Outgoing;
 use crate::stream::Filler;
@@ -276,7 +276,7 @@ impl Socket {
 
     pub(crate) async fn recv_owned<P: PartsMut>(
         &self,
-        parts: P,
+        parts: Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<Received>, P) {
         on!(self, socket => socket.recv_owned(parts, ancillary).await)
@@ -350,7 +350,7 @@ impl Socket {
 
     pub(crate) fn try_recv_owned<P: PartsMut>(
         &self,
-        parts: P,
+        parts: Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<Received>, P) {
         on!(self, socket => socket.try_recv_owned(parts, ancillary))

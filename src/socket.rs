@@ -1,4 +1,9 @@
 //! [`UnixSeqpacket`]: the public API of a connected socket.
+#![expect(
+    clippy::manual_async_fn,
+    reason = "calls with owned buffers say that they are Send: of an async fn the compiler cannot tell, \
+              where it holds associated types of a `&'static str`"
+)]
 
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -16,7 +21,7 @@ use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
 use crate::backend::{self, Backend, Choice};
 use crate::backlog::Backlog;
-use crate::buffer::{One, Parts, PartsMut};
+use crate::buffer::{self, One, Parts, PartsMut, Scatter};
 use crate::error::refused_send;
 use crate::sys::Received;
 use crate::{
@@ -235,9 +240,15 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
-    pub async fn send_owned<B: BoundedBuf + Send>(&self, buffer: B) -> BufResult<usize, B> {
-        let (sent, One(buffer), _) = self.send_parts(One(buffer), AncillaryBuffer::new()).await;
-        (sent, buffer)
+    pub fn send_owned<B>(&self, buffer: B) -> impl Future<Output = BufResult<usize, B>> + Send
+    where
+        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+    {
+        async move {
+            let (slice, bounds) = buffer::lend(buffer);
+            let (sent, One(slice), _) = self.send_parts(One(slice), AncillaryBuffer::new()).await;
+            (sent, buffer::restore(slice, bounds))
+        }
     }
 
     /// Send a message from an owned buffer, with ancillary data: the peer gets duplicates of the
@@ -245,25 +256,37 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
-    pub async fn send_owned_with_ancillary<B: BoundedBuf + Send>(
+    pub fn send_owned_with_ancillary<B>(
         &self,
         buffer: B,
         ancillary: AncillaryBuffer,
-    ) -> (io::Result<usize>, B, AncillaryBuffer) {
-        let (sent, One(buffer), ancillary) = self.send_parts(One(buffer), ancillary).await;
-        (sent, buffer, ancillary)
+    ) -> impl Future<Output = (io::Result<usize>, B, AncillaryBuffer)> + Send
+    where
+        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+    {
+        async move {
+            let (slice, bounds) = buffer::lend(buffer);
+            let (sent, One(slice), ancillary) = self.send_parts(One(slice), ancillary).await;
+            (sent, buffer::restore(slice, bounds), ancillary)
+        }
     }
 
     /// Send a message gathered from several owned buffers. Else as [`send_owned`](Self::send_owned).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
-    pub async fn send_owned_vectored<B: BoundedBuf + Send>(
+    pub fn send_owned_vectored<B>(
         &self,
         buffers: Vec<B>,
-    ) -> BufResult<usize, Vec<B>> {
-        let (sent, buffers, _) = self.send_parts(buffers, AncillaryBuffer::new()).await;
-        (sent, buffers)
+    ) -> impl Future<Output = BufResult<usize, Vec<B>>> + Send
+    where
+        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+    {
+        async move {
+            let (slices, lent) = buffer::lend_all(buffers);
+            let (sent, slices, _) = self.send_parts(slices, AncillaryBuffer::new()).await;
+            (sent, lent.restore(slices))
+        }
     }
 
     /// Send a message gathered from several owned buffers, with ancillary data. Else as
@@ -271,12 +294,19 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
-    pub async fn send_owned_vectored_with_ancillary<B: BoundedBuf + Send>(
+    pub fn send_owned_vectored_with_ancillary<B>(
         &self,
         buffers: Vec<B>,
         ancillary: AncillaryBuffer,
-    ) -> (io::Result<usize>, Vec<B>, AncillaryBuffer) {
-        self.send_parts(buffers, ancillary).await
+    ) -> impl Future<Output = (io::Result<usize>, Vec<B>, AncillaryBuffer)> + Send
+    where
+        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+    {
+        async move {
+            let (slices, lent) = buffer::lend_all(buffers);
+            let (sent, slices, ancillary) = self.send_parts(slices, ancillary).await;
+            (sent, lent.restore(slices), ancillary)
+        }
     }
 
     async fn send_parts<P: Parts>(
@@ -451,12 +481,15 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
-    pub async fn recv_owned<B: BoundedBufMut + Send>(
-        &self,
-        buffer: B,
-    ) -> BufResult<MessageInfo, B> {
-        let (received, One(buffer)) = self.recv_parts(One(buffer), None).await;
-        (received, buffer)
+    pub fn recv_owned<B>(&self, buffer: B) -> impl Future<Output = BufResult<MessageInfo, B>> + Send
+    where
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
+    {
+        async move {
+            let (slice, bounds) = buffer::lend(buffer);
+            let (received, One(slice)) = self.recv_parts(One(slice), None).await;
+            (received, buffer::restore(slice, bounds))
+        }
     }
 
     /// Receive a message into an owned buffer, with its ancillary data. Else as
@@ -464,13 +497,19 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
-    pub async fn recv_owned_with_ancillary<B: BoundedBufMut + Send>(
+    pub fn recv_owned_with_ancillary<B>(
         &self,
         buffer: B,
         mut ancillary: AncillaryBuffer,
-    ) -> (io::Result<MessageInfo>, B, AncillaryBuffer) {
-        let (received, One(buffer)) = self.recv_parts(One(buffer), Some(&mut ancillary)).await;
-        (received, buffer, ancillary)
+    ) -> impl Future<Output = (io::Result<MessageInfo>, B, AncillaryBuffer)> + Send
+    where
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
+    {
+        async move {
+            let (slice, bounds) = buffer::lend(buffer);
+            let (received, One(slice)) = self.recv_parts(One(slice), Some(&mut ancillary)).await;
+            (received, buffer::restore(slice, bounds), ancillary)
+        }
     }
 
     /// Receive a message scattered into several owned buffers. Else as
@@ -478,11 +517,18 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
-    pub async fn recv_owned_vectored<B: BoundedBufMut + Send>(
+    pub fn recv_owned_vectored<B>(
         &self,
         buffers: Vec<B>,
-    ) -> BufResult<MessageInfo, Vec<B>> {
-        self.recv_parts(buffers, None).await
+    ) -> impl Future<Output = BufResult<MessageInfo, Vec<B>>> + Send
+    where
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
+    {
+        async move {
+            let (slices, lent) = buffer::lend_all(buffers);
+            let (received, slices) = self.recv_parts(slices, None).await;
+            (received, lent.restore(slices))
+        }
     }
 
     /// Receive a message scattered into several owned buffers, with its ancillary data. Else as
@@ -490,13 +536,19 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
-    pub async fn recv_owned_vectored_with_ancillary<B: BoundedBufMut + Send>(
+    pub fn recv_owned_vectored_with_ancillary<B>(
         &self,
         buffers: Vec<B>,
         mut ancillary: AncillaryBuffer,
-    ) -> (io::Result<MessageInfo>, Vec<B>, AncillaryBuffer) {
-        let (received, buffers) = self.recv_parts(buffers, Some(&mut ancillary)).await;
-        (received, buffers, ancillary)
+    ) -> impl Future<Output = (io::Result<MessageInfo>, Vec<B>, AncillaryBuffer)> + Send
+    where
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
+    {
+        async move {
+            let (slices, lent) = buffer::lend_all(buffers);
+            let (received, slices) = self.recv_parts(slices, Some(&mut ancillary)).await;
+            (received, lent.restore(slices), ancillary)
+        }
     }
 
     /// As [`recv_vectored_with_ancillary`](Self::recv_vectored_with_ancillary), with all that is known.
@@ -516,12 +568,13 @@ impl UnixSeqpacket {
 
     async fn recv_parts<P: PartsMut>(
         &self,
-        mut parts: P,
+        parts: P,
         mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
+        let mut parts = Scatter::new(parts);
         if let Some(message) = self.left_behind().await {
             let info = message.deliver_owned(&mut parts, ancillary);
-            return (Ok(info), parts);
+            return (Ok(info), parts.settle());
         }
         let capacity = parts.capacity();
         let (received, parts) = self.inner.recv_owned(parts, ancillary.as_deref_mut()).await;

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::backlog::{Backlog, Held};
-use crate::buffer::{self, PartsMut};
+use crate::buffer::Scatter;
 use crate::mmsg;
 use crate::sys::Received;
 use crate::{MessageInfo, UCred, backend, sys};
@@ -213,12 +213,12 @@ impl Message {
     }
 
     /// Hand it to a receive call that gives buffers away.
-    pub(crate) fn deliver_owned(
+    pub(crate) fn deliver_owned<P>(
         mut self,
-        parts: &mut impl PartsMut,
+        parts: &mut Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> MessageInfo {
-        let copied = buffer::fill(parts, &self.lease.bytes);
+        let copied = parts.fill(&self.lease.bytes);
         let info = self.info_for(copied);
         match ancillary {
             Some(ancillary) => {

@@ -20,7 +20,7 @@ use rustix::net::{
 use crate::address::SocketAddr;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::PartsMut;
+use crate::buffer::Scatter;
 
 const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR | libc::MSG_DONTWAIT;
 const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
@@ -296,38 +296,21 @@ pub(crate) fn send_with_ancillary(
     send_message(fd, message, &control[..len])
 }
 
-/// `recvmsg(2)` without waiting, into owned buffers; what was received is marked as such. Without
-/// an ancillary buffer there is no room for control data.
-pub(crate) fn recv_parts(
+/// `recvmsg(2)` without waiting, into owned buffers, which are told later ([`Scatter::settle`]): none of
+/// their methods runs here. Without an ancillary buffer there is no room for control data.
+pub(crate) fn recv_scattered<P>(
     fd: BorrowedFd<'_>,
-    parts: &mut impl PartsMut,
+    scatter: &mut Scatter<P>,
     ancillary: Option<&mut AncillaryBuffer>,
 ) -> io::Result<Received> {
-    let mut vectors = [NO_IOVEC; 4];
-    let mut more = Vec::new();
-    let mut count = 0;
-    let mut capacity = 0;
-    for room in parts.rooms() {
-        let vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
-        capacity += room.len();
-        match vectors.get_mut(count) {
-            Some(slot) => *slot = vector,
-            None => {
-                if more.is_empty() {
-                    more.extend_from_slice(&vectors);
-                }
-                more.push(vector);
-            }
-        }
-        count += 1;
-    }
-    let vectors = if more.is_empty() { &mut vectors[..count] } else { &mut more[..] };
-    let header = header(vectors.as_mut_ptr(), vectors.len());
+    let rooms = scatter.rooms();
+    // The kernel does not write to the iovecs themselves.
+    let header = header(rooms.as_ptr().cast_mut(), rooms.len());
     let received = match ancillary {
         Some(ancillary) => {
             let mut control = [0; MAX_CONTROL];
-            // SAFETY: the iovecs are the rooms of `parts`, borrowed exclusively until this function
-            // returns; the kernel writes to them and never reads.
+            // SAFETY: the rooms are those of buffers in `scatter`, borrowed exclusively until this
+            // function returns; the kernel writes to them and never reads.
             let (received, reader) =
                 unsafe { recv_with_header(fd, header, &mut &mut control[..])? };
             ancillary.fill(reader);
@@ -336,12 +319,10 @@ pub(crate) fn recv_parts(
         // SAFETY: as above.
         None => unsafe { recv_with_header(fd, header, &mut &mut [][..])?.0 },
     };
-    // SAFETY: recvmsg has written that many bytes into the rooms, in order.
-    unsafe { parts.set_received(received.message_len.min(capacity)) };
+    // SAFETY: recvmsg has written that message into the rooms, in order.
+    unsafe { scatter.received(received.message_len) };
     Ok(received)
 }
-
-const NO_IOVEC: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
 
 /// # Safety
 /// The iovecs of `header` must be writable for the kernel during the call.

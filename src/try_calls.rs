@@ -6,7 +6,7 @@ use tokio_uring::BufResult;
 use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
 
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
-use crate::buffer::{One, Parts, PartsMut};
+use crate::buffer::{self, One, Parts, PartsMut, Scatter};
 use crate::{MessageInfo, UnixSeqpacket};
 
 /// ```
@@ -41,9 +41,13 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
-    pub fn try_send_owned<B: BoundedBuf + Send>(&self, buffer: B) -> BufResult<usize, B> {
-        let (sent, One(buffer), _) = self.try_send_parts(One(buffer), AncillaryBuffer::new());
-        (sent, buffer)
+    pub fn try_send_owned<B>(&self, buffer: B) -> BufResult<usize, B>
+    where
+        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+    {
+        let (slice, bounds) = buffer::lend(buffer);
+        let (sent, One(slice), _) = self.try_send_parts(One(slice), AncillaryBuffer::new());
+        (sent, buffer::restore(slice, bounds))
     }
 
     /// Send a message from an owned buffer, with ancillary data, if that is possible at once. Both
@@ -51,13 +55,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
-    pub fn try_send_owned_with_ancillary<B: BoundedBuf + Send>(
+    pub fn try_send_owned_with_ancillary<B>(
         &self,
         buffer: B,
         ancillary: AncillaryBuffer,
-    ) -> (io::Result<usize>, B, AncillaryBuffer) {
-        let (sent, One(buffer), ancillary) = self.try_send_parts(One(buffer), ancillary);
-        (sent, buffer, ancillary)
+    ) -> (io::Result<usize>, B, AncillaryBuffer)
+    where
+        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+    {
+        let (slice, bounds) = buffer::lend(buffer);
+        let (sent, One(slice), ancillary) = self.try_send_parts(One(slice), ancillary);
+        (sent, buffer::restore(slice, bounds), ancillary)
     }
 
     /// Send a message gathered from several owned buffers, if that is possible at once. Else as
@@ -65,12 +73,13 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
-    pub fn try_send_owned_vectored<B: BoundedBuf + Send>(
-        &self,
-        buffers: Vec<B>,
-    ) -> BufResult<usize, Vec<B>> {
-        let (sent, buffers, _) = self.try_send_parts(buffers, AncillaryBuffer::new());
-        (sent, buffers)
+    pub fn try_send_owned_vectored<B>(&self, buffers: Vec<B>) -> BufResult<usize, Vec<B>>
+    where
+        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+    {
+        let (slices, lent) = buffer::lend_all(buffers);
+        let (sent, slices, _) = self.try_send_parts(slices, AncillaryBuffer::new());
+        (sent, lent.restore(slices))
     }
 
     /// Send a message gathered from several owned buffers, with ancillary data, if that is possible at
@@ -78,12 +87,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
-    pub fn try_send_owned_vectored_with_ancillary<B: BoundedBuf + Send>(
+    pub fn try_send_owned_vectored_with_ancillary<B>(
         &self,
         buffers: Vec<B>,
         ancillary: AncillaryBuffer,
-    ) -> (io::Result<usize>, Vec<B>, AncillaryBuffer) {
-        self.try_send_parts(buffers, ancillary)
+    ) -> (io::Result<usize>, Vec<B>, AncillaryBuffer)
+    where
+        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+    {
+        let (slices, lent) = buffer::lend_all(buffers);
+        let (sent, slices, ancillary) = self.try_send_parts(slices, ancillary);
+        (sent, lent.restore(slices), ancillary)
     }
 
     fn try_send_parts<P: Parts>(
@@ -113,9 +127,13 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
-    pub fn try_recv_owned<B: BoundedBufMut + Send>(&self, buffer: B) -> BufResult<MessageInfo, B> {
-        let (received, One(buffer)) = self.try_recv_parts(One(buffer), None);
-        (received, buffer)
+    pub fn try_recv_owned<B>(&self, buffer: B) -> BufResult<MessageInfo, B>
+    where
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
+    {
+        let (slice, bounds) = buffer::lend(buffer);
+        let (received, One(slice)) = self.try_recv_parts(One(slice), None);
+        (received, buffer::restore(slice, bounds))
     }
 
     /// Receive a message into an owned buffer, with its ancillary data, if there is one. Else as
@@ -123,13 +141,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv); `ancillary` comes back as it was then.
-    pub fn try_recv_owned_with_ancillary<B: BoundedBufMut + Send>(
+    pub fn try_recv_owned_with_ancillary<B>(
         &self,
         buffer: B,
         mut ancillary: AncillaryBuffer,
-    ) -> (io::Result<MessageInfo>, B, AncillaryBuffer) {
-        let (received, One(buffer)) = self.try_recv_parts(One(buffer), Some(&mut ancillary));
-        (received, buffer, ancillary)
+    ) -> (io::Result<MessageInfo>, B, AncillaryBuffer)
+    where
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
+    {
+        let (slice, bounds) = buffer::lend(buffer);
+        let (received, One(slice)) = self.try_recv_parts(One(slice), Some(&mut ancillary));
+        (received, buffer::restore(slice, bounds), ancillary)
     }
 
     /// Receive a message scattered into several owned buffers, if there is one. Else as
@@ -137,11 +159,13 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
-    pub fn try_recv_owned_vectored<B: BoundedBufMut + Send>(
-        &self,
-        buffers: Vec<B>,
-    ) -> BufResult<MessageInfo, Vec<B>> {
-        self.try_recv_parts(buffers, None)
+    pub fn try_recv_owned_vectored<B>(&self, buffers: Vec<B>) -> BufResult<MessageInfo, Vec<B>>
+    where
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
+    {
+        let (slices, lent) = buffer::lend_all(buffers);
+        let (received, slices) = self.try_recv_parts(slices, None);
+        (received, lent.restore(slices))
     }
 
     /// Receive a message scattered into several owned buffers, with its ancillary data, if there is
@@ -150,25 +174,34 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv); `ancillary` comes back as it was then.
-    pub fn try_recv_owned_vectored_with_ancillary<B: BoundedBufMut + Send>(
+    pub fn try_recv_owned_vectored_with_ancillary<B>(
         &self,
         buffers: Vec<B>,
         mut ancillary: AncillaryBuffer,
-    ) -> (io::Result<MessageInfo>, Vec<B>, AncillaryBuffer) {
-        let (received, buffers) = self.try_recv_parts(buffers, Some(&mut ancillary));
-        (received, buffers, ancillary)
+    ) -> (io::Result<MessageInfo>, Vec<B>, AncillaryBuffer)
+    where
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
+    {
+        let (slices, lent) = buffer::lend_all(buffers);
+        let (received, slices) = self.try_recv_parts(slices, Some(&mut ancillary));
+        (received, lent.restore(slices), ancillary)
     }
 
     fn try_recv_parts<P: PartsMut>(
         &self,
-        mut parts: P,
+        parts: P,
         mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
         match self.try_left_behind() {
             Ok(None) => {}
-            Ok(Some(message)) => return (Ok(message.deliver_owned(&mut parts, ancillary)), parts),
+            Ok(Some(message)) => {
+                let mut parts = Scatter::new(parts);
+                let info = message.deliver_owned(&mut parts, ancillary);
+                return (Ok(info), parts.settle());
+            }
             Err(error) => return (Err(error), parts),
         }
+        let parts = Scatter::new(parts);
         let capacity = parts.capacity();
         let (received, parts) = self.inner.try_recv_owned(parts, ancillary.as_deref_mut());
         (received.map(|received| self.info(&received, capacity, ancillary.as_deref())), parts)

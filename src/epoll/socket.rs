@@ -10,7 +10,7 @@ use super::operation::Gate;
 use super::send::{SendGate, Waiting};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::async_fd;
-use crate::buffer::{Parts, PartsMut};
+use crate::buffer::{Parts, PartsMut, Scatter};
 use crate::outgoing::Outgoing;
 use crate::runtime::Life;
 use crate::stream::Filler;
@@ -117,14 +117,13 @@ impl Socket {
     /// Without an ancillary buffer there is no room for control data.
     pub(crate) async fn recv_owned<P: PartsMut>(
         &self,
-        mut parts: P,
+        mut parts: Scatter<P>,
         mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<Received>, P) {
-        let received = self
-            .receive
-            .operation(&self.io, |fd| sys::recv_parts(fd, &mut parts, ancillary.as_deref_mut()))
-            .await;
-        (received, parts)
+        let call =
+            |fd: BorrowedFd<'_>| sys::recv_scattered(fd, &mut parts, ancillary.as_deref_mut());
+        let received = self.receive.operation(&self.io, call).await;
+        (received, parts.settle())
     }
 
     pub(crate) fn poll_send(
@@ -197,13 +196,13 @@ impl Socket {
 
     pub(crate) fn try_recv_owned<P: PartsMut>(
         &self,
-        mut parts: P,
+        mut parts: Scatter<P>,
         mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<Received>, P) {
         let received = self.receive.try_operation(&self.io, |fd| {
-            sys::recv_parts(fd, &mut parts, ancillary.as_deref_mut())
+            sys::recv_scattered(fd, &mut parts, ancillary.as_deref_mut())
         });
-        (received, parts)
+        (received, parts.settle())
     }
 
     pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {

@@ -5,12 +5,14 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use tokio_uring::buf::{BoundedBuf, Slice};
+
 use super::graveyard;
 use super::lane::{Received as LaneReceived, Ticket};
 use super::payload::{Message, Rooms};
 use super::state::{Core, Direction, lock};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::{One, PartsMut};
+use crate::buffer::{One, PartsMut, Scatter};
 use crate::lane::{After, Withdrawn};
 use crate::look::{self, AfterLook, Aside, Busy};
 use crate::outgoing::Outgoing;
@@ -26,10 +28,11 @@ pub(super) fn from_errno<T>(received: LaneReceived<T>) -> io::Result<T> {
 pub(super) trait Sink {
     type Output;
 
-    /// Straight from the kernel, without waiting.
+    /// Straight from the kernel, without waiting. Called under the lane's lock: runs nothing of the
+    /// user's.
     fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Self::Output>;
 
-    /// Room to lend to the kernel, if the caller gave some away. Runs the buffers' own methods.
+    /// Room to lend to the kernel, if the caller gave some away.
     fn room(&mut self, _spare: Option<Rooms>) -> Option<Rooms> {
         None
     }
@@ -77,32 +80,62 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
 
 /// A caller who gives buffers away.
 pub(super) struct Owned<'a, P> {
-    /// `None` while the lane or the kernel has them.
-    pub(super) parts: Option<P>,
-    pub(super) ancillary: Option<&'a mut AncillaryBuffer>,
+    parts: Given<P>,
+    ancillary: Option<&'a mut AncillaryBuffer>,
+}
+
+enum Given<P> {
+    /// To be received into directly.
+    Here(Scatter<P>),
+    /// The lane or the kernel has them.
+    Lent,
+    Back(P),
+}
+
+impl<'a, P: PartsMut> Owned<'a, P> {
+    pub(super) fn new(parts: Scatter<P>, ancillary: Option<&'a mut AncillaryBuffer>) -> Self {
+        Self { parts: Given::Here(parts), ancillary }
+    }
+
+    /// The buffers, when the call is over. Runs their own methods.
+    pub(super) fn settle(self) -> P {
+        match self.parts {
+            Given::Here(scatter) => scatter.settle(),
+            Given::Back(parts) => parts,
+            Given::Lent => unreachable!("delivered or withdrawn"),
+        }
+    }
 }
 
 impl<P: PartsMut> Sink for Owned<'_, P> {
     type Output = Received;
 
     fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Received> {
-        let parts = self.parts.as_mut().expect("tried before the parts are given away");
-        sys::recv_parts(fd, parts, self.ancillary.as_deref_mut())
+        let Given::Here(scatter) = &mut self.parts else {
+            unreachable!("tried before the parts are given away");
+        };
+        sys::recv_scattered(fd, scatter, self.ancillary.as_deref_mut())
     }
 
     fn room(&mut self, spare: Option<Rooms>) -> Option<Rooms> {
-        self.parts.take().map(|parts| Rooms::new(parts, spare))
+        match std::mem::replace(&mut self.parts, Given::Lent) {
+            Given::Here(scatter) => Some(Rooms::new(scatter, spare)),
+            other => {
+                self.parts = other;
+                None
+            }
+        }
     }
 
     fn deliver(&mut self, message: Message, room: Option<Rooms>) -> (Received, Option<Rooms>) {
         let room = room.or_else(|| self.room(None));
         let (received, parts, room) = message.deliver_owned(room, self.ancillary.as_deref_mut());
-        self.parts = Some(parts);
+        self.parts = Given::Back(parts);
         (received, Some(room))
     }
 
     fn withdraw(&mut self, mut room: Rooms) {
-        self.parts = Some(room.take());
+        self.parts = Given::Back(room.take());
     }
 }
 
@@ -117,21 +150,21 @@ impl Sink for Stream<'_, '_> {
     }
 
     fn room(&mut self, spare: Option<Rooms>) -> Option<Rooms> {
-        self.0.leases.pop().map(|lease| Rooms::new(One(lease), spare))
+        self.0.leases.pop().map(|lease| Rooms::new(Scatter::new(One(lease.slice_full())), spare))
     }
 
     fn deliver(&mut self, message: Message, room: Option<Rooms>) -> ((), Option<Rooms>) {
         let room = room.or_else(|| self.room(None));
         let mut ancillary = AncillaryBuffer::new();
-        let (received, One(lease), room) =
-            message.deliver_owned::<One<Lease>>(room, Some(&mut ancillary));
-        self.0.deliver(lease, received, ancillary);
+        let (received, One(slice), room) =
+            message.deliver_owned::<One<Slice<Lease>>>(room, Some(&mut ancillary));
+        self.0.deliver(slice.into_inner(), received, ancillary);
         ((), Some(room))
     }
 
     fn withdraw(&mut self, mut room: Rooms) {
-        let One(lease) = room.take::<One<Lease>>();
-        self.0.leases.push(lease);
+        let One(slice) = room.take::<One<Slice<Lease>>>();
+        self.0.leases.push(slice.into_inner());
     }
 }
 

@@ -9,7 +9,6 @@
 #![allow(unsafe_code, reason = "headers that point into buffers; payloads lent to the kernel")]
 
 use std::io::{self, IoSliceMut};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
@@ -22,7 +21,7 @@ use super::quarantine::Memory;
 use super::ring::{Completion, ContextGone, Submission};
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::{PartsMut, Shell};
+use crate::buffer::{PartsMut, RoomWriter, Scatter, Shell, spread};
 use crate::outgoing::{Outgoing, SEND_FLAGS, empty_header, vector};
 use crate::sys::Received;
 
@@ -89,26 +88,21 @@ struct Control([u8; MAX_CONTROL]);
 pub(super) struct Rooms {
     shell: Box<dyn Shell>,
     vectors: Vec<libc::iovec>,
-    capacity: usize,
 }
 
 // SAFETY: the iovecs point into the buffers in `shell`, which is Send and owned with them.
 unsafe impl Send for Rooms {}
 
 impl Rooms {
-    /// Take the buffers to their final place and note where that is. `spare` is an emptied box of
-    /// an earlier operation. Runs the buffers' own methods.
-    pub(super) fn new<P: PartsMut>(parts: P, mut spare: Option<Rooms>) -> Self {
+    /// Take the buffers to their final place. `spare` is an emptied box of an earlier operation.
+    pub(super) fn new<P: PartsMut>(scatter: Scatter<P>, mut spare: Option<Rooms>) -> Self {
         let fits = |spare: &mut Rooms| spare.shell.as_any().is::<Option<P>>();
-        let new = || Self { shell: Box::new(None::<P>), vectors: Vec::new(), capacity: 0 };
+        let new = || Self { shell: Box::new(None::<P>), vectors: Vec::new() };
         let mut rooms = spare.take_if(fits).unwrap_or_else(new);
         rooms.vectors.clear();
-        rooms.capacity = 0;
+        rooms.vectors.extend_from_slice(scatter.rooms());
         let slot = rooms.shell.as_any().downcast_mut::<Option<P>>().expect("checked or made above");
-        for room in slot.insert(parts).rooms() {
-            rooms.capacity += room.len();
-            rooms.vectors.push(vector(room.as_ptr().cast(), room.len()));
-        }
+        *slot = Some(scatter.into_parts());
         rooms
     }
 
@@ -432,8 +426,10 @@ impl Message {
         let own = self.payload().rooms.take();
         let (mut rooms, mut parts) = match mine {
             Some(mut mine) => {
-                let mut parts = mine.take::<P>();
-                copy_into_parts(&mut self, &mut parts);
+                // SAFETY: the rooms are those of buffers that `mine` owns; the message lies elsewhere.
+                let mut writer = unsafe { RoomWriter::new(&mine.vectors) };
+                self.copy_into(|piece| writer.write(piece));
+                let parts = mine.take::<P>();
                 (mine, parts)
             }
             None => {
@@ -442,36 +438,11 @@ impl Message {
                 (own, parts)
             }
         };
-        let len = self.len.min(rooms.capacity);
-        // SAFETY: the first `len` bytes were written, by the kernel or by `copy_into_parts`.
-        unsafe { parts.set_received(len) };
+        // SAFETY: so much of the message was written into the rooms, by the kernel or above.
+        unsafe { parts.set_received(spread(self.len, &rooms.vectors)) };
         rooms.vectors.clear();
         (received, parts, rooms)
     }
-}
-
-fn copy_into_parts<P: PartsMut>(message: &mut Message, parts: &mut P) {
-    let mut rooms = parts.rooms();
-    let mut room: &mut [MaybeUninit<u8>] = &mut [];
-    message.copy_into(|mut piece| {
-        let len = piece.len();
-        while !piece.is_empty() {
-            if room.is_empty() {
-                match rooms.next() {
-                    Some(next) => room = next,
-                    None => break,
-                }
-                continue;
-            }
-            let now = room.len().min(piece.len());
-            let (head, tail) = std::mem::take(&mut room).split_at_mut(now);
-            for (slot, byte) in head.iter_mut().zip(piece) {
-                slot.write(*byte);
-            }
-            (room, piece) = (tail, &piece[now..]);
-        }
-        len - piece.len()
-    });
 }
 
 impl Drop for Message {

@@ -17,7 +17,7 @@ use super::shard::Shard;
 use super::state::{Core, Receive, is_would_block, lock};
 use crate::MessageInfo;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::{Parts, PartsMut};
+use crate::buffer::{Parts, PartsMut, Scatter};
 use crate::lane::Step;
 use crate::line::Line;
 use crate::look::{Aside, Busy, Looks};
@@ -242,12 +242,12 @@ impl Socket {
 
     pub(crate) async fn recv_owned<P: PartsMut>(
         &self,
-        parts: P,
+        parts: Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<Received>, P) {
-        let mut sink = Owned { parts: Some(parts), ancillary };
+        let mut sink = Owned::new(parts, ancillary);
         let result = self.receive(&mut sink).await;
-        (result, sink.parts.expect("delivered or withdrawn"))
+        (result, sink.settle())
     }
 
     // ----- without an operation in flight -----
@@ -315,12 +315,12 @@ impl Socket {
 
     pub(crate) fn try_recv_owned<P: PartsMut>(
         &self,
-        parts: P,
+        parts: Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<Received>, P) {
-        let mut sink = Owned { parts: Some(parts), ancillary };
+        let mut sink = Owned::new(parts, ancillary);
         let result = self.try_receive(&mut sink);
-        (result, sink.parts.expect("a direct call leaves them, a delivery puts them back"))
+        (result, sink.settle())
     }
 
     /// The message that lies here for whoever comes first, else what the kernel has. An error that lies

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::mpsc;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
-use tokio_seqpacket::buf::{BoundedBuf, IoBuf, IoBufMut};
+use tokio_seqpacket::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice};
 use tokio_test::task;
 
 use crate::harness::tools::{
@@ -26,11 +26,14 @@ pub fn tests() -> Vec<Test> {
         an_empty_buffer_is_allowed,
         scattered_receives_fill_part_after_part,
         buffers_of_other_types_work,
+        a_view_that_lies_does_no_harm,
+        a_slice_of_a_buffer_that_was_exchanged_is_used_as_far_as_it_goes,
         a_dropped_receive_drops_its_buffer_once_settled,
         a_dropped_send_drops_its_buffer_once_settled,
         a_waiting_call_drops_its_buffer_with_the_socket,
         a_message_for_a_dropped_receive_does_not_end_up_in_its_buffer_alone,
         destructors_of_buffers_may_use_the_socket,
+        methods_of_buffers_may_use_the_socket,
         memory_of_dropped_and_forgotten_receives_is_left_alone,
     ]
 }
@@ -364,6 +367,144 @@ async fn buffers_of_other_types_work(cell: Cell) {
     assert!(drops.is_empty());
 }
 
+/// A view of bytes 2 to 6, made without unsafe code, whose methods say what is not true.
+struct Liar {
+    bytes: Vec<u8>,
+    /// How often it was restored from bounds.
+    restored: usize,
+}
+
+impl Liar {
+    fn new() -> Self {
+        Self { bytes: b"0123456789".to_vec(), restored: 0 }
+    }
+}
+
+impl BoundedBuf for Liar {
+    type Buf = Vec<u8>;
+    type Bounds = std::ops::RangeFrom<usize>;
+
+    fn slice(self, range: impl std::ops::RangeBounds<usize>) -> Slice<Vec<u8>> {
+        self.bytes.slice(range)
+    }
+
+    fn slice_full(self) -> Slice<Vec<u8>> {
+        self.bytes.slice(2..6)
+    }
+
+    fn get_buf(&self) -> &Vec<u8> {
+        &self.bytes
+    }
+
+    fn bounds(&self) -> Self::Bounds {
+        self.restored + 1..
+    }
+
+    fn from_buf_bounds(bytes: Vec<u8>, bounds: Self::Bounds) -> Self {
+        Self { bytes, restored: bounds.start }
+    }
+
+    fn stable_ptr(&self) -> *const u8 {
+        std::ptr::without_provenance(1)
+    }
+
+    fn bytes_init(&self) -> usize {
+        1 << 20
+    }
+
+    fn bytes_total(&self) -> usize {
+        1 << 20
+    }
+}
+
+impl BoundedBufMut for Liar {
+    type BufMut = Vec<u8>;
+
+    fn stable_mut_ptr(&mut self) -> *mut u8 {
+        std::ptr::without_provenance_mut(1)
+    }
+
+    unsafe fn set_init(&mut self, _pos: usize) {
+        panic!("nobody asks the view");
+    }
+}
+
+async fn a_view_that_lies_does_no_harm(cell: Cell) {
+    let (a, peer) = cell.half();
+    for waits in [false, true] {
+        if waits {
+            fill(&a);
+        }
+        let mut send = task::spawn(a.send_owned(Liar::new()));
+        park(waits, &mut send, &peer).await;
+        let (sent, liar) = soon(send).await;
+        assert_eq!((sent.unwrap(), liar.restored), (4, 1));
+        if waits {
+            fill(&a);
+        }
+        let mut send = task::spawn(a.send_owned_vectored(vec![liar, Liar::new()]));
+        park(waits, &mut send, &peer).await;
+        let (sent, liars) = soon(send).await;
+        assert_eq!((sent.unwrap(), liars[0].restored, liars[1].restored), (8, 2, 1));
+        assert_eq!(liars[1].bytes, b"0123456789");
+        let messages = peer.arrived();
+        assert!(messages.ends_with(&[b"23452345".to_vec()]), "{messages:?}");
+
+        let mut receive = task::spawn(a.recv_owned(Liar::new()));
+        wait(waits, &mut receive).await;
+        peer.send(b"message");
+        let (info, liar) = soon(receive).await;
+        let info = info.unwrap();
+        assert_eq!((info.bytes_read(), info.message_len(), liar.restored), (4, 7, 1));
+        assert_eq!(liar.bytes, b"01mess6789");
+        let mut receive = task::spawn(a.recv_owned_vectored(vec![liar, Liar::new()]));
+        wait(waits, &mut receive).await;
+        peer.send(b"MESSAGE");
+        let (info, liars) = soon(receive).await;
+        assert_eq!((info.unwrap().bytes_read(), liars[0].restored), (7, 2));
+        assert_eq!(liars[0].bytes, b"01MESS6789");
+        assert_eq!(liars[1].bytes, b"01AGE56789");
+    }
+}
+
+async fn a_slice_of_a_buffer_that_was_exchanged_is_used_as_far_as_it_goes(cell: Cell) {
+    let (a, b) = cell.pair();
+    let exchanged = || {
+        let mut slice = vec![b'.'; 1 << 20].slice(2..1 << 20);
+        *slice.get_mut() = Box::<[u8]>::from(&b"01234"[..]).into_vec();
+        slice
+    };
+    for waiting in [false, true] {
+        let (sent, slice) = soon(a.send_owned(exchanged())).await;
+        assert_eq!((sent.unwrap(), slice.begin(), slice.end()), (3, 2, 1 << 20));
+        assert_eq!(recv(&b).await, b"234");
+        let mut receive = task::spawn(b.recv_owned(exchanged()));
+        wait(waiting, &mut receive).await;
+        soon(a.send(&[b'x'; 64])).await.unwrap();
+        let (info, slice) = soon(receive).await;
+        assert_eq!((info.unwrap().bytes_read(), slice.end()), (3, 1 << 20));
+        assert_eq!(slice.into_inner(), b"01xxx");
+        // Nothing is left within the bounds.
+        let mut slice = b"0123456789".to_vec().slice(4..8);
+        slice.get_mut().truncate(4);
+        slice.get_mut().shrink_to_fit();
+        soon(a.send(b"message")).await.unwrap();
+        let (info, slice) = soon(b.recv_owned_vectored(vec![slice])).await;
+        assert_eq!((info.unwrap().bytes_read(), &slice[0].get_ref()[..]), (0, &b"0123"[..]));
+    }
+    // The start is in what nobody has written: that is told before a message is taken.
+    let mut slice = b"0123456789".to_vec().slice(4..8);
+    slice.get_mut().clear();
+    soon(a.send(b"message")).await.unwrap();
+    let b = Arc::new(b);
+    let task = tokio::spawn({
+        let b = b.clone();
+        async move { drop(b.recv_owned(slice).await) }
+    });
+    assert!(soon(task).await.unwrap_err().is_panic());
+    assert_eq!(recv(&b).await, b"message");
+}
+
 async fn a_dropped_receive_drops_its_buffer_once_settled(cell: Cell) {
     let (a, peer) = cell.half();
     let (dropped, mut drops) = mpsc::unbounded_channel();
@@ -513,6 +654,114 @@ async fn destructors_of_buffers_may_use_the_socket(cell: Cell) {
     // Still in order, whatever the destructors took.
     peer.send(b"the end");
     while recv(&a).await != b"the end" {}
+}
+
+/// A buffer whose methods send and receive on a socket.
+struct Meddler {
+    bytes: Vec<u8>,
+    socket: Arc<UnixSeqpacket>,
+    asked: Arc<AtomicUsize>,
+    told: Arc<AtomicUsize>,
+}
+
+impl Meddler {
+    fn meddle(&self) {
+        let _ = self.socket.try_recv(&mut [0; 1]);
+        let _ = self.socket.try_send(b"from a method");
+        let mut receive = task::spawn(self.socket.recv_owned(Vec::with_capacity(1)));
+        let _ = receive.poll();
+    }
+
+    fn asked(&self) {
+        self.meddle();
+        self.asked.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+// SAFETY: the vector does not change.
+unsafe impl IoBuf for Meddler {
+    fn stable_ptr(&self) -> *const u8 {
+        self.asked();
+        self.bytes.as_ptr()
+    }
+
+    fn bytes_init(&self) -> usize {
+        self.asked();
+        self.bytes.len()
+    }
+
+    fn bytes_total(&self) -> usize {
+        self.asked();
+        self.bytes.len()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl IoBufMut for Meddler {
+    fn stable_mut_ptr(&mut self) -> *mut u8 {
+        self.asked();
+        self.bytes.as_mut_ptr()
+    }
+
+    unsafe fn set_init(&mut self, _pos: usize) {
+        self.meddle();
+        self.told.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn methods_of_buffers_may_use_the_socket(cell: Cell) {
+    let (a, peer) = cell.half();
+    let a = Arc::new(a);
+    let (asked, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let meddler = |len: usize| Meddler {
+        bytes: vec![0; len],
+        socket: a.clone(),
+        asked: asked.clone(),
+        told: told.clone(),
+    };
+    // They take messages of their own, too.
+    let arrive = || (0..200).for_each(|_| peer.send(b"message"));
+    for waits in [false, true] {
+        for parts in [1, 4, 6] {
+            if !waits {
+                arrive();
+            }
+            let buffers = (0..parts).map(|_| meddler(2)).collect();
+            let mut receive = task::spawn(a.recv_owned_vectored(buffers));
+            if waits {
+                arm(&mut receive).await;
+                arrive();
+            }
+            let (info, buffers) = soon(receive).await;
+            let len = (2 * parts).min(7);
+            assert_eq!((info.unwrap().bytes_read(), told.swap(0, Ordering::Relaxed)), (len, parts));
+            let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.bytes.clone()).collect();
+            assert_eq!(bytes[..len], b"message"[..len]);
+            while a.try_recv(&mut [0; 8]).is_ok() {}
+            peer.drain();
+
+            // One that finds a message which the kernel had received for somebody else.
+            let mut gone = task::spawn(a.recv_owned(Vec::with_capacity(8)));
+            arm(&mut gone).await;
+            arrive();
+            until_woken(&mut gone).await;
+            drop(gone);
+            let (info, buffer) = soon(a.recv_owned(meddler(8))).await;
+            assert_eq!((info.unwrap().bytes_read(), &buffer.bytes[..7]), (7, &b"message"[..]));
+            assert_eq!(told.swap(0, Ordering::Relaxed), 1);
+            while a.try_recv(&mut [0; 8]).is_ok() {}
+            peer.drain();
+
+            if waits {
+                fill(&a);
+            }
+            let mut send = task::spawn(a.send_owned_vectored(vec![meddler(1), meddler(2)]));
+            park(waits, &mut send, &peer).await;
+            assert_eq!(soon(send).await.0.unwrap(), 3);
+            peer.drain();
+        }
+    }
+    assert!(asked.load(Ordering::Relaxed) > 0);
 }
 
 async fn memory_of_dropped_and_forgotten_receives_is_left_alone(cell: Cell) {
