@@ -407,7 +407,7 @@ fn rows(has_ring: bool) -> Vec<Row> {
     for &(name, backend) in &both {
         contestants.extend(one_way(name, backend));
     }
-    rows.push(("one way, two threads, 64 bytes".to_owned(), 20_000, contestants));
+    rows.push(("one way, two threads, 64 bytes".to_owned(), 200_000, contestants));
 
     for pairs in [1, 16, 128] {
         let mut contestants = vec![upstream(plain_echo!(Upstream, pairs, Backend::Epoll, MESSAGE))];
@@ -427,7 +427,7 @@ fn rows(has_ring: bool) -> Vec<Row> {
         contestants.push((format!("{name}, busy"), busy));
     }
     contestants.push(("raw calls, spinning".to_owned(), raw_spinning()));
-    rows.push(("ping-pong, two threads".to_owned(), 2_000, contestants));
+    rows.push(("ping-pong, two threads".to_owned(), 10_000, contestants));
 
     macro_rules! sizes {
         ($($len:literal)*) => {$({

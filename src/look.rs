@@ -11,7 +11,12 @@ use std::task::Context;
 use std::time::Instant;
 
 /// How often a receive stands aside and looks again before it is parked.
-const SECOND_LOOKS: u8 = 3;
+const SECOND_LOOKS: u8 = 5;
+
+/// Before so many of these looks are left it lets the I/O driver run, too. Whoever is to answer may be
+/// parked: then his event comes, which wakes the ring's driver, which wakes him, who answers; the looks
+/// that are left wait for that. With fewer, two who are parked never find out that they need not be.
+const AFTER_EVENTS: u8 = 3;
 
 /// More polls than one other pair makes while a receive is parked.
 const MANY: usize = 6;
@@ -69,16 +74,22 @@ impl Aside {
     }
 }
 
-/// Let other tasks run and come back, `looks` more times: behind the tasks that are ready, and the
-/// last time behind those as well that I/O events make ready.
+/// Let other tasks run and come back, `looks` more times: behind the tasks that are ready, and once
+/// behind those as well that I/O events make ready.
 pub(crate) fn stand_aside(cx: &mut Context<'_>, looks: u8) -> Aside {
-    let aside = Aside::now();
-    if looks > 1 {
-        cx.waker().wake_by_ref();
-    } else {
-        // Its first poll has the task woken once the I/O driver has been looked at.
-        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+    if looks == AFTER_EVENTS {
+        return let_events_in(cx);
     }
+    let aside = Aside::now();
+    cx.waker().wake_by_ref();
+    aside
+}
+
+/// Let other tasks run, those as well that I/O events make ready, and come back.
+pub(crate) fn let_events_in(cx: &mut Context<'_>) -> Aside {
+    let aside = Aside::now();
+    // Its first poll has the task woken once the I/O driver has been looked at.
+    let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
     aside
 }
 

@@ -251,7 +251,12 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
                     if *left == 0 {
                         match self.busy.looked(self.aside) {
                             AfterLook::Park => {}
-                            AfterLook::LetOthersRun => *left = 1,
+                            AfterLook::LetOthersRun => {
+                                *left = 1;
+                                drop(state);
+                                self.aside = look::let_events_in(cx);
+                                return Some(Poll::Pending);
+                            }
                             AfterLook::LookAgain => {
                                 *left = 1;
                                 return None;

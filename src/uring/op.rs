@@ -313,7 +313,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
                         AfterLook::LetOthersRun => {
                             receive.lane.looks_again();
                             drop(receive);
-                            self.aside = look::stand_aside(cx, 1);
+                            self.aside = look::let_events_in(cx);
                             return Some(Poll::Pending);
                         }
                     }
@@ -347,6 +347,10 @@ impl<S: Sink> Receiving<'_, '_, S> {
                 return Some(self.pending_unless_dead(cx));
             }
         };
+        if self.aside.many_ran() {
+            // There is load by now.
+            lock(&core.receive).looks.second_may_pay();
+        }
         self.ticket = None;
         core.carry_out(Direction::Receive, after);
         match delivery.received {
