@@ -47,10 +47,10 @@ impl Adopt for Upstream {
     }
 }
 
-/// Run both ends on a thread and runtime of their own; the time of the first is returned.
+/// Run both ends on a thread and runtime of their own; the first says how long it took.
 fn two_threads<A, B>(
     backend: Backend,
-    near: impl AsyncFnOnce(A) + Send + 'static,
+    near: impl AsyncFnOnce(A) -> Duration + Send + 'static,
     far: impl AsyncFnOnce(B) + Send + 'static,
 ) -> Duration
 where
@@ -69,9 +69,7 @@ where
     is_ready.recv().unwrap();
     let took = runtime().block_on(async move {
         let a = A::adopt(a, backend);
-        let begin = Instant::now();
-        near(a).await;
-        begin.elapsed()
+        near(a).await
     });
     far.join().unwrap();
     took
@@ -85,10 +83,12 @@ macro_rules! plain_one_way {
             two_threads(
                 $backend,
                 async move |receiver: $socket| {
+                    let begin = Instant::now();
                     let mut buffer = [0; MESSAGE];
                     for _ in 0..count {
                         assert_eq!(receiver.recv(&mut buffer).await.unwrap(), MESSAGE);
                     }
+                    begin.elapsed()
                 },
                 async move |sender: $socket| {
                     for _ in 0..count {
@@ -119,10 +119,12 @@ fn one_way(name: &str, backend: Backend) -> Vec<(String, Round)> {
         two_threads(
             backend,
             async move |receiver: UnixSeqpacket| {
+                let begin = Instant::now();
                 let mut messages = receiver.messages(MessagesOptions::new().size(256)).unwrap();
                 for _ in 0..count {
                     assert_eq!(messages.next().await.unwrap().unwrap().len(), MESSAGE);
                 }
+                begin.elapsed()
             },
             async move |sender: UnixSeqpacket| send_batches(&sender, count).await,
         )
@@ -131,6 +133,7 @@ fn one_way(name: &str, backend: Backend) -> Vec<(String, Round)> {
         two_threads(
             backend,
             async move |receiver: UnixSeqpacket| {
+                let begin = Instant::now();
                 let mut bytes = [[0; MESSAGE]; 32];
                 let mut infos = Vec::new();
                 let mut left = count;
@@ -141,6 +144,7 @@ fn one_way(name: &str, backend: Backend) -> Vec<(String, Round)> {
                     // The end comes as an empty message.
                     left -= infos.iter().filter(|info| info.bytes_read() > 0).count();
                 }
+                begin.elapsed()
             },
             async move |sender: UnixSeqpacket| send_batches(&sender, count).await,
         )
@@ -270,6 +274,9 @@ fn owned_echo<const LEN: usize>(backend: Backend) -> Round {
 
 // ----- ping-pong on two threads -----
 
+/// Trips before those that are measured.
+const WARM_UP: usize = 1000;
+
 macro_rules! ping_pong {
     ($socket:ty, $backend:expr, $busy:expr) => {{
         let round: Round = Box::new(move |count| {
@@ -278,15 +285,21 @@ macro_rules! ping_pong {
                 async move |socket: $socket| {
                     tokio_seqpacket::busy_poll($busy).unwrap();
                     let mut buffer = [7; MESSAGE];
-                    for _ in 0..count {
+                    let mut begin = Instant::now();
+                    for trip in 0..count + WARM_UP {
+                        // Two threads that are new share a core at first.
+                        if trip == WARM_UP {
+                            begin = Instant::now();
+                        }
                         socket.send(&buffer).await.unwrap();
                         assert_eq!(socket.recv(&mut buffer).await.unwrap(), MESSAGE);
                     }
+                    begin.elapsed()
                 },
                 async move |socket: $socket| {
                     tokio_seqpacket::busy_poll($busy).unwrap();
                     let mut buffer = [0; MESSAGE];
-                    for _ in 0..count {
+                    for _ in 0..count + WARM_UP {
                         assert_eq!(socket.recv(&mut buffer).await.unwrap(), MESSAGE);
                         socket.send(&buffer).await.unwrap();
                     }
@@ -312,14 +325,17 @@ fn raw_spinning() -> Round {
         let (a, b) = socketpair();
         let echo = thread::spawn(move || {
             let mut buffer = [0; MESSAGE];
-            for _ in 0..count {
+            for _ in 0..count + WARM_UP {
                 assert_eq!(spin_recv(&b, &mut buffer), MESSAGE);
                 rustix::net::send(&b, &buffer, SendFlags::NOSIGNAL).unwrap();
             }
         });
         let mut buffer = [7; MESSAGE];
-        let begin = Instant::now();
-        for _ in 0..count {
+        let mut begin = Instant::now();
+        for trip in 0..count + WARM_UP {
+            if trip == WARM_UP {
+                begin = Instant::now();
+            }
             rustix::net::send(&a, &buffer, SendFlags::NOSIGNAL).unwrap();
             assert_eq!(spin_recv(&a, &mut buffer), MESSAGE);
         }

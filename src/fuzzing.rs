@@ -88,7 +88,7 @@ pub fn control(data: &[u8]) {
             }
         }
     }
-    assert!(is_closed(pipe), "every descriptor is closed");
+    assert_closed(pipe);
 }
 
 fn count(reader: &AncillaryMessageReader<'_>) -> usize {
@@ -140,9 +140,11 @@ fn with_descriptors(data: &[u8]) -> (PipeReader, Vec<u8>, usize) {
     (pipe, control, passed)
 }
 
-fn is_closed(mut pipe: PipeReader) -> bool {
+/// All ends to write to are closed: a read says so, instead of that it would wait.
+fn assert_closed(mut pipe: PipeReader) {
     rustix::io::ioctl_fionbio(&pipe, true).expect("FIONBIO");
-    matches!(pipe.read(&mut [0]), Ok(0))
+    let read = pipe.read(&mut [0]);
+    assert!(matches!(read, Ok(0)), "a descriptor is open: {read:?}");
 }
 
 /// A socket address as the kernel may have written it: two bytes of length, then the address; and the
