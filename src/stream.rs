@@ -427,6 +427,9 @@ impl<'a> Messages<'a> {
     /// # Cancel safety
     /// A future that is dropped loses nothing.
     pub async fn next(&mut self) -> Option<io::Result<Message>> {
+        if !self.queue.is_empty() {
+            tokio::task::coop::consume_budget().await;
+        }
         while self.queue.is_empty() && !self.ended {
             if let Err(error) = self.fill().await {
                 return Some(Err(error));
@@ -444,6 +447,9 @@ impl<'a> Messages<'a> {
     /// # Errors
     /// As [`next`](Self::next); nothing is lost with it.
     pub async fn next_batch(&mut self, batch: &mut Vec<Message>) -> io::Result<usize> {
+        if !self.queue.is_empty() {
+            tokio::task::coop::consume_budget().await;
+        }
         while self.queue.is_empty() && !self.ended {
             self.fill().await?;
         }
@@ -460,6 +466,8 @@ impl<'a> Messages<'a> {
     /// The next message, or have the task woken when there may be one. For hand-written futures and
     /// `Stream`; between two calls nothing is in flight.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Message>>> {
+        // Also where nothing has to be received: a loop over what is here must yield, too.
+        ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
         while self.queue.is_empty() && !self.ended {
             ready!(self.pool.poll_lease(cx, &mut self.leases, self.want.count));
             let (socket, mut filler) = self.filler();
@@ -493,6 +501,19 @@ impl<'a> Messages<'a> {
             came: 0,
         };
         (self.socket, filler)
+    }
+}
+
+#[cfg(feature = "stream")]
+impl futures_core::Stream for Messages<'_> {
+    type Item = io::Result<Message>;
+
+    fn poll_next(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Messages::poll_next(self.get_mut(), cx)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        (self.queue.len(), None)
     }
 }
 

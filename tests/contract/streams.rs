@@ -16,7 +16,7 @@ use crate::harness::ways::{self, RecvBy, Room};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
-    tasks![
+    let tests = tasks![
         a_stream_yields_messages_in_order_and_then_the_end,
         an_empty_message_is_a_message_and_the_end_is_none,
         empty_messages_of_a_peer_that_closed_are_counted,
@@ -35,6 +35,7 @@ pub fn tests() -> Vec<Test> {
         a_reset_is_told_once_and_the_messages_before_it_follow,
         a_stream_of_a_flood_leaves_other_tasks_alive,
         poll_next_waits_and_is_woken,
+        a_stream_of_buffered_messages_yields_to_others,
         credentials_come_with_messages,
         a_batch_goes_out_in_order_and_is_counted,
         a_batch_on_a_full_queue_stands_in_line,
@@ -47,7 +48,10 @@ pub fn tests() -> Vec<Test> {
         receiving_a_batch_at_the_end_tells_of_it_once,
         receiving_a_batch_takes_what_a_dropped_receive_left_first,
         a_batch_of_receives_that_is_dropped_loses_nothing,
-    ]
+    ];
+    #[cfg(feature = "stream")]
+    let tests = [tests, tasks![a_stream_is_a_stream]].concat();
+    tests
 }
 
 async fn next(messages: &mut tokio_seqpacket::Messages<'_>) -> Message {
@@ -403,6 +407,47 @@ async fn poll_next_waits_and_is_woken(cell: Cell) {
     drop(b);
     assert!(soon(messages.next()).await.is_none());
     assert!(matches!(once(|cx| messages.poll_next(cx)), Poll::Ready(None)));
+}
+
+async fn a_stream_of_buffered_messages_yields_to_others(cell: Cell) {
+    let (a, b) = cell.half();
+    for n in 0..200u8 {
+        b.send(&[n]);
+    }
+    soon(tokio::spawn(async move {
+        let mut messages = a.messages(MessagesOptions::new().buffers(256)).unwrap();
+        // Until some lie here.
+        let mut got = 0;
+        loop {
+            drop(next(&mut messages).await);
+            got += 1;
+            let Some(_) = messages.next_buffered() else { continue };
+            got += 1;
+            break;
+        }
+        while task::spawn(tokio::task::consume_budget()).poll().is_ready() {}
+        assert!(task::spawn(messages.next()).poll().is_pending(), "no budget, no message");
+        assert!(once(|cx| messages.poll_next(cx)).is_pending(), "no budget, no message");
+        for _ in got..200 {
+            drop(next(&mut messages).await);
+        }
+    }))
+    .await
+    .unwrap();
+}
+
+#[cfg(feature = "stream")]
+async fn a_stream_is_a_stream(cell: Cell) {
+    use futures_util::StreamExt;
+
+    let (a, b) = cell.half();
+    for n in 0..40u8 {
+        b.send(&[n]);
+    }
+    drop(b);
+    let messages = a.messages(MessagesOptions::new()).unwrap();
+    let bytes = soon(messages.map(|message| message.unwrap()[0]).collect::<Vec<_>>()).await;
+    assert_eq!(bytes, (0..40).collect::<Vec<_>>());
 }
 
 async fn credentials_come_with_messages(cell: Cell) {
