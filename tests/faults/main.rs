@@ -169,7 +169,7 @@ fn is_at_end(peer: &OwnedFd) -> bool {
 /// Wait for something that tells nobody.
 async fn until_in_runtime(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(5) {
+    while begin.elapsed() < Duration::from_secs(20) {
         if holds() {
             return;
         }
@@ -182,7 +182,7 @@ async fn until_in_runtime(what: &str, mut holds: impl FnMut() -> bool) {
 fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let line = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(Duration::from_secs(5), future).await {
+        match tokio::time::timeout(Duration::from_secs(20), future).await {
             Ok(output) => output,
             Err(_) => panic!("waited in vain at {line}"),
         }

@@ -120,7 +120,7 @@ async fn armed(total: u64) {
 fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let line = std::panic::Location::caller();
     async move {
-        match tokio::time::timeout(Duration::from_secs(5), future).await {
+        match tokio::time::timeout(Duration::from_secs(20), future).await {
             Ok(output) => output,
             Err(_) => panic!("waited in vain at {line}"),
         }

@@ -18,7 +18,7 @@ use tokio_seqpacket::UringSupport;
 /// How long a test may take. They take milliseconds, on a quiet machine; some seconds where errors are
 /// injected one by one.
 const PATIENCE: Duration =
-    Duration::from_secs(if option_env!("TESTS_ARE_SLOW").is_some() { 240 } else { 20 });
+    Duration::from_secs(if option_env!("TESTS_ARE_SLOW").is_some() { 240 } else { 60 });
 /// How much longer all of it may take, and does, with `SEQPACKET_TESTS_LONG=1`.
 const LONGER: u32 = 10;
 
