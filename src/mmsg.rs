@@ -7,13 +7,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::ancillary::AncillaryMessageReader;
 use crate::ancillary::wire::MAX_CONTROL;
-use crate::outgoing::{SEND_FLAGS, empty_header, vector};
-use crate::sys::Received;
+use crate::outgoing::vector;
+use crate::sys::{RECV_NOW, Received, SEND_NOW, empty_header, retry};
 
 /// So many messages at most go through one call. The headers lie on the stack.
 pub(crate) const AT_ONCE: usize = 32;
-
-const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
 
 /// A message to send: its bytes, and its control data.
 pub(crate) type ToSend<'a> = (&'a [u8], &'a [u8]);
@@ -37,12 +35,11 @@ pub(crate) fn send_many<'a>(
         headers[count].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         count += 1;
     }
-    let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
     retry(|| {
         // SAFETY: the first `count` headers are initialised, and point to `vectors` and to bytes that
         // are borrowed until this function returns; sendmmsg only reads those.
         unsafe {
-            libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr().cast(), count as u32, flags as _)
+            libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr().cast(), count as u32, SEND_NOW as _)
         }
     })
 }
@@ -80,7 +77,7 @@ pub(crate) fn receive_many<'r>(
                 fd.as_raw_fd(),
                 headers.as_mut_ptr().cast(),
                 count as u32,
-                RECV_FLAGS as _,
+                RECV_NOW as _,
                 std::ptr::null_mut(),
             )
         }
@@ -139,16 +136,4 @@ pub(crate) fn lent<'r>(
         // SAFETY: the same bytes; receive_many writes initialised ones only.
         unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
     })
-}
-
-fn retry(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize> {
-    loop {
-        match usize::try_from(call()) {
-            Ok(count) => return Ok(count),
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => continue,
-                error => return Err(error),
-            },
-        }
-    }
 }

@@ -7,13 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use crate::ancillary::AncillaryBuffer;
 use crate::ancillary::wire::{self, MAX_CONTROL};
 use crate::buffer::{Parts, Shell};
-
-pub(crate) const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_EOR;
-
-pub(crate) fn empty_header() -> libc::msghdr {
-    // SAFETY: msghdr is a C struct of integers and pointers, for which zero is a valid value.
-    unsafe { std::mem::zeroed() }
-}
+use crate::sys::{self, empty_header};
 
 pub(crate) fn vector(bytes: *const u8, len: usize) -> libc::iovec {
     libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: len }
@@ -186,24 +180,15 @@ impl Outgoing {
 
     /// Send without waiting and without a ring.
     pub(crate) fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let flags = SEND_FLAGS | libc::MSG_DONTWAIT;
-        loop {
-            let sent = match self.pointers() {
-                // SAFETY: the vector spans bytes that this payload owns; send only reads them.
-                (_, Some(bytes)) => unsafe {
-                    libc::send(fd.as_raw_fd(), bytes.iov_base, bytes.iov_len, flags)
-                },
-                // SAFETY: the header points into what this payload owns; sendmsg only reads it.
-                (header, None) => unsafe { libc::sendmsg(fd.as_raw_fd(), header, flags) },
-            };
-            match usize::try_from(sent) {
-                Ok(sent) => return Ok(sent),
-                Err(_) => match io::Error::last_os_error() {
-                    error if error.kind() == io::ErrorKind::Interrupted => continue,
-                    error => return Err(error),
-                },
-            }
-        }
+        let flags = sys::SEND_NOW;
+        sys::retry(|| match self.pointers() {
+            // SAFETY: the vector spans bytes that this payload owns; send only reads them.
+            (_, Some(bytes)) => unsafe {
+                libc::send(fd.as_raw_fd(), bytes.iov_base, bytes.iov_len, flags)
+            },
+            // SAFETY: the header points into what this payload owns; sendmsg only reads it.
+            (header, None) => unsafe { libc::sendmsg(fd.as_raw_fd(), header, flags) },
+        })
     }
 
     /// What can be kept of it now that it has been sent, and what its caller is to get back: all of

@@ -22,8 +22,13 @@ use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::Scatter;
 
-const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR | libc::MSG_DONTWAIT;
-const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC | libc::MSG_DONTWAIT;
+/// What every send and every receive says, on a ring too.
+pub(crate) const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR;
+pub(crate) const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
+
+/// And those that do not wait.
+pub(crate) const SEND_NOW: libc::c_int = SEND_FLAGS | libc::MSG_DONTWAIT;
+pub(crate) const RECV_NOW: libc::c_int = RECV_FLAGS | libc::MSG_DONTWAIT;
 
 /// What `recvmsg(2)` said about one message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -107,39 +112,17 @@ pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
 /// Whether every message that is received comes with control data: credentials (`SO_PASSCRED`) or the
 /// time of its arrival (`SO_TIMESTAMP`).
 pub(crate) fn marks_messages(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(sockopt::socket_passcred(fd)? || timestamps(fd)?)
+    Ok(pass_credentials(fd)? || timestamps(fd)?)
 }
 
 fn timestamps(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut on: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    // SAFETY: both out-pointers are locals of the size that `len` says.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMP,
-            (&raw mut on).cast(),
-            &mut len,
-        )
-    };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(on != 0) }
+    let value = socket_option(fd, libc::SO_TIMESTAMP, size_of::<libc::c_int>())?;
+    Ok(value.iter().any(|byte| *byte != 0))
 }
 
 /// Have every message come with the time of its arrival (`SO_TIMESTAMP`), or no longer.
 pub(crate) fn set_timestamps(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    let on = libc::c_int::from(on);
-    // SAFETY: the option value is a local of the size that is passed.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_TIMESTAMP,
-            (&raw const on).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    set_socket_option(fd, libc::SO_TIMESTAMP, on.into())
 }
 
 /// Whether the peer has closed or shut down its sending direction (`POLLRDHUP`).
@@ -182,7 +165,7 @@ pub(crate) fn is_end_of_stream(fd: BorrowedFd<'_>) -> Option<bool> {
     if !has_ended(fd).ok()? {
         return Some(false);
     }
-    match sockopt::socket_passcred(fd) {
+    match pass_credentials(fd) {
         Ok(true) => Some(true),
         _ => None,
     }
@@ -251,18 +234,9 @@ pub(crate) fn send_message(
         header.msg_control = control.as_ptr() as *mut libc::c_void;
         header.msg_controllen = control.len();
     }
-    loop {
-        // SAFETY: `header` points to `message` and `control`, both borrowed until this function
-        // returns; sendmsg only reads them.
-        let sent = unsafe { libc::sendmsg(fd.as_raw_fd(), &header, SEND_FLAGS) };
-        match usize::try_from(sent) {
-            Ok(sent) => return Ok(sent),
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => continue,
-                error => return Err(error),
-            },
-        }
-    }
+    // SAFETY: `header` points to `message` and `control`, both borrowed until this function returns;
+    // sendmsg only reads them.
+    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &header, SEND_NOW) })
 }
 
 /// `recvmsg(2)` without waiting, into initialised buffers. Descriptors that the kernel installs
@@ -335,35 +309,23 @@ unsafe fn recv_with_header<'a>(
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = control.len();
     }
-    loop {
-        // SAFETY: the iovecs are writable (the caller's duty); `control` is borrowed exclusively
-        // until this function returns.
-        let received = unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, RECV_FLAGS) };
-        match usize::try_from(received) {
-            Ok(message_len) => {
-                let control_truncated = header.msg_flags & libc::MSG_CTRUNC != 0
-                    && !cfg!(planted = "control_truncation");
-                let has_control = header.msg_controllen > 0 || control_truncated;
-                let received = Received { message_len, control_truncated, has_control };
-                let control = std::mem::take(control);
-                let len = header.msg_controllen.min(control.len());
-                // SAFETY: recvmsg has just written these `msg_controllen` bytes, and nothing else
-                // has looked at them.
-                let reader = unsafe {
-                    AncillaryMessageReader::new(&mut control[..len], received.control_truncated)
-                };
-                return Ok((received, reader));
-            }
-            Err(_) => match io::Error::last_os_error() {
-                error if error.kind() == io::ErrorKind::Interrupted => continue,
-                error => {
-                    #[cfg(planted = "stop_at_reset")]
-                    stop_at_reset(fd, error.raw_os_error().unwrap_or(0));
-                    return Err(error);
-                }
-            },
-        }
+    // SAFETY: the iovecs are writable (the caller's duty); `control` is borrowed exclusively until this
+    // function returns.
+    let received = retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, RECV_NOW) });
+    #[cfg(planted = "stop_at_reset")]
+    if let Err(error) = &received {
+        stop_at_reset(fd, error.raw_os_error().unwrap_or(0));
     }
+    let message_len = received?;
+    let control_truncated =
+        header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
+    let has_control = header.msg_controllen > 0 || control_truncated;
+    let received = Received { message_len, control_truncated, has_control };
+    let control = std::mem::take(control);
+    let len = header.msg_controllen.min(control.len());
+    // SAFETY: recvmsg has just written these `msg_controllen` bytes, and nothing else has looked at them.
+    let reader = unsafe { AncillaryMessageReader::new(&mut control[..len], control_truncated) };
+    Ok((received, reader))
 }
 
 /// Take `ECONNRESET` for the end: what the peer had sent before it closed is never read.
@@ -373,9 +335,13 @@ pub(crate) fn stop_at_reset(fd: BorrowedFd<'_>, errno: i32) {
     while errno == libc::ECONNRESET && read().is_ok_and(|(_, len)| len > 0) {}
 }
 
-fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {
+pub(crate) fn empty_header() -> libc::msghdr {
     // SAFETY: msghdr is a C struct of integers and pointers, for which zero is a valid value.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    unsafe { std::mem::zeroed() }
+}
+
+fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {
+    let mut header = empty_header();
     header.msg_iov = vectors;
     header.msg_iovlen = count;
     header
@@ -499,6 +465,22 @@ pub(crate) fn pass_credentials(fd: BorrowedFd<'_>) -> io::Result<bool> {
 
 pub(crate) fn set_pass_credentials(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
     Ok(sockopt::set_socket_passcred(fd, pass)?)
+}
+
+/// A system call of libc's that says how much or how many, or -1; made again if a signal interrupts it.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> T) -> io::Result<usize>
+where
+    usize: TryFrom<T>,
+{
+    loop {
+        if let Ok(done) = usize::try_from(call()) {
+            return Ok(done);
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => continue,
+            error => return Err(error),
+        }
+    }
 }
 
 fn retry_on_intr<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {

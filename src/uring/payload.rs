@@ -22,10 +22,8 @@ use super::ring::{Completion, ContextGone, Submission};
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{PartsMut, RoomWriter, Scatter, Shell, spread};
-use crate::outgoing::{Outgoing, SEND_FLAGS, empty_header, vector};
-use crate::sys::Received;
-
-const RECV_FLAGS: u32 = (libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC) as u32;
+use crate::outgoing::{Outgoing, vector};
+use crate::sys::{RECV_FLAGS, Received, SEND_FLAGS, empty_header};
 
 /// In `msg_flags` until the kernel has received a message, which writes them (`recvmsg(2)`).
 const UNTOUCHED: libc::c_int = -1;
@@ -187,7 +185,7 @@ impl ReceivePayload {
             (*payload).header.msg_iov = (*payload).vectors.as_mut_ptr();
             (*payload).header.msg_control = (&raw mut (*payload).control).cast();
             let entry = opcode::RecvMsg::new(types::Fd(fd.as_raw_fd()), &raw mut (*payload).header)
-                .flags(RECV_FLAGS)
+                .flags(RECV_FLAGS as u32)
                 .build();
             Submission::new(entry, key)
         };
@@ -514,7 +512,7 @@ mod tests {
         // SAFETY: this test is the kernel: the payload is lent to it, and the submission goes nowhere.
         let (received, payload) = unsafe {
             let header = &raw mut (*payload).header;
-            let received = libc::recvmsg(b.as_raw_fd(), header, RECV_FLAGS as i32);
+            let received = libc::recvmsg(b.as_raw_fd(), header, RECV_FLAGS);
             (received, Box::from_raw(payload))
         };
         assert_eq!(received, 3);
