@@ -416,7 +416,7 @@ impl UnixSeqpacket {
     /// See [`UnixSeqpacket`].
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(message) = self.left_behind().await {
-            return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0);
+            return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0.bytes_read());
         }
         self.inner.recv(buffer).await
     }
@@ -427,7 +427,7 @@ impl UnixSeqpacket {
     /// See [`UnixSeqpacket`].
     pub async fn recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         if let Some(message) = self.left_behind().await {
-            return Ok(message.deliver(buffer, &mut []).0);
+            return Ok(message.deliver(buffer, &mut []).0.bytes_read());
         }
         let capacity = room(buffer);
         let (received, _) = self.inner.recv_message(buffer, &mut []).await?;
@@ -461,7 +461,8 @@ impl UnixSeqpacket {
         ancillary_buffer: &'a mut [u8],
     ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
         if let Some(message) = self.left_behind().await {
-            return Ok(message.deliver(buffer, ancillary_buffer));
+            let (info, reader) = message.deliver(buffer, ancillary_buffer);
+            return Ok((info.bytes_read(), reader));
         }
         let capacity = room(buffer);
         let (received, reader) = self.inner.recv_message(buffer, ancillary_buffer).await?;
@@ -559,8 +560,7 @@ impl UnixSeqpacket {
     ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
         let capacity = room(buffer);
         if let Some(message) = self.left_behind().await {
-            let info = message.info_for(capacity);
-            return Ok((info, message.deliver(buffer, control).1));
+            return Ok(message.deliver(buffer, control));
         }
         let (received, reader) = self.inner.recv_message(buffer, control).await?;
         Ok((self.info(&received, capacity, None), reader))
@@ -606,7 +606,7 @@ impl UnixSeqpacket {
     /// [`UnixSeqpacket`].
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(message) = self.try_left_behind()? {
-            return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0);
+            return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0.bytes_read());
         }
         self.inner.try_recv(buffer)
     }
@@ -617,7 +617,7 @@ impl UnixSeqpacket {
     /// As [`try_recv`](Self::try_recv).
     pub fn try_recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         if let Some(message) = self.try_left_behind()? {
-            return Ok(message.deliver(buffer, &mut []).0);
+            return Ok(message.deliver(buffer, &mut []).0.bytes_read());
         }
         let capacity = room(buffer);
         let (received, _) = self.inner.try_recv_message(buffer, &mut [])?;
@@ -634,7 +634,8 @@ impl UnixSeqpacket {
         ancillary_buffer: &'a mut [u8],
     ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
         if let Some(message) = self.try_left_behind()? {
-            return Ok(message.deliver(buffer, ancillary_buffer));
+            let (info, reader) = message.deliver(buffer, ancillary_buffer);
+            return Ok((info.bytes_read(), reader));
         }
         let capacity = room(buffer);
         let (received, reader) = self.inner.try_recv_message(buffer, ancillary_buffer)?;
@@ -649,7 +650,10 @@ impl UnixSeqpacket {
     /// See [`UnixSeqpacket`].
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         if let Some(message) = ready!(self.poll_left_behind(cx)) {
-            return Poll::Ready(Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0));
+            return Poll::Ready(Ok(message
+                .deliver(&mut [IoSliceMut::new(buffer)], &mut [])
+                .0
+                .bytes_read()));
         }
         self.inner.poll_recv(cx, buffer)
     }
@@ -664,7 +668,7 @@ impl UnixSeqpacket {
         buffer: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
         if let Some(message) = ready!(self.poll_left_behind(cx)) {
-            return Poll::Ready(Ok(message.deliver(buffer, &mut []).0));
+            return Poll::Ready(Ok(message.deliver(buffer, &mut []).0.bytes_read()));
         }
         let capacity = room(buffer);
         let (received, _) = ready!(self.inner.poll_recv_message(cx, buffer, &mut []))?;
@@ -682,7 +686,8 @@ impl UnixSeqpacket {
         ancillary_buffer: &'a mut [u8],
     ) -> Poll<io::Result<(usize, AncillaryMessageReader<'a>)>> {
         if let Some(message) = ready!(self.poll_left_behind(cx)) {
-            return Poll::Ready(Ok(message.deliver(buffer, ancillary_buffer)));
+            let (info, reader) = message.deliver(buffer, ancillary_buffer);
+            return Poll::Ready(Ok((info.bytes_read(), reader)));
         }
         let capacity = room(buffer);
         let (received, reader) =
@@ -728,9 +733,7 @@ impl UnixSeqpacket {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no buffer to receive into"));
         };
         if let Some(message) = self.left_behind().await {
-            let capacity = first.len();
-            infos.push(message.info_for(capacity));
-            message.deliver(std::slice::from_mut(first), &mut []);
+            infos.push(message.copy_into(std::slice::from_mut(first)));
         } else {
             self.inner.recv_batch(buffers, infos).await?;
             for info in infos[before..].iter_mut().filter(|info| info.may_be_end()) {

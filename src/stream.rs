@@ -179,7 +179,8 @@ impl Message {
         self.ancillary.take_fds()
     }
 
-    /// What is known of it when it is received into a buffer of `capacity` bytes.
+    /// What is known of it when it is received into a buffer of `capacity` bytes, and the ancillary data
+    /// that it still has is not.
     pub(crate) fn info_for(&self, capacity: usize) -> MessageInfo {
         let received = Received {
             message_len: self.info.message_len(),
@@ -205,11 +206,10 @@ impl Message {
         mut self,
         buffers: &mut [IoSliceMut<'_>],
         control: &'c mut [u8],
-    ) -> (usize, AncillaryMessageReader<'c>) {
-        let len = self.copy_into(buffers).bytes_read();
+    ) -> (MessageInfo, AncillaryMessageReader<'c>) {
         let ancillary = self.take_ancillary();
-        let truncated = self.info.ancillary_truncated();
-        (len, AncillaryMessageReader::from_values(ancillary, truncated, control))
+        let info = self.copy_into(buffers);
+        (info, AncillaryMessageReader::from_values(ancillary, info.ancillary_truncated(), control))
     }
 
     /// Hand it to a receive call that gives buffers away.
@@ -218,22 +218,10 @@ impl Message {
         parts: &mut Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> MessageInfo {
-        let copied = parts.fill(&self.lease.bytes);
-        let info = self.info_for(copied);
-        match ancillary {
-            Some(ancillary) => {
-                *ancillary = self.take_ancillary();
-                MessageInfo::new(
-                    &Received {
-                        message_len: info.message_len(),
-                        control_truncated: self.info.ancillary_truncated(),
-                        has_control: true,
-                    },
-                    copied,
-                )
-            }
-            None => info,
+        if let Some(ancillary) = ancillary {
+            *ancillary = self.take_ancillary();
         }
+        self.info_for(parts.fill(&self.lease.bytes))
     }
 
     /// Take all that came with it.
