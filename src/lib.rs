@@ -68,6 +68,7 @@ mod backlog;
 mod backoff;
 mod batch;
 pub mod borrow_fd;
+mod budget;
 mod buffer;
 #[cfg(feature = "codec")]
 mod codec;

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::backlog::{Backlog, Held};
+use crate::budget;
 use crate::buffer::Scatter;
 use crate::mmsg;
 use crate::sys::Received;
@@ -416,7 +417,7 @@ impl<'a> Messages<'a> {
     /// A future that is dropped loses nothing.
     pub async fn next(&mut self) -> Option<io::Result<Message>> {
         if !self.queue.is_empty() {
-            tokio::task::coop::consume_budget().await;
+            budget::done().await;
         }
         while self.queue.is_empty() && !self.ended {
             if let Err(error) = self.fill().await {
@@ -436,7 +437,7 @@ impl<'a> Messages<'a> {
     /// As [`next`](Self::next); nothing is lost with it.
     pub async fn next_batch(&mut self, batch: &mut Vec<Message>) -> io::Result<usize> {
         if !self.queue.is_empty() {
-            tokio::task::coop::consume_budget().await;
+            budget::done().await;
         }
         while self.queue.is_empty() && !self.ended {
             self.fill().await?;
@@ -455,7 +456,7 @@ impl<'a> Messages<'a> {
     /// `Stream`; between two calls nothing is in flight.
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Message>>> {
         // Also where nothing has to be received: a loop over what is here must yield, too.
-        ready!(tokio::task::coop::poll_proceed(cx)).made_progress();
+        ready!(budget::poll_done(cx));
         while self.queue.is_empty() && !self.ended {
             ready!(self.pool.poll_lease(cx, &mut self.leases, self.want.count));
             let (socket, mut filler) = self.filler();

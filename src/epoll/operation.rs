@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::coop;
 
 use super::lane::{Lane, Ticket};
+use crate::budget;
 use crate::look::{self, AfterLook, Aside, Busy, Looks};
 use crate::runtime::Life;
 
@@ -184,7 +185,7 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             None => self.poll_first(cx),
             Some(ticket) => self.poll_waiting(ticket, cx),
         });
-        coop.made_progress();
+        budget::take(coop);
         Poll::Ready(result)
     }
 

@@ -18,6 +18,7 @@ use tokio::task::coop;
 
 use super::operation::{Direction, poll_call, try_call};
 use crate::ancillary::AncillaryBuffer;
+use crate::budget;
 use crate::buffer::Parts;
 use crate::foreign;
 use crate::lane::{After, Withdrawn};
@@ -181,7 +182,7 @@ impl SendGate {
                     result => done = Some(result),
                 }
             }
-            ready!(coop).made_progress();
+            budget::take(ready!(coop));
             Poll::Ready(Ok(done.take().expect("called, not polled after completion")))
         })
         .await
@@ -305,7 +306,7 @@ impl Waiting<'_> {
             drop(state);
             match polled {
                 Ok((result, payload)) => {
-                    coop.made_progress();
+                    budget::take(coop);
                     self.slot = None;
                     if left_others {
                         gate.wake_next();

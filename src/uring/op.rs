@@ -12,6 +12,7 @@ use super::lane::{Received as LaneReceived, Ticket};
 use super::payload::{Message, Rooms};
 use super::state::{Core, Direction, lock};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::budget;
 use crate::buffer::{One, PartsMut, Scatter};
 use crate::lane::{After, Withdrawn};
 use crate::look::{self, AfterLook, Aside, Busy};
@@ -208,7 +209,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
             None => self.poll_first(cx),
             Some(ticket) => self.poll_waiting(ticket, cx),
         });
-        coop.made_progress();
+        budget::take(coop);
         Poll::Ready(result)
     }
 
@@ -508,7 +509,7 @@ impl Sending<'_> {
         let polled = core.send.lock().lane.poll(slot, cx.waker());
         match polled {
             Ok((result, payload)) => {
-                coop.made_progress();
+                budget::take(coop);
                 self.slot = None;
                 return Poll::Ready((result, payload));
             }

@@ -17,6 +17,7 @@ use super::shard::Shard;
 use super::state::{Core, Receive, is_would_block, lock};
 use crate::MessageInfo;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::budget;
 use crate::buffer::{Parts, PartsMut, Scatter};
 use crate::lane::Step;
 use crate::line::Line;
@@ -150,7 +151,7 @@ impl Socket {
                 // before it learns of it.
                 done = Some(result);
             }
-            ready!(coop).made_progress();
+            budget::take(ready!(coop));
             Poll::Ready(Ok(done.take().expect("called, not polled after completion")))
         })
         .await

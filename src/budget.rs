@@ -1,0 +1,85 @@
+//! What a call takes of tokio's cooperative budget.
+//!
+//! Every call passes the budget, which is 128 units for each poll of a task, and a unit stands for a
+//! while of work. tokio's own sockets take one for each operation. A small message is done in 0.3 us
+//! here, and tasks that yield after 128 of those spend their time on yielding: 64 of them on one socket
+//! are slower by a quarter (BENCHMARKS.md). So quick calls share a unit; where a message is large, or
+//! the caller has much to do for each, every call takes one.
+
+use std::cell::Cell;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::task::coop::{self, RestoreOnPending};
+
+/// The time that a unit stands for: with 128 of them a task has its turn for 2 ms at most, if its calls
+/// are quick.
+const UNIT: Duration = Duration::from_micros(16);
+
+/// At most so many calls share a unit. Also, the clock is read once for so many.
+const AT_MOST: u32 = 16;
+
+#[derive(Clone, Copy)]
+struct Shared {
+    /// How many calls share the current unit.
+    calls: u32,
+    /// How many of them are still to come.
+    left: u32,
+    since: Option<Instant>,
+}
+
+thread_local! {
+    /// Of all calls on this thread. Whose they are does not matter: in the long run everybody takes a
+    /// unit as often as he has worked for one.
+    static SHARED: Cell<Shared> = const { Cell::new(Shared { calls: 1, left: 1, since: None }) };
+}
+
+/// A call is done that had `budget` for it.
+pub(crate) fn take(budget: RestoreOnPending) {
+    SHARED.with(|cell| {
+        let mut shared = cell.get();
+        shared.left -= 1;
+        if shared.left == 0 {
+            let now = Instant::now();
+            let took = shared.since.map_or(UNIT, |since| now.duration_since(since));
+            shared.calls = share(shared.calls, took);
+            shared.left = shared.calls;
+            shared.since = Some(now);
+            budget.made_progress();
+        }
+        cell.set(shared);
+    });
+}
+
+/// How many calls are to share a unit if the last `calls` took so long.
+fn share(calls: u32, took: Duration) -> u32 {
+    let fitting = UNIT.as_nanos() * u128::from(calls) / took.as_nanos().max(1);
+    u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, AT_MOST)
+}
+
+/// Something that was done without waiting.
+pub(crate) fn poll_done(cx: &mut Context<'_>) -> Poll<()> {
+    take(ready!(coop::poll_proceed(cx)));
+    Poll::Ready(())
+}
+
+/// As [`poll_done`].
+pub(crate) async fn done() {
+    std::future::poll_fn(poll_done).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quick_calls_share_a_unit_and_others_do_not() {
+        let nanos = Duration::from_nanos;
+        assert_eq!(share(1, nanos(300)), 16);
+        assert_eq!(share(16, nanos(16 * 300)), 16);
+        assert_eq!(share(16, nanos(16 * 2_000)), 8);
+        assert_eq!(share(8, nanos(8 * 10_000)), 1);
+        assert_eq!(share(16, Duration::from_secs(60)), 1);
+        assert_eq!(share(1, Duration::ZERO), 16);
+    }
+}
