@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use filedesc::FileDesc;
+use tokio::io::unix::AsyncFd;
 use tokio_uring::buf::{BoundedBuf, Slice};
 
 use super::graveyard;
@@ -248,9 +250,10 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     receive.lane.waits_himself();
                     self.aside = Aside::now();
                     self.ticket = Some(ticket);
+                    let waits = receive.waits.clone();
                     drop(receive);
                     core.carry_out(Direction::Receive, after);
-                    return self.poll_readiness(ticket, cx);
+                    return self.poll_readiness(ticket, waits, cx);
                 }
                 if looks > 0 {
                     let (ticket, after) = receive.lane.enqueue(cx.waker(), None, looks);
@@ -293,8 +296,9 @@ impl<S: Sink> Receiving<'_, '_, S> {
         let core = self.core;
         let mut receive = lock(&core.receive);
         if receive.lane.is_waiting_himself(ticket) {
+            let waits = receive.waits.clone();
             drop(receive);
-            return Some(self.poll_readiness(ticket, cx));
+            return Some(self.poll_readiness(ticket, waits, cx));
         }
         if receive.lane.may_look(ticket) {
             let worth_it = !core.driver.is_multi_thread() || self.aside.others_ran();
@@ -321,8 +325,9 @@ impl<S: Sink> Receiving<'_, '_, S> {
                     receive.looks.second_found(false);
                     if receive.prefers_readiness(&core.driver) {
                         receive.lane.waits_himself();
+                        let waits = receive.waits.clone();
                         drop(receive);
-                        return Some(self.poll_readiness(ticket, cx));
+                        return Some(self.poll_readiness(ticket, waits, cx));
                     }
                     drop(receive);
                     return Some(self.arm(cx));
@@ -382,19 +387,21 @@ impl<S: Sink> Receiving<'_, '_, S> {
         self.pending_unless_dead(cx)
     }
 
-    /// Wait for readiness, first in line, with nothing in flight.
+    /// Wait for readiness, first in line, with nothing in flight. `waits` is the registration for it,
+    /// if there is one. The future does not keep it: one that is forgotten would keep the file open.
     fn poll_readiness(
         &mut self,
         ticket: Ticket,
+        waits: Option<Arc<AsyncFd<FileDesc>>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<S::Output>> {
         let core = self.core;
+        let waits = match waits.map_or_else(|| core.waits(), Ok) {
+            Ok(waits) => waits,
+            // No descriptor is left for it: a ring needs none.
+            Err(_) => return self.arm(cx),
+        };
         loop {
-            let waits = match core.waits() {
-                Ok(waits) => waits,
-                // No descriptor is left for it: a ring needs none.
-                Err(_) => return self.arm(cx),
-            };
             let mut guard = match ready!(waits.poll_read_ready(cx)) {
                 Ok(guard) => guard,
                 Err(_) => {

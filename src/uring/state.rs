@@ -374,10 +374,8 @@ impl Core {
         Ok(self.readiness.get_or_init(|| registered))
     }
 
+    /// Register for arriving messages.
     pub(super) fn waits(&self) -> io::Result<Arc<AsyncFd<FileDesc>>> {
-        if let Some(waits) = &lock(&self.receive).waits {
-            return Ok(waits.clone());
-        }
         let registered = Arc::new(self.register(Interest::READABLE)?);
         Ok(lock(&self.receive).waits.get_or_insert(registered).clone())
     }
