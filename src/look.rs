@@ -27,6 +27,10 @@ const MANY: usize = 6;
 const FIRST_PAUSE: u16 = 255;
 const SECOND_PAUSE: u16 = 4095;
 
+/// With such a pause a look is expected to be in vain. It begins behind the I/O events, for that has no
+/// other worker woken.
+const RARE: u16 = 64;
+
 /// What looks on one socket have found.
 #[derive(Debug, Default)]
 pub(crate) struct Looks {
@@ -157,7 +161,11 @@ impl Looks {
 
     /// How often to stand aside and look again.
     pub(crate) fn second_looks(&mut self) -> u8 {
-        if self.second.is_due() { SECOND_LOOKS } else { 0 }
+        match (self.second.is_due(), self.second.interval) {
+            (false, _) => 0,
+            (true, ..RARE) => SECOND_LOOKS,
+            (true, _) => AFTER_EVENTS,
+        }
     }
 
     /// A receive was parked, and many others ran meanwhile.
