@@ -2,8 +2,9 @@
 #![allow(unsafe_code, reason = "AsyncFd::register wants a promise about the descriptor")]
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use filedesc::FileDesc;
 use tokio::io::Interest;
@@ -19,15 +20,30 @@ pub(crate) const BOTH: Interest = Interest::READABLE.add(Interest::WRITABLE);
 /// Without a runtime, or in a runtime without its I/O driver; what `epoll_ctl(2)` says. The
 /// descriptor is closed then.
 pub(crate) fn register(fd: OwnedFd, interest: Interest) -> io::Result<AsyncFd<FileDesc>> {
+    // SAFETY: FileDesc owns its descriptor and neither replaces nor closes it while it lives (there is
+    // no interior mutability), and AsyncFd hands it out by shared reference only: this module's
+    // callers never use `get_mut`.
+    unsafe { register_unchanging(FileDesc::new(fd), interest) }
+}
+
+/// As [`register`], for one of several owners. A descriptor can be registered once.
+pub(crate) fn register_shared(
+    fd: Arc<OwnedFd>,
+    interest: Interest,
+) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: as above; an OwnedFd that is shared cannot be replaced, and is closed with its last owner.
+    unsafe { register_unchanging(fd, interest) }
+}
+
+/// # Safety
+/// `fd` is the same open descriptor as long as it lives.
+unsafe fn register_unchanging<T: AsRawFd>(fd: T, interest: Interest) -> io::Result<AsyncFd<T>> {
     if Handle::try_current().is_err() {
         return Err(no_runtime());
     }
-    let fd = FileDesc::new(fd);
     // tokio offers no way to ask whether the I/O driver is enabled, and panics if it is not.
     let registered = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: FileDesc owns its descriptor and neither replaces nor closes it while it lives
-        // (there is no interior mutability), and AsyncFd hands it out by shared reference only:
-        // this module's callers never use `get_mut`.
+        // SAFETY: the caller's promise.
         unsafe { AsyncFd::register_with_interest(fd, interest) }
     }));
     match registered {

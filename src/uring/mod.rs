@@ -6,7 +6,9 @@
 //! A call that can be served at once is a direct system call, made under its lane's lock with nobody
 //! ahead: a send whose peer has room, a receive whose message is there ([`crate::look`] says when a
 //! receive looks). The ring is for waiting. What waits costs no wake-up and no system call of its
-//! own: the driver submits and reaps for all of them together.
+//! own: the driver submits and reaps for all of them together. Where there is nothing to batch, since
+//! message after message comes alone, the first in line waits for readiness instead
+//! ([`state::Receive::prefers_readiness`]), until receives find their messages without waiting.
 //!
 //! # Lanes and their states
 //!

@@ -5,14 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use filedesc::FileDesc;
-use tokio::io::unix::AsyncFd;
 use tokio_uring::buf::{BoundedBuf, Slice};
 
 use super::graveyard;
 use super::lane::{Received as LaneReceived, Ticket};
 use super::payload::{Message, Rooms};
-use super::state::{Core, Direction, lock};
+use super::state::{Core, Direction, Registration, lock};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::budget;
 use crate::buffer::{One, PartsMut, Scatter};
@@ -392,7 +390,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
     fn poll_readiness(
         &mut self,
         ticket: Ticket,
-        waits: Option<Arc<AsyncFd<FileDesc>>>,
+        waits: Option<Arc<Registration>>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<S::Output>> {
         let core = self.core;

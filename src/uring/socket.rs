@@ -54,7 +54,7 @@ impl Socket {
             spare: None,
         };
         let core = Core {
-            fd,
+            fd: Arc::new(fd),
             driver,
             receive: Mutex::new(receive),
             send: Line::new(),
@@ -87,7 +87,11 @@ impl Socket {
         // Cancels what is in flight, and usually settles it.
         drop(self);
         match Arc::try_unwrap(core) {
-            Ok(core) => core.fd,
+            Ok(Core { fd, receive, .. }) => {
+                // With the registration.
+                drop(receive);
+                Arc::into_inner(fd).expect("no other owner is left")
+            }
             // Still known to an operation that settles on another thread.
             Err(core) => loop {
                 if let Ok(duplicate) = core.fd.try_clone() {

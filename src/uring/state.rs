@@ -32,7 +32,8 @@ pub(super) enum Direction {
 
 /// The socket as its operations in flight know it; closed when the last of them has settled.
 pub(super) struct Core {
-    pub(super) fd: OwnedFd,
+    /// Shared with the registration in [`Receive::waits`].
+    pub(super) fd: Arc<OwnedFd>,
     pub(super) driver: Arc<Driver>,
     pub(super) receive: Mutex<Receive>,
     pub(super) send: Line<InFlight<Outgoing>>,
@@ -42,6 +43,8 @@ pub(super) struct Core {
     pub(super) readiness: OnceLock<AsyncFd<FileDesc>>,
 }
 
+pub(super) type Registration = AsyncFd<Arc<OwnedFd>>;
+
 pub(super) struct Receive {
     pub(super) lane: ReceiveLane<InFlight<ReceivePayload>, Message, Rooms>,
     pub(super) looks: Looks,
@@ -49,9 +52,9 @@ pub(super) struct Receive {
     pub(super) armed_in: u64,
     /// How many completions in a row came to the driver alone: there was nothing to batch.
     pub(super) alone: u8,
-    /// A duplicate, registered for arriving messages, while receives wait for readiness; and how
-    /// many receives in a row did without.
-    pub(super) waits: Option<Arc<AsyncFd<FileDesc>>>,
+    /// The registration for arriving messages, while receives wait for readiness; and how many receives
+    /// in a row did without.
+    pub(super) waits: Option<Arc<Registration>>,
     pub(super) unused: u8,
     /// An emptied box of an earlier receive into owned buffers.
     pub(super) spare: Option<Rooms>,
@@ -61,16 +64,16 @@ pub(super) struct Receive {
 /// given up after so many receives that did not need it.
 const UNUSED: u8 = 16;
 
-/// After so many completions that came alone, a receive on a multi-thread runtime waits for
-/// readiness instead. The kernel finishes a parked operation on the worker that submitted it, and
-/// then tells the one that has the I/O driver: two wake-ups where epoll needs one, worth it for a
+/// After so many completions that came alone, a receive waits for readiness instead. A completion is
+/// told to the I/O driver, then to the ring's driver, then to the receive; on a multi-thread runtime the
+/// kernel finishes the operation on the worker that submitted it, besides. All that is worth it for a
 /// batch only.
 const QUIET: u8 = 8;
 
 impl Receive {
     /// Whether a receive that has to wait does so for readiness instead of a completion.
     pub(super) fn prefers_readiness(&self, driver: &Driver) -> bool {
-        driver.is_far() || (self.alone >= QUIET && driver.is_multi_thread())
+        driver.is_far() || self.alone >= QUIET
     }
 
     fn forget(&mut self, ticket: Ticket) -> (Option<Rooms>, After<Message>) {
@@ -80,7 +83,7 @@ impl Receive {
     }
 
     /// A receive needed no registration; the registration, if it has not been needed for long.
-    pub(super) fn did_without(&mut self) -> Option<Arc<AsyncFd<FileDesc>>> {
+    pub(super) fn did_without(&mut self) -> Option<Arc<Registration>> {
         self.waits.as_ref()?;
         self.unused += 1;
         if self.unused < UNUSED {
@@ -370,22 +373,23 @@ impl Core {
         if let Some(registered) = self.readiness.get() {
             return Ok(registered);
         }
-        let registered = self.register(async_fd::BOTH)?;
+        let duplicate = self.fd.try_clone()?;
+        let registered = self.register(|| async_fd::register(duplicate, async_fd::BOTH))?;
         Ok(self.readiness.get_or_init(|| registered))
     }
 
     /// Register for arriving messages.
-    pub(super) fn waits(&self) -> io::Result<Arc<AsyncFd<FileDesc>>> {
-        let registered = Arc::new(self.register(Interest::READABLE)?);
+    pub(super) fn waits(&self) -> io::Result<Arc<Registration>> {
+        let register = || async_fd::register_shared(self.fd.clone(), Interest::READABLE);
+        let registered = Arc::new(self.register(register)?);
         Ok(lock(&self.receive).waits.get_or_insert(registered).clone())
     }
 
-    fn register(&self, interest: Interest) -> io::Result<AsyncFd<FileDesc>> {
+    fn register<T>(&self, register: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
         if self.driver.is_dead() {
             return Err(self.driver.error());
         }
-        let duplicate = self.fd.try_clone()?;
-        self.driver.enter(|| async_fd::register(duplicate, interest))
+        self.driver.enter(register)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::AncillaryMessageWriter;
 use tokio_test::task;
 
@@ -30,7 +31,10 @@ pub fn tests() -> Vec<Test> {
                 forgotten_calls_leave_none_but_their_own,
                 many_runtimes_leave_none,
             ],
-            tasks![the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits],
+            tasks![
+                the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits,
+                receiving_takes_no_descriptor_of_its_own,
+            ],
             only(
                 &[Flavor::CurrentThread],
                 blocking![a_runtime_driven_by_many_threads_has_two_rings_at_most],
@@ -126,6 +130,27 @@ fn descriptors_passed_in_all_ways_leave_none(cell: Cell) {
         // And some that nobody receives.
         ways::send(SendBy::Ancillary, &a, b"message", &[file("three")]).await.unwrap();
     });
+}
+
+async fn receiving_takes_no_descriptor_of_its_own(cell: Cell) {
+    let exchange = async |socket: &UnixSeqpacket, peer: &Peer| {
+        // More than it takes until messages that come alone are waited for in another way.
+        for _ in 0..40 {
+            let mut receive = task::spawn(ways::recv(RecvBy::Plain, socket, Room::AMPLE));
+            arm(&mut receive).await;
+            peer.send(b"alone");
+            soon(receive).await.unwrap();
+        }
+    };
+    // What the runtime needs for all of its sockets.
+    let (first, peer) = cell.half();
+    exchange(&first, &peer).await;
+    let sockets: Vec<_> = (0..4).map(|_| cell.half()).collect();
+    let before = open();
+    for (socket, peer) in &sockets {
+        exchange(socket, peer).await;
+    }
+    assert_eq!(open(), before);
 }
 
 fn messages_left_by_dropped_receives_leave_none(cell: Cell) {
