@@ -95,6 +95,19 @@ impl Cell {
             runtime.block_on(body)
         }
     }
+
+    /// Run in a runtime of its own, after whose end nothing is left.
+    fn leaves_nothing<T: Send + 'static>(
+        self,
+        body: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let base = base_line();
+        let runtime = self.runtime();
+        let output = self.run(&runtime, body);
+        drop(runtime);
+        nothing_is_left(base);
+        output
+    }
 }
 
 type Body = fn(Cell);
