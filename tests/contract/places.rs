@@ -16,7 +16,7 @@ use tokio::task::{LocalSet, block_in_place, spawn_blocking, spawn_local};
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
-use crate::harness::tools::{arm, breathe, fill, recv, recv_up_to, soon};
+use crate::harness::tools::{arm, breathe, fill, recv, recv_up_to, soon, starts_waiting};
 use crate::harness::ways::{self, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Flavor, Test, only};
 
@@ -173,38 +173,42 @@ fn receive(socket: UnixSeqpacket) -> impl Future<Output = Vec<u8>> + Send + Unpi
 }
 
 async fn messages_arrive_for_others_while_every_worker_blocks_in_place(cell: Cell) {
-    // As many as workers, and they block at the same time.
-    let all = Arc::new(Barrier::new(2));
-    let blocking = [all.clone(), all].map(|all| {
-        tokio::spawn(async move {
-            let (tell, told) = mpsc::channel();
-            let mut peers = Vec::new();
-            for n in 0..8 {
-                let (a, peer) = cell.half();
-                peers.push(peer);
-                let mut receive = task::spawn(receive(a));
-                if n % 2 == 0 {
-                    // On the ring of this worker, which then blocks.
-                    arm(&mut receive).await;
+    for settled in [true, false] {
+        // As many as workers, and they block at the same time.
+        let all = Arc::new(Barrier::new(2));
+        let blocking = [all.clone(), all].map(|all| {
+            tokio::spawn(async move {
+                let (tell, told) = mpsc::channel();
+                let mut peers = Vec::new();
+                for n in 0..8 {
+                    let (a, peer) = cell.half();
+                    peers.push(peer);
+                    let mut receive = task::spawn(receive(a));
+                    if n % 2 == 0 {
+                        // On the ring of this worker, which then blocks.
+                        starts_waiting(&mut receive);
+                    }
+                    let (receive, tell) = (receive.into_inner(), tell.clone());
+                    tokio::spawn(async move { tell.send(receive.await) });
                 }
-                let (receive, tell) = (receive.into_inner(), tell.clone());
-                tokio::spawn(async move { tell.send(receive.await) });
-            }
-            breathe().await;
-            block_in_place(|| {
-                all.wait();
-                for (n, peer) in (0..8u8).zip(&peers) {
-                    peer.send(&[n]);
+                if settled {
+                    breathe().await;
                 }
-                let arrived = || told.recv_timeout(Duration::from_secs(5)).expect("a message");
-                let mut messages: Vec<_> = peers.iter().map(|_| arrived()).collect();
-                messages.sort();
-                assert_eq!(messages.concat(), [0, 1, 2, 3, 4, 5, 6, 7]);
-            });
-        })
-    });
-    for task in blocking {
-        soon(task).await.unwrap();
+                block_in_place(|| {
+                    all.wait();
+                    for (n, peer) in (0..8u8).zip(&peers) {
+                        peer.send(&[n]);
+                    }
+                    let arrived = || told.recv_timeout(Duration::from_secs(5)).expect("a message");
+                    let mut messages: Vec<_> = peers.iter().map(|_| arrived()).collect();
+                    messages.sort();
+                    assert_eq!(messages.concat(), [0, 1, 2, 3, 4, 5, 6, 7]);
+                });
+            })
+        });
+        for task in blocking {
+            soon(task).await.unwrap();
+        }
     }
 }
 
