@@ -13,6 +13,7 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 
+pub use super::plain::socketpair;
 use super::tools::FILLER;
 
 /// Never waits, but for the async methods.
@@ -21,16 +22,6 @@ pub struct Peer {
     pub fd: OwnedFd,
     /// What [`drain`](Self::drain) found.
     inbox: Mutex<Vec<Vec<u8>>>,
-}
-
-pub fn socketpair() -> (OwnedFd, OwnedFd) {
-    rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .expect("socketpair(2)")
 }
 
 pub fn socket() -> OwnedFd {
