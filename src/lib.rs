@@ -21,6 +21,9 @@
 //! [`UnixSeqpacketListener`] accepts connections, [`UnixSeqpacket::connect`] makes one,
 //! [`UnixSeqpacket::pair`] makes two connected sockets.
 //!
+//! The [`guide`] has chapters on choosing a backend, moving from tokio-seqpacket, owned buffers, passing
+//! descriptors, credentials, cancel safety, containers and tuning.
+//!
 //! # What can be relied on
 //!
 //! - A send that returns `Ok` was delivered whole, exactly once. Sends on one socket are delivered
@@ -81,6 +84,7 @@ mod foreign;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod guide;
 mod identity;
 mod incoming;
 mod lane;
