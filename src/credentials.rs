@@ -51,7 +51,7 @@ impl UCred {
     }
 
     /// The credentials of the process that connected, or listened on, the other end of a Unix
-    /// socket, as they were at that time (`SO_PEERCRED`, see `unix(7)`).
+    /// socket, as they were at that time: its effective ids (`SO_PEERCRED`, see `unix(7)`).
     ///
     /// # Errors
     /// What `getsockopt(2)` says: `EBADF`, `ENOTSOCK`.

@@ -200,7 +200,8 @@ impl UnixSeqpacket {
     }
 
     /// The credentials of the process that connected or made the pair, or that listened, as they
-    /// were then (`SO_PEERCRED`). Not necessarily of the process that holds the other end now.
+    /// were then (`SO_PEERCRED`): its effective user and group id. Not necessarily of the process that
+    /// holds the other end now; see [`guide::credentials`](crate::guide::credentials).
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
