@@ -57,6 +57,9 @@
 //! API; `backend` chooses between `epoll` and `uring`, which know nothing of each other; both rest
 //! on `sys` (system calls), `ancillary`, `address` and `buffer`. ARCHITECTURE.md has the map.
 
+// Set by docs.rs only (Cargo.toml): stable compilers never see the feature.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(not(target_os = "linux"))]
 compile_error!(
     "tokio-seqpacket-uring runs on Linux only (io_uring and epoll); on other systems use tokio-seqpacket"
