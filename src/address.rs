@@ -18,6 +18,28 @@ const CAPACITY: usize = 108;
 ///
 /// See `unix(7)`. A path may use all 108 bytes of `sun_path`; the terminating NUL byte is left
 /// out then, which Linux accepts.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::path::Path;
+/// use tokio_seqpacket::SocketAddr;
+///
+/// let path = SocketAddr::from_path("/run/service.sock")?;
+/// assert_eq!(path.as_pathname(), Some(Path::new("/run/service.sock")));
+///
+/// // Two ways to write a name in the abstract namespace.
+/// let name = SocketAddr::from_abstract_name("service")?;
+/// assert_eq!(name, SocketAddr::from_path("\0service")?);
+/// assert_eq!(name.as_abstract_name(), Some(&b"service"[..]));
+///
+/// assert!(SocketAddr::unnamed().is_unnamed());
+/// assert!(SocketAddr::from_path("p".repeat(109)).is_err());
+///
+/// // To std's type and back.
+/// let std = std::os::unix::net::SocketAddr::try_from(name.clone())?;
+/// assert_eq!(SocketAddr::from(std), name);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct SocketAddr {
     name: Name,

@@ -29,6 +29,16 @@ use crate::uring;
 use crate::uring::probe::{UringSupport, explain, probe};
 
 /// What a socket runs on.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// match socket.backend() {
+///     tokio_seqpacket::Backend::Uring => println!("io_uring"),
+///     tokio_seqpacket::Backend::Epoll => println!("epoll: {}", tokio_seqpacket::probe()),
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
     /// io_uring: messages are completions.
@@ -47,6 +57,23 @@ impl std::fmt::Display for Backend {
 }
 
 /// A wish for a [`Backend`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{Backend, Options, Selection};
+///
+/// // From a setting of the program's own.
+/// let setting = "auto";
+/// let selection = match setting {
+///     "uring" => Selection::Uring,
+///     "epoll" => Selection::Epoll,
+///     _ => Selection::Auto,
+/// };
+/// let (socket, _peer) = Options::new().backend(selection).pair()?;
+/// # drop(socket);
+/// assert_eq!(Selection::from(Backend::Epoll), Selection::Epoll);
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Selection {
     /// The best that can be had, unless `TOKIO_SEQPACKET_BACKEND` names one.

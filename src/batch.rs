@@ -62,6 +62,22 @@ impl<'a> SendBatch<'a> {
     ///
     /// # Errors
     /// `InvalidInput` for more than 253 descriptors; the message is not added.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// let mut batch = a.batch();
+    /// batch.push(b"without");
+    /// batch.push_with_ancillary(b"with a file", &file)?;
+    /// assert_eq!((batch.len(), batch.sent()), (2, 0));
+    /// batch.send().await?;
+    /// assert_eq!(batch.sent(), 2);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn push_with_ancillary(
         &mut self,
         message: &'a [u8],
@@ -92,6 +108,27 @@ impl<'a> SendBatch<'a> {
     }
 
     /// Leave out the message that is next, for instance after an error.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let large = vec![0; 8 << 20];
+    /// let mut batch = a.batch();
+    /// batch.push(b"one");
+    /// batch.push(&large);
+    /// batch.push(b"three");
+    /// // The second is larger than the send buffer; the first has gone out.
+    /// assert!(batch.send().await.is_err());
+    /// assert_eq!(batch.sent(), 1);
+    /// batch.skip();
+    /// assert_eq!(batch.send().await?, 1);
+    /// assert_eq!(b.recv(&mut [0; 8]).await?, 3);
+    /// assert_eq!(b.recv(&mut [0; 8]).await?, 5);
+    ///
+    /// batch.clear();
+    /// assert!(batch.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn skip(&mut self) {
         if self.sent < self.messages.len() {
             self.waiting = None;

@@ -11,6 +11,23 @@ use crate::sys;
 ///
 /// As ancillary data (`SCM_CREDENTIALS`) the kernel checks them against the sender: an
 /// unprivileged process can only send its own ids. See `unix(7)`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::UCred;
+///
+/// let me = UCred::from_current_process();
+/// assert_eq!(me.pid(), Some(std::process::id() as i32));
+/// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// assert_eq!(UCred::from_socket_peer(&a)?.pid(), me.pid());
+///
+/// let mut other = UCred::new(1000, 1000, 1);
+/// other.set_uid(me.uid());
+/// other.set_gid(me.gid());
+/// other.set_pid(std::process::id() as i32);
+/// assert_eq!(other, me);
+/// # Ok(()) }
+/// ```
 #[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
 pub struct UCred {
     uid: uid_t,
@@ -34,7 +51,7 @@ impl UCred {
     }
 
     /// The credentials of the process that connected, or listened on, the other end of a Unix
-    /// socket, as they were at that time (`SO_PEERCRED`, see `unix(7)`).
+    /// socket, as they were at that time: its effective ids (`SO_PEERCRED`, see `unix(7)`).
     ///
     /// # Errors
     /// What `getsockopt(2)` says: `EBADF`, `ENOTSOCK`.

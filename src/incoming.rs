@@ -19,6 +19,25 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 /// that is gone before it is accepted (`ECONNABORTED`) is passed over.
 ///
 /// Never ends. With the feature `stream` it is a `futures_core::Stream`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{Options, SocketAddr};
+///
+/// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+/// # let address = listener.local_socket_addr()?;
+/// # let client = Options::new().connect_addr(&address).await?;
+/// let serving = tokio::spawn(async move {
+///     let mut incoming = listener.incoming()?;
+///     while let Ok(socket) = incoming.accept().await {
+///         tokio::spawn(async move { socket.send(b"welcome").await });
+///     }
+///     std::io::Result::Ok(())
+/// });
+/// # assert_eq!(client.recv(&mut [0; 16]).await?, 7);
+/// # serving.abort();
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct Incoming<'a> {
     listener: &'a UnixSeqpacketListener,

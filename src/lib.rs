@@ -21,6 +21,9 @@
 //! [`UnixSeqpacketListener`] accepts connections, [`UnixSeqpacket::connect`] makes one,
 //! [`UnixSeqpacket::pair`] makes two connected sockets.
 //!
+//! The [`guide`] has chapters on choosing a backend, moving from tokio-seqpacket, owned buffers, passing
+//! descriptors, credentials, cancel safety, containers and tuning.
+//!
 //! # What can be relied on
 //!
 //! - A send that returns `Ok` was delivered whole, exactly once. Sends on one socket are delivered
@@ -54,6 +57,9 @@
 //! API; `backend` chooses between `epoll` and `uring`, which know nothing of each other; both rest
 //! on `sys` (system calls), `ancillary`, `address` and `buffer`. ARCHITECTURE.md has the map.
 
+// Set by docs.rs only (Cargo.toml): stable compilers never see the feature.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(not(target_os = "linux"))]
 compile_error!(
     "tokio-seqpacket-uring runs on Linux only (io_uring and epoll); on other systems use tokio-seqpacket"
@@ -81,6 +87,7 @@ mod foreign;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+pub mod guide;
 mod identity;
 mod incoming;
 mod lane;

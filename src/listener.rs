@@ -15,6 +15,21 @@ use crate::{Options, UnixSeqpacket, sys};
 ///
 /// Dropping it closes it; the socket file stays, unless
 /// [`Options::unlink_on_drop`] was set. Connections that were not accepted are closed.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("service.sock");
+/// let listener = UnixSeqpacketListener::bind(&path)?;
+/// assert_eq!(listener.local_addr()?, path);
+/// let client = UnixSeqpacket::connect(&path).await?;
+/// let server = listener.accept().await?;
+/// assert_eq!(server.backend(), listener.backend());
+/// # drop(client);
+/// # Ok(()) }
+/// ```
 pub struct UnixSeqpacketListener {
     /// To be removed. Dropped first: as long as the file is there, somebody listens.
     file: Option<SocketFile>,
@@ -55,6 +70,17 @@ impl UnixSeqpacketListener {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::UnixSeqpacketListener;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("service.sock");
+    /// let listener = UnixSeqpacketListener::bind_with_backlog(&path, 1024)?;
+    /// # drop(listener);
+    /// # Ok(()) }
+    /// ```
     pub fn bind_with_backlog<P: AsRef<Path>>(address: P, backlog: i32) -> io::Result<Self> {
         Options::new().bind(address, backlog)
     }
@@ -67,6 +93,25 @@ impl UnixSeqpacketListener {
     /// # Errors
     /// What `accept4(2)` says. At `EMFILE` and `ENFILE` the connection stays in the queue: close
     /// descriptors, or wait, before calling again, as [`incoming`](Self::incoming) does.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::sync::Arc;
+    /// use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("service.sock");
+    /// let listener = Arc::new(UnixSeqpacketListener::bind(&path)?);
+    /// let accepting = tokio::spawn({
+    ///     let listener = listener.clone();
+    ///     async move { listener.accept().await }
+    /// });
+    /// let client = UnixSeqpacket::connect(&path).await?;
+    /// let server = accepting.await??;
+    /// server.send(b"welcome").await?;
+    /// assert_eq!(client.recv(&mut [0; 16]).await?, 7);
+    /// # Ok(()) }
+    /// ```
     pub async fn accept(&self) -> io::Result<UnixSeqpacket> {
         let fd = self.inner.accept().await?;
         UnixSeqpacket::on(self.inner.choice(), fd)
@@ -79,6 +124,20 @@ impl UnixSeqpacketListener {
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// # use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("service.sock");
+    /// let listener = UnixSeqpacketListener::bind(&path)?;
+    /// let client = UnixSeqpacket::connect(&path).await?;
+    /// let server = poll_fn(|cx| listener.poll_accept(cx)).await?;
+    /// # drop((client, server));
+    /// # Ok(()) }
+    /// ```
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixSeqpacket>> {
         let fd = ready!(self.inner.poll_accept(cx))?;
         Poll::Ready(UnixSeqpacket::on(self.inner.choice(), fd))
@@ -97,6 +156,17 @@ impl UnixSeqpacketListener {
     ///
     /// # Errors
     /// What `getsockname(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let address = listener.local_socket_addr()?;
+    /// // The kernel chose a name of five digits.
+    /// assert_eq!(address.as_abstract_name().map(<[u8]>::len), Some(5));
+    /// # Ok(()) }
+    /// ```
     pub fn local_socket_addr(&self) -> io::Result<SocketAddr> {
         sys::local_address(self.as_fd())
     }

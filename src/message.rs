@@ -6,6 +6,23 @@ use crate::sys::Received;
 ///
 /// Cutting is reported here and nowhere else: bytes that do not fit into the buffer, and ancillary
 /// data that does not fit, are gone.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::ancillary::AncillaryBuffer;
+///
+/// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+/// a.send_owned_with_ancillary("a message with a file", file).await.0?;
+///
+/// // Without room for either.
+/// let (received, _) = b.recv_owned(Vec::with_capacity(9)).await;
+/// let info = received?;
+/// assert_eq!((info.bytes_read(), info.message_len()), (9, 21));
+/// assert!(info.truncated() && info.ancillary_truncated());
+/// assert_eq!(info.end_of_stream(), Some(false));
+/// # Ok(()) }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use = "a message can have been cut"]
 pub struct MessageInfo {

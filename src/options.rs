@@ -77,6 +77,22 @@ impl Options {
     /// The user and the group that the file of a listening socket is to belong to, `None` for what it
     /// would be anyway. Giving files to others takes `CAP_CHOWN`; a group of one's own does not. An
     /// abstract name has no owner and is refused.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    /// use tokio_seqpacket::Options;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("service.sock");
+    /// // A group of one's own, here that of the directory: its members may connect.
+    /// let group = std::fs::metadata(&directory)?.gid();
+    /// let listener = Options::new().mode(0o660).owner(None, Some(group)).bind(&path, 128)?;
+    /// let file = std::fs::metadata(&path)?;
+    /// assert_eq!((file.permissions().mode() & 0o777, file.gid()), (0o660, group));
+    /// # drop(listener);
+    /// # Ok(()) }
+    /// ```
     pub fn owner(mut self, user: Option<uid_t>, group: Option<gid_t>) -> Self {
         self.file.user = user;
         self.file.group = group;
@@ -91,6 +107,26 @@ impl Options {
     /// is `EADDRINUSE`. Two processes that do this at a time are kept apart by a lock of the directory
     /// (`flock(2)`, for milliseconds); a program that does without it, and has bound its socket but
     /// does not listen yet, is not recognised.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// use tokio_seqpacket::{Options, UnixSeqpacketListener};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("service.sock");
+    /// // Ends and leaves its file.
+    /// drop(UnixSeqpacketListener::bind(&path)?);
+    /// let in_use = UnixSeqpacketListener::bind(&path).unwrap_err();
+    /// assert_eq!(in_use.kind(), ErrorKind::AddrInUse);
+    ///
+    /// let options = Options::new().replace_stale(true);
+    /// let listener = options.bind(&path, 128)?;
+    /// // Not while somebody listens.
+    /// assert!(options.bind(&path, 128).is_err());
+    /// # drop(listener);
+    /// # Ok(()) }
+    /// ```
     pub fn replace_stale(mut self, replace: bool) -> Self {
         self.file.replace_stale = replace;
         self
@@ -125,6 +161,19 @@ impl Options {
     /// # Errors
     /// As [`UnixSeqpacket::connect`], if the backend cannot be had, and what `bind(2)` says to
     /// [`local_addr`](Self::local_addr).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Backend, Options, UnixSeqpacketListener};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("service.sock");
+    /// let listener = UnixSeqpacketListener::bind(&path)?;
+    /// let socket = Options::new().backend(Backend::Epoll).connect(&path).await?;
+    /// assert_eq!(socket.backend(), Backend::Epoll);
+    /// # drop(listener);
+    /// # Ok(()) }
+    /// ```
     pub async fn connect<P: AsRef<Path>>(&self, address: P) -> io::Result<UnixSeqpacket> {
         self.connect_addr(&SocketAddr::from_path(address)?).await
     }
@@ -190,6 +239,22 @@ impl Options {
     /// # Errors
     /// `InvalidInput` if it is not a Unix seqpacket socket or listens; if the backend cannot be had.
     /// The descriptor is closed then.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::fd::OwnedFd;
+    /// use tokio_seqpacket::{Options, UnixSeqpacket};
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let inherited = OwnedFd::from(a);
+    /// let a = Options::new().socket_from_fd(inherited)?;
+    /// a.send(b"message").await?;
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 7);
+    ///
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// assert!(Options::new().socket_from_fd(file.into()).is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn socket_from_fd(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
         sys::adopt(fd.as_fd(), false)?;
         UnixSeqpacket::on(backend::select(self.selection)?, fd)
@@ -234,6 +299,17 @@ impl Options {
     /// # Errors
     /// `InvalidInput` if it is not a listening Unix seqpacket socket; if the backend cannot be had.
     /// The descriptor is closed then.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::fd::OwnedFd;
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let inherited = OwnedFd::from(Options::new().bind_addr(&SocketAddr::unnamed(), 16)?);
+    /// let listener = Options::new().listener_from_fd(inherited)?;
+    /// # drop(listener);
+    /// # Ok(()) }
+    /// ```
     pub fn listener_from_fd(&self, fd: OwnedFd) -> io::Result<UnixSeqpacketListener> {
         sys::adopt(fd.as_fd(), true)?;
         UnixSeqpacketListener::on(backend::select(self.selection)?, fd)

@@ -69,6 +69,21 @@ impl OwnedReadHalf {
     ///
     /// # Errors
     /// [`ReuniteError`], with both halves in it, if they are not of the same socket.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (reader, writer) = a.into_split();
+    /// let a = reader.reunite(writer).expect("they are of the same socket");
+    /// a.send(b"whole again").await?;
+    ///
+    /// let (reader, _writer) = a.into_split();
+    /// let (_reader, writer) = b.into_split();
+    /// let error = reader.reunite(writer).unwrap_err();
+    /// // Both halves are in it.
+    /// let (_reader, _writer) = (error.0, error.1);
+    /// # Ok(()) }
+    /// ```
     pub fn reunite(self, other: OwnedWriteHalf) -> Result<UnixSeqpacket, ReuniteError> {
         reunite(self, other)
     }
@@ -84,6 +99,17 @@ impl OwnedWriteHalf {
     }
 
     /// Drop this half without shutting down writing; the socket closes with the other half.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (reader, writer) = a.into_split();
+    /// writer.forget();
+    /// // The peer does not see an end; the other half sends as well.
+    /// reader.send(b"still here").await?;
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 10);
+    /// # Ok(()) }
+    /// ```
     pub fn forget(mut self) {
         self.shuts_down = false;
     }

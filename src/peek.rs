@@ -62,6 +62,21 @@ impl UnixSeqpacket {
     /// # Errors
     /// `WouldBlock` if there is none, or another task is receiving or waits to receive. Else as
     /// [`peek`](Self::peek).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// assert_eq!(b.try_peek(&mut []).unwrap_err().kind(), ErrorKind::WouldBlock);
+    /// a.send(b"message").await?;
+    /// let mut first = [0; 1];
+    /// assert_eq!(b.try_peek(&mut first)?.message_len(), 7);
+    /// assert_eq!(&first, b"m");
+    /// // It is still there.
+    /// assert_eq!(b.try_recv(&mut [0; 16])?, 7);
+    /// # Ok(()) }
+    /// ```
     pub fn try_peek(&self, buffer: &mut [u8]) -> io::Result<MessageInfo> {
         self.try_peek_vectored(&mut [IoSliceMut::new(buffer)])
     }
@@ -85,6 +100,16 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`peek`](Self::peek).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// assert_eq!(poll_fn(|cx| b.poll_peek(cx, &mut [])).await?.message_len(), 7);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_peek(
         &self,
         cx: &mut Context<'_>,

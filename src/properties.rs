@@ -34,6 +34,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// What `getpeername(2)` says: `ENOTCONN` once the peer has closed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let address = listener.local_socket_addr()?;
+    /// let client = Options::new().connect_addr(&address).await?;
+    /// assert_eq!(client.peer_addr()?, address);
+    /// # Ok(()) }
+    /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         sys::peer_address(self.as_fd())
     }
@@ -94,6 +105,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.set_send_buffer_size(8 << 10)?;
+    /// let largest = a.max_message_size()?;
+    /// assert_eq!(a.send(&vec![0; largest]).await?, largest);
+    /// assert!(a.send(&vec![0; largest + 1]).await.is_err());
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn max_message_size(&self) -> io::Result<usize> {
         Ok(self.send_buffer_size()?.saturating_sub(SEND_BUFFER_OVERHEAD).min(LARGEST))
     }

@@ -16,6 +16,19 @@ impl UnixSeqpacket {
     ///
     /// # Safety
     /// `fd` is open and nobody else owns it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::fd::IntoRawFd;
+    /// use tokio_seqpacket::UnixSeqpacket;
+    ///
+    /// let (a, _b) = UnixSeqpacket::pair()?;
+    /// let number = a.into_raw_fd();
+    /// // SAFETY: it is open, and was given away just now.
+    /// let a = unsafe { UnixSeqpacket::from_raw_fd(number)? };
+    /// # drop(a);
+    /// # Ok(()) }
+    /// ```
     pub unsafe fn from_raw_fd(fd: RawFd) -> io::Result<Self> {
         // SAFETY: the caller's promise is the one that OwnedFd wants.
         Self::try_from(unsafe { OwnedFd::from_raw_fd(fd) })

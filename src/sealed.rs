@@ -58,6 +58,16 @@ impl SealedMemory {
     ///
     /// # Errors
     /// As [`new`](Self::new), and what the reader returns.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::SealedMemory;
+    ///
+    /// let memory = SealedMemory::from_reader(&mut std::fs::File::open("/proc/self/comm")?)?;
+    /// let bytes = memory.map()?;
+    /// assert_eq!((bytes.len(), memory.is_empty()), (memory.len(), false));
+    /// # Ok(()) }
+    /// ```
     pub fn from_reader(reader: &mut impl Read) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = match rustix::fs::memfd_create(c"seqpacket", flags | MemfdFlags::NOEXEC_SEAL) {
@@ -183,6 +193,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{SealedMemory, UnixSeqpacket};
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let payload = SealedMemory::new(b"of any size")?;
+    /// a.send_large(b"name", &payload).await?;
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub async fn send_large(&self, message: &[u8], payload: &SealedMemory) -> io::Result<usize> {
         let mut control = [0; space(FD_LEN)];
         let mut writer = AncillaryMessageWriter::new(&mut control);
@@ -203,6 +224,21 @@ impl UnixSeqpacket {
     /// `InvalidData` if what came with the message is no sealed memory, is longer than `max_len`, or is
     /// more than one descriptor; the message is gone, its descriptors are closed. Else see
     /// [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{SealedMemory, UnixSeqpacket};
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// a.send_large(b"name", &SealedMemory::new(&[7; 5000])?).await?;
+    /// a.send(b"without").await?;
+    /// let mut buffer = [0; 64];
+    /// let (_info, payload) = b.recv_large(&mut buffer, 1 << 20).await?;
+    /// assert_eq!(payload.expect("it came with one").map()?[..], [7; 5000]);
+    /// let (info, payload) = b.recv_large(&mut buffer, 1 << 20).await?;
+    /// assert!(payload.is_none() && info.bytes_read() == 7);
+    /// # Ok(()) }
+    /// ```
     pub async fn recv_large(
         &self,
         buffer: &mut [u8],

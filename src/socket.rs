@@ -54,6 +54,27 @@ use crate::{
 /// - `InvalidInput` naming the limit for a message larger than the send buffer allows, and for more
 ///   than 253 file descriptors. Nothing is sent.
 /// - `EBADF`, `EPERM`, `ETOOMANYREFS` for ancillary data, see `unix(7)`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("service.sock");
+/// let listener = UnixSeqpacketListener::bind(&path)?;
+/// let client = UnixSeqpacket::connect(&path).await?;
+/// let server = listener.accept().await?;
+///
+/// client.send(b"question").await?;
+/// let mut buffer = [0; 64];
+/// let len = server.recv(&mut buffer).await?;
+/// assert_eq!(&buffer[..len], b"question");
+/// println!("{:?} on {}", server.peer_cred()?, server.backend());
+///
+/// drop(client);
+/// assert_eq!(server.recv(&mut buffer).await?, 0);
+/// # Ok(()) }
+/// ```
 pub struct UnixSeqpacket {
     pub(crate) inner: backend::Socket,
     /// Made with the first stream of messages.
@@ -75,6 +96,18 @@ impl UnixSeqpacket {
     /// `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside;
     /// `ECONNREFUSED` if nobody listens, `ENOENT`, `EACCES`, `EPROTOTYPE` as in `connect(2)`.
     /// Outside a runtime, or in one without its I/O driver.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+    ///
+    /// # let name = format!("\0seqpacket-example-{}", std::process::id());
+    /// // A name in the abstract namespace; a path of a file works alike.
+    /// let _listener = UnixSeqpacketListener::bind(&name)?;
+    /// let socket = UnixSeqpacket::connect(&name).await?;
+    /// assert!(socket.local_addr()?.is_unnamed());
+    /// # Ok(()) }
+    /// ```
     pub async fn connect<P: AsRef<Path>>(address: P) -> io::Result<Self> {
         Options::new().connect(address).await
     }
@@ -102,17 +135,44 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// What `socketpair(2)` says; outside a runtime, or in one without its I/O driver.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"there").await?;
+    /// b.send(b"and back").await?;
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 5);
+    /// assert_eq!(a.recv(&mut [0; 16]).await?, 8);
+    /// # Ok(()) }
+    /// ```
     pub fn pair() -> io::Result<(Self, Self)> {
         Options::new().pair()
     }
 
     /// What it runs on.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// println!("runs on {}", a.backend());
+    /// # Ok(()) }
+    /// ```
     pub fn backend(&self) -> Backend {
         self.inner.backend()
     }
 
     /// Borrow the socket twice. All calls work through `&self`, so this is never needed; it is here
     /// for code written for the first releases of tokio-seqpacket.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (socket, peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (reader, writer) = socket.split();
+    /// writer.send(b"question").await?;
+    /// peer.send(b"answer").await?;
+    /// assert_eq!(reader.recv(&mut [0; 16]).await?, 6);
+    /// # Ok(()) }
+    /// ```
     pub fn split(&self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         (ReadHalf(self), WriteHalf(self))
     }
@@ -140,10 +200,19 @@ impl UnixSeqpacket {
     }
 
     /// The credentials of the process that connected or made the pair, or that listened, as they
-    /// were then (`SO_PEERCRED`). Not necessarily of the process that holds the other end now.
+    /// were then (`SO_PEERCRED`): its effective user and group id. Not necessarily of the process that
+    /// holds the other end now; see [`guide::credentials`](crate::guide::credentials).
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// // Both ends were made by this process.
+    /// assert_eq!(a.peer_cred()?.pid(), Some(std::process::id() as i32));
+    /// # Ok(()) }
+    /// ```
     pub fn peer_cred(&self) -> io::Result<UCred> {
         UCred::from_socket_peer(self)
     }
@@ -152,6 +221,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"never read").await?;
+    /// drop(b);
+    /// let reset = a.take_error()?.expect("the peer has closed with a message unread");
+    /// assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
+    /// assert!(a.take_error()?.is_none());
+    /// # Ok(()) }
+    /// ```
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         sys::take_error(self.as_fd())
     }
@@ -162,6 +242,18 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// What `shutdown(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"the last").await?;
+    /// a.shutdown(std::net::Shutdown::Write)?;
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 8);
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 0);
+    /// b.send(b"still heard").await?;
+    /// assert_eq!(a.recv(&mut [0; 16]).await?, 11);
+    /// # Ok(()) }
+    /// ```
     pub fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
         sys::shutdown(self.as_fd(), how)
     }
@@ -179,6 +271,14 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// assert_eq!(a.send(b"message").await?, 7);
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 7);
+    /// # Ok(()) }
+    /// ```
     pub async fn send(&self, buffer: &[u8]) -> io::Result<usize> {
         let sent = self.inner.send(buffer).await;
         self.explained(sent, || buffer.len(), &[])
@@ -188,6 +288,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSlice;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send_vectored(&[IoSlice::new(b"head"), IoSlice::new(b"body")]).await?;
+    /// // One message.
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 8);
+    /// # Ok(()) }
+    /// ```
     pub async fn send_vectored(&self, buffer: &[IoSlice<'_>]) -> io::Result<usize> {
         let sent = self.inner.send_message(buffer, &[]).await;
         self.explained(sent, || total(buffer), &[])
@@ -197,6 +308,20 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let mut control = [0; 32];
+    /// let mut ancillary = AncillaryMessageWriter::new(&mut control);
+    /// ancillary.add_fds(&[&file])?;
+    /// a.send_with_ancillary(b"a file", &mut ancillary).await?;
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub async fn send_with_ancillary(
         &self,
         buffer: &[u8],
@@ -210,6 +335,22 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSlice;
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let mut control = [0; 32];
+    /// let mut ancillary = AncillaryMessageWriter::new(&mut control);
+    /// ancillary.add_fds(&[&file])?;
+    /// let parts = [IoSlice::new(b"a"), IoSlice::new(b" file")];
+    /// a.send_vectored_with_ancillary(&parts, &mut ancillary).await?;
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub async fn send_vectored_with_ancillary(
         &self,
         buffer: &[IoSlice<'_>],
@@ -240,6 +381,16 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (sent, buffer) = a.send_owned(b"message".to_vec()).await;
+    /// assert_eq!(sent?, 7);
+    /// assert_eq!(buffer, b"message");
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn send_owned<B>(&self, buffer: B) -> impl Future<Output = BufResult<usize, B>> + Send
     where
         B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
@@ -256,6 +407,21 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let mut ancillary = AncillaryBuffer::new();
+    /// ancillary.push_fd(std::fs::File::open("/dev/null")?)?;
+    /// let (sent, _bytes, ancillary) = a.send_owned_with_ancillary("a file", ancillary).await;
+    /// sent?;
+    /// // The peer has a duplicate, this one is still open.
+    /// assert_eq!(ancillary.fds().len(), 1);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn send_owned_with_ancillary<B>(
         &self,
         buffer: B,
@@ -275,6 +441,15 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (sent, parts) = a.send_owned_vectored(vec![b"head".to_vec(), b"body".to_vec()]).await;
+    /// assert_eq!((sent?, parts.len()), (8, 2));
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn send_owned_vectored<B>(
         &self,
         buffers: Vec<B>,
@@ -294,6 +469,20 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let mut ancillary = AncillaryBuffer::new();
+    /// ancillary.push_fd(std::fs::File::open("/dev/null")?)?;
+    /// let parts = vec!["a", " file"];
+    /// let (sent, _parts, _ancillary) = a.send_owned_vectored_with_ancillary(parts, ancillary).await;
+    /// assert_eq!(sent?, 6);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn send_owned_vectored_with_ancillary<B>(
         &self,
         buffers: Vec<B>,
@@ -323,6 +512,21 @@ impl UnixSeqpacket {
     /// # Errors
     /// `WouldBlock` if the peer's queue is full, or another task is sending or waits to send. Else
     /// see [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let full = loop {
+    ///     if let Err(error) = a.try_send(b"message") {
+    ///         break error;
+    ///     }
+    /// };
+    /// assert_eq!(full.kind(), ErrorKind::WouldBlock);
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 7);
+    /// # Ok(()) }
+    /// ```
     pub fn try_send(&self, buffer: &[u8]) -> io::Result<usize> {
         self.explained(self.inner.try_send(buffer), || buffer.len(), &[])
     }
@@ -331,6 +535,16 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSlice;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// assert_eq!(a.try_send_vectored(&[IoSlice::new(b"head"), IoSlice::new(b"body")])?, 8);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn try_send_vectored(&self, buffer: &[IoSlice<'_>]) -> io::Result<usize> {
         self.explained(self.inner.try_send_message(buffer, &[]), || total(buffer), &[])
     }
@@ -339,6 +553,21 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSlice;
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let mut control = [0; 32];
+    /// let mut ancillary = AncillaryMessageWriter::new(&mut control);
+    /// ancillary.add_fds(&[&file])?;
+    /// a.try_send_vectored_with_ancillary(&[IoSlice::new(b"a file")], &mut ancillary)?;
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn try_send_vectored_with_ancillary(
         &self,
         buffer: &[IoSlice<'_>],
@@ -355,6 +584,16 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// assert_eq!(poll_fn(|cx| a.poll_send(cx, b"message")).await?, 7);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_send(&self, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
         let sent = ready!(self.inner.poll_send(cx, buffer));
         Poll::Ready(self.explained(sent, || buffer.len(), &[]))
@@ -364,6 +603,18 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// use std::io::IoSlice;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let parts = [IoSlice::new(b"head"), IoSlice::new(b"body")];
+    /// assert_eq!(poll_fn(|cx| a.poll_send_vectored(cx, &parts)).await?, 8);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_send_vectored(
         &self,
         cx: &mut Context<'_>,
@@ -377,6 +628,21 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let mut control = [0; 32];
+    /// let mut ancillary = AncillaryMessageWriter::new(&mut control);
+    /// ancillary.add_fds(&[&file])?;
+    /// poll_fn(|cx| a.poll_send_with_ancillary(cx, b"a file", &mut ancillary)).await?;
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_send_with_ancillary(
         &self,
         cx: &mut Context<'_>,
@@ -414,6 +680,18 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// let mut buffer = [0; 64];
+    /// let len = b.recv(&mut buffer).await?;
+    /// assert_eq!(&buffer[..len], b"message");
+    /// drop(a);
+    /// assert_eq!(b.recv(&mut buffer).await?, 0);
+    /// # Ok(()) }
+    /// ```
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(message) = self.left_behind().await {
             return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0.bytes_read());
@@ -425,6 +703,19 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"headbody").await?;
+    /// let (mut head, mut body) = ([0; 4], [0; 60]);
+    /// let mut buffers = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)];
+    /// assert_eq!(b.recv_vectored(&mut buffers).await?, 8);
+    /// assert_eq!((&head, &body[..4]), (b"head", &b"body"[..]));
+    /// # Ok(()) }
+    /// ```
     pub async fn recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         if let Some(message) = self.left_behind().await {
             return Ok(message.deliver(buffer, &mut []).0.bytes_read());
@@ -439,6 +730,28 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let file = std::fs::File::open("/dev/null")?;
+    /// # let mut control = [0; 32];
+    /// # let mut writer = tokio_seqpacket::ancillary::AncillaryMessageWriter::new(&mut control);
+    /// # writer.add_fds(&[&file])?;
+    /// # a.send_with_ancillary(b"a file", &mut writer).await?;
+    /// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// let (len, ancillary) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// let mut files = Vec::new();
+    /// for message in ancillary.into_messages() {
+    ///     if let OwnedAncillaryMessage::FileDescriptors(fds) = message {
+    ///         files.extend(fds.map(std::fs::File::from));
+    ///     }
+    /// }
+    /// assert_eq!((len, files.len()), (6, 1));
+    /// # Ok(()) }
+    /// ```
     pub async fn recv_with_ancillary<'a>(
         &self,
         buffer: &mut [u8],
@@ -455,6 +768,31 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSliceMut;
+    /// use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let file = std::fs::File::open("/dev/null")?;
+    /// # let mut control = [0; 32];
+    /// # let mut writer = tokio_seqpacket::ancillary::AncillaryMessageWriter::new(&mut control);
+    /// # writer.add_fds(&[&file])?;
+    /// # a.send_with_ancillary(b"a file", &mut writer).await?;
+    /// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// let mut buffers = [IoSliceMut::new(&mut bytes)];
+    /// let (len, ancillary) = b.recv_vectored_with_ancillary(&mut buffers, &mut control).await?;
+    /// assert!(!ancillary.is_truncated());
+    /// let mut files = Vec::new();
+    /// for message in ancillary.into_messages() {
+    ///     if let OwnedAncillaryMessage::FileDescriptors(fds) = message {
+    ///         files.extend(fds.map(std::fs::File::from));
+    ///     }
+    /// }
+    /// assert_eq!((len, files.len()), (6, 1));
+    /// # Ok(()) }
+    /// ```
     pub async fn recv_vectored_with_ancillary<'a>(
         &self,
         buffer: &mut [IoSliceMut<'_>],
@@ -482,6 +820,18 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// let (received, buffer) = b.recv_owned(Vec::with_capacity(4)).await;
+    /// let info = received?;
+    /// assert_eq!(buffer, b"mess");
+    /// assert!(info.truncated());
+    /// assert_eq!((info.bytes_read(), info.message_len()), (4, 7));
+    /// # Ok(()) }
+    /// ```
     pub fn recv_owned<B>(&self, buffer: B) -> impl Future<Output = BufResult<MessageInfo, B>> + Send
     where
         B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
@@ -498,6 +848,20 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let ancillary = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// # a.send_owned_with_ancillary("a file", ancillary).await.0?;
+    /// let (received, bytes, mut ancillary) =
+    ///     b.recv_owned_with_ancillary(Vec::with_capacity(64), AncillaryBuffer::new()).await;
+    /// assert_eq!((received?.bytes_read(), &bytes[..]), (6, &b"a file"[..]));
+    /// assert_eq!(ancillary.take_fds().len(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn recv_owned_with_ancillary<B>(
         &self,
         buffer: B,
@@ -518,6 +882,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"headbody").await?;
+    /// let parts = vec![Vec::with_capacity(4), Vec::with_capacity(60)];
+    /// let (received, parts) = b.recv_owned_vectored(parts).await;
+    /// assert_eq!(received?.bytes_read(), 8);
+    /// assert_eq!(parts, [b"head", b"body"]);
+    /// # Ok(()) }
+    /// ```
     pub fn recv_owned_vectored<B>(
         &self,
         buffers: Vec<B>,
@@ -537,6 +912,22 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let ancillary = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// # a.send_owned_with_ancillary("a file", ancillary).await.0?;
+    /// let parts = vec![Vec::with_capacity(2), Vec::with_capacity(60)];
+    /// let (received, parts, ancillary) =
+    ///     b.recv_owned_vectored_with_ancillary(parts, AncillaryBuffer::new()).await;
+    /// received?;
+    /// assert_eq!(parts, [&b"a "[..], b"file"]);
+    /// assert_eq!(ancillary.fds().len(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn recv_owned_vectored_with_ancillary<B>(
         &self,
         buffers: Vec<B>,
@@ -604,6 +995,18 @@ impl UnixSeqpacket {
     /// # Errors
     /// `WouldBlock` if there is none, or another task is receiving or waits to receive. Else see
     /// [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let mut buffer = [0; 64];
+    /// assert_eq!(b.try_recv(&mut buffer).unwrap_err().kind(), ErrorKind::WouldBlock);
+    /// a.send(b"message").await?;
+    /// assert_eq!(b.try_recv(&mut buffer)?, 7);
+    /// # Ok(()) }
+    /// ```
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         if let Some(message) = self.try_left_behind()? {
             return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0.bytes_read());
@@ -615,6 +1018,18 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"headbody").await?;
+    /// let (mut head, mut body) = ([0; 4], [0; 60]);
+    /// let mut buffers = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)];
+    /// assert_eq!(b.try_recv_vectored(&mut buffers)?, 8);
+    /// # Ok(()) }
+    /// ```
     pub fn try_recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         if let Some(message) = self.try_left_behind()? {
             return Ok(message.deliver(buffer, &mut []).0.bytes_read());
@@ -628,6 +1043,23 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let file = std::fs::File::open("/dev/null")?;
+    /// # let mut control = [0; 32];
+    /// # let mut writer = tokio_seqpacket::ancillary::AncillaryMessageWriter::new(&mut control);
+    /// # writer.add_fds(&[&file])?;
+    /// # a.send_with_ancillary(b"a file", &mut writer).await?;
+    /// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// let mut buffers = [IoSliceMut::new(&mut bytes)];
+    /// let (len, ancillary) = b.try_recv_vectored_with_ancillary(&mut buffers, &mut control)?;
+    /// assert_eq!((len, ancillary.is_empty()), (6, false));
+    /// # Ok(()) }
+    /// ```
     pub fn try_recv_vectored_with_ancillary<'a>(
         &self,
         buffer: &mut [IoSliceMut<'_>],
@@ -648,6 +1080,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// let mut buffer = [0; 64];
+    /// assert_eq!(poll_fn(|cx| b.poll_recv(cx, &mut buffer)).await?, 7);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         if let Some(message) = ready!(self.poll_left_behind(cx)) {
             return Poll::Ready(Ok(message
@@ -662,6 +1105,19 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// let mut room = [0; 64];
+    /// let mut buffers = [IoSliceMut::new(&mut room)];
+    /// assert_eq!(poll_fn(|cx| b.poll_recv_vectored(cx, &mut buffers)).await?, 7);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_recv_vectored(
         &self,
         cx: &mut Context<'_>,
@@ -679,6 +1135,32 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let file = std::fs::File::open("/dev/null")?;
+    /// # let mut control = [0; 32];
+    /// # let mut writer = tokio_seqpacket::ancillary::AncillaryMessageWriter::new(&mut control);
+    /// # writer.add_fds(&[&file])?;
+    /// # a.send_with_ancillary(b"a file", &mut writer).await?;
+    /// let (mut bytes, mut fds) = ([0; 64], 0);
+    /// let len = poll_fn(|cx| {
+    ///     let mut control = [0; 64];
+    ///     let mut buffers = [IoSliceMut::new(&mut bytes)];
+    ///     let polled = b.poll_recv_vectored_with_ancillary(cx, &mut buffers, &mut control);
+    ///     polled.map_ok(|(len, ancillary)| {
+    ///         fds = ancillary.messages().count();
+    ///         len
+    ///     })
+    /// })
+    /// .await?;
+    /// assert_eq!((len, fds), (6, 1));
+    /// # Ok(()) }
+    /// ```
     pub fn poll_recv_vectored_with_ancillary<'a>(
         &self,
         cx: &mut Context<'_>,
@@ -701,11 +1183,41 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// `ResourceBusy` if the socket has a stream already.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::MessagesOptions;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"one").await?;
+    /// a.send(b"two").await?;
+    /// drop(a);
+    ///
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let mut count = 0;
+    /// while let Some(message) = messages.next().await {
+    ///     assert_eq!(message?.len(), 3);
+    ///     count += 1;
+    /// }
+    /// assert_eq!(count, 2);
+    /// # Ok(()) }
+    /// ```
     pub fn messages(&self, options: MessagesOptions) -> io::Result<Messages<'_>> {
         Messages::new(&self.inner, self.backlog.get_or_init(Box::default), options)
     }
 
     /// A batch of messages to be sent, still empty. See [`SendBatch`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let mut batch = a.batch();
+    /// batch.push(b"one");
+    /// batch.push(b"two");
+    /// assert_eq!(batch.send().await?, 2);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn batch(&self) -> SendBatch<'_> {
         SendBatch::new(&self.inner)
     }
@@ -723,6 +1235,21 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// `InvalidInput` without a buffer. Else see [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"one").await?;
+    /// a.send(b"three").await?;
+    /// let mut rooms = [[0; 64]; 8];
+    /// let mut buffers = rooms.each_mut().map(|room| IoSliceMut::new(room));
+    /// let mut infos = Vec::new();
+    /// assert_eq!(b.recv_batch(&mut buffers, &mut infos).await?, 2);
+    /// assert_eq!(&rooms[1][..infos[1].bytes_read()], b"three");
+    /// # Ok(()) }
+    /// ```
     pub async fn recv_batch(
         &self,
         buffers: &mut [IoSliceMut<'_>],
@@ -783,6 +1310,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// If the runtime is gone.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio::io::Interest;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// let ready = b.ready(Interest::READABLE | Interest::WRITABLE).await?;
+    /// assert!(ready.is_readable() || ready.is_writable());
+    /// # Ok(()) }
+    /// ```
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         // A loop of readable() and try_recv() must yield, too; neither AsyncFd nor a direct call pays.
         tokio::task::coop::consume_budget().await;
@@ -805,6 +1343,24 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// If the runtime is gone.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// let mut buffer = [0; 64];
+    /// let len = loop {
+    ///     b.readable().await?;
+    ///     match b.try_recv(&mut buffer) {
+    ///         Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+    ///         received => break received?,
+    ///     }
+    /// };
+    /// assert_eq!(len, 7);
+    /// # Ok(()) }
+    /// ```
     pub async fn readable(&self) -> io::Result<()> {
         self.ready(Interest::READABLE).await.map(drop)
     }
@@ -813,6 +1369,22 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// If the runtime is gone.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// loop {
+    ///     a.writable().await?;
+    ///     match a.try_send(b"message") {
+    ///         Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+    ///         sent => break sent?,
+    ///     }
+    /// };
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub async fn writable(&self) -> io::Result<()> {
         self.ready(Interest::WRITABLE).await.map(drop)
     }
@@ -822,6 +1394,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// If the runtime is gone.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// poll_fn(|cx| b.poll_recv_ready(cx)).await?;
+    /// assert_eq!(b.try_recv(&mut [0; 16])?, 7);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_recv_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(backlog) = self.backlog_in_use()
             && ready!(backlog.poll_free(cx))
@@ -836,6 +1419,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// If the runtime is gone.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// poll_fn(|cx| a.poll_send_ready(cx)).await?;
+    /// assert_eq!(a.try_send(b"message")?, 7);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_send_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.inner.poll_ready(cx, Interest::WRITABLE)
     }
@@ -851,6 +1445,18 @@ impl UnixSeqpacket {
     ///
     /// On io_uring this cancels what is in flight. A message that a dropped receive has left is lost:
     /// take it with [`try_recv`](Self::try_recv) first.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::fd::{FromRawFd, OwnedFd};
+    ///
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let number = a.into_raw_fd();
+    /// // SAFETY: it was given away just now.
+    /// let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    /// # drop(fd);
+    /// # Ok(()) }
+    /// ```
     pub fn into_raw_fd(self) -> RawFd {
         OwnedFd::from(self).into_raw_fd()
     }

@@ -149,6 +149,26 @@ impl Drop for Lease {
 ///
 /// It owns what came with it: file descriptors that are not taken are closed with it. It may outlive
 /// the stream, and be dropped on any thread.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::MessagesOptions;
+/// use tokio_seqpacket::ancillary::AncillaryBuffer;
+///
+/// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// b.set_pass_credentials(true)?;
+/// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+/// a.send_owned_with_ancillary("a file", file).await.0?;
+///
+/// let mut messages = b.messages(MessagesOptions::new())?;
+/// let mut message = messages.next().await.expect("not the end")?;
+/// assert_eq!(&message[..], b"a file");
+/// assert!(!message.info().truncated());
+/// assert_eq!(message.credentials().and_then(|sender| sender.pid()), Some(std::process::id() as i32));
+/// assert_eq!(message.ancillary().fds().len(), 1);
+/// assert_eq!(message.take_fds().len(), 1);
+/// # Ok(()) }
+/// ```
 pub struct Message {
     lease: Lease,
     info: MessageInfo,
@@ -436,6 +456,21 @@ impl<'a> Messages<'a> {
     ///
     /// # Errors
     /// As [`next`](Self::next); nothing is lost with it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::MessagesOptions;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"one").await?;
+    /// a.send(b"two").await?;
+    /// drop(a);
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let mut batch = Vec::new();
+    /// while messages.next_batch(&mut batch).await? > 0 {}
+    /// assert_eq!(batch.len(), 2);
+    /// # Ok(()) }
+    /// ```
     pub async fn next_batch(&mut self, batch: &mut Vec<Message>) -> io::Result<usize> {
         if !self.queue.is_empty() {
             budget::done().await;

@@ -81,6 +81,26 @@ impl AncillaryBuffer {
 
     /// Set the credentials to be sent. The kernel checks them and fails the send call with `EPERM`
     /// if this process may not claim them.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    /// use tokio_seqpacket::{UCred, UnixSeqpacket};
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// b.set_pass_credentials(true)?;
+    /// let mut ancillary = AncillaryBuffer::new();
+    /// ancillary.set_credentials(Some(UCred::from_current_process()));
+    /// a.send_owned_with_ancillary("it is me", ancillary).await.0?;
+    ///
+    /// let (received, _, mut ancillary) =
+    ///     b.recv_owned_with_ancillary(Vec::with_capacity(64), AncillaryBuffer::new()).await;
+    /// received?;
+    /// assert_eq!(ancillary.credentials(), Some(UCred::from_current_process()));
+    /// ancillary.clear();
+    /// assert!(ancillary.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn set_credentials(&mut self, credentials: Option<UCred>) {
         self.credentials = credentials;
     }

@@ -60,6 +60,27 @@ pub struct IntoAncillaryMessages<'a> {
 }
 
 /// One control message.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::UnixSeqpacket;
+/// use tokio_seqpacket::ancillary::AncillaryMessage;
+///
+/// let (a, b) = UnixSeqpacket::pair()?;
+/// b.set_pass_credentials(true)?;
+/// a.send(b"message").await?;
+/// let (mut bytes, mut control) = ([0; 64], [0; 128]);
+/// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+/// // Looking takes nothing out.
+/// for message in reader.messages() {
+///     match message {
+///         AncillaryMessage::FileDescriptors(fds) => println!("{} descriptors", fds.len()),
+///         AncillaryMessage::Credentials(sender) => println!("{:?}", sender.get(0)),
+///         AncillaryMessage::Other(other) => println!("{} bytes", other.data().len()),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 pub enum AncillaryMessage<'a> {
     /// File descriptors (`SCM_RIGHTS`).
     FileDescriptors(FileDescriptors<'a>),
@@ -73,6 +94,26 @@ pub enum AncillaryMessage<'a> {
 }
 
 /// One control message, with ownership of the file descriptors in it.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::UnixSeqpacket;
+/// use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+///
+/// let (a, b) = UnixSeqpacket::pair()?;
+/// b.set_pass_credentials(true)?;
+/// a.send(b"message").await?;
+/// let (mut bytes, mut control) = ([0; 64], [0; 128]);
+/// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+/// for message in reader.into_messages() {
+///     match message {
+///         OwnedAncillaryMessage::FileDescriptors(fds) => println!("{} descriptors", fds.len()),
+///         OwnedAncillaryMessage::Credentials(mut sender) => println!("{:?}", sender.next()),
+///         OwnedAncillaryMessage::Other(other) => println!("{}", other.cmsg_type()),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 pub enum OwnedAncillaryMessage<'a> {
     /// File descriptors (`SCM_RIGHTS`).
     FileDescriptors(OwnedFileDescriptors<'a>),

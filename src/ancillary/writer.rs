@@ -78,6 +78,18 @@ impl<'a> AncillaryMessageWriter<'a> {
     ///
     /// # Errors
     /// If there is no room; nothing is added then.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// let files = vec![std::fs::File::open("/dev/null")?, std::fs::File::open("/dev/zero")?];
+    /// let mut control = [0; 64];
+    /// let mut writer = AncillaryMessageWriter::new(&mut control);
+    /// writer.add_fds_iter(&files)?;
+    /// assert!(!writer.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn add_fds_iter<I>(&mut self, fds: I) -> Result<(), AddControlMessageError>
     where
         I: IntoIterator,
@@ -112,6 +124,20 @@ impl<'a> AncillaryMessageWriter<'a> {
     ///
     /// # Errors
     /// If there is no room; nothing is added then.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    /// use tokio_seqpacket::{UCred, UnixSeqpacket};
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut control = [0; 64];
+    /// let mut writer = AncillaryMessageWriter::new(&mut control);
+    /// writer.add_ucreds(&[UCred::from_current_process()])?;
+    /// a.send_with_ancillary(b"it is me", &mut writer).await?;
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn add_ucreds(&mut self, credentials: &[UCred]) -> Result<(), AddControlMessageError> {
         let len =
             credentials.len().checked_mul(UCred::WIRE_LEN).ok_or(AddControlMessageError(()))?;

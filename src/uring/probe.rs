@@ -10,6 +10,16 @@ use io_uring::IoUring;
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// Whether io_uring can be used in this process; see [`probe()`].
+///
+/// ```
+/// use tokio_seqpacket::{UringSupport, probe};
+///
+/// match probe() {
+///     UringSupport::Available { kernel } => println!("io_uring on Linux {kernel}"),
+///     UringSupport::Unavailable(why) => println!("epoll, because: {why}"),
+///     _ => {}
+/// }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UringSupport {

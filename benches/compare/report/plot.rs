@@ -26,7 +26,7 @@ fn svg(width: f64, height: f64, title: &str, body: &str) -> String {
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
          height=\"{height}\" role=\"img\" font-family=\"sans-serif\" font-size=\"12\">\
-         <title>{}</title><rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>{body}</svg>\n",
+         <title>{}</title><rect width=\"100%\" height=\"100%\" rx=\"6\" fill=\"#fff\"/>{body}</svg>\n",
         escape(title)
     )
 }
@@ -36,7 +36,8 @@ fn label(x: f64, y: f64, anchor: &str, text: &str) -> String {
     format!("<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" fill=\"#222\">{text}</text>")
 }
 
-/// One picture of the speed, for README: messages in a second, some rows, some contestants.
+/// One picture of the speed, for README: messages in a second, some rows, some contestants. On a ground
+/// of its own, so that it can be read on a dark page as well.
 pub fn speed(report: &Report) -> String {
     let rows =
         ["echo-current-1", "echo-current-16", "echo-current-128", "echo-multi-16", "echo-two-16"];
@@ -49,53 +50,75 @@ pub fn speed(report: &Report) -> String {
     let most = rows
         .iter()
         .flat_map(|id| names.iter().filter_map(|name| trips(id, name)))
-        .fold(1e-9, |most: f64, (median, ..)| most.max(median));
-    let (left, bar, full) = (185.0, 15.0, 420.0);
-    let mut body = label(
-        10.0,
-        22.0,
-        "start",
-        "Thousands of round trips per second, 64 bytes (more is better)",
-    );
-    let mut y = 38.0;
+        .fold(1e-9, |most: f64, (_, _, high)| most.max(high));
+    let (left, top, bar, full) = (185.0, 52.0, 15.0, 420.0);
+    let bold = |text: String| format!("<g font-weight=\"bold\">{text}</g>");
+    let mut bars = String::new();
+    let mut y = top;
     for id in &rows {
         let Some(row) = report.row(id) else { continue };
-        body +=
-            &format!("<g font-weight=\"bold\">{}</g>", label(10.0, y + 12.0, "start", &row.name));
+        bars += &bold(label(10.0, y + 12.0, "start", &row.name));
         y += 20.0;
         for name in names {
             let Some((median, low, high)) = trips(id, name) else { continue };
-            let (width, middle) = (median / most * full, y + bar / 2.0);
+            let (width, middle) = (median / most * full, y + bar / 2.0 - 1.0);
             let fill = match name {
                 URING => "#1668a8",
                 EPOLL => "#5aa9dd",
                 _ => "#aab2b7",
             };
             let _ = write!(
-                body,
+                bars,
                 "{}<rect x=\"{left}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{:.1}\" fill=\"{fill}\"/>\
                  <path d=\"M{:.1} {middle:.1}H{:.1}\" stroke=\"#222\"/>{}",
-                label(left - 8.0, y + 12.0, "end", name),
+                label(left - 8.0, y + 11.0, "end", name),
                 bar - 2.0,
                 left + low / most * full,
                 left + high / most * full,
-                label(
-                    left + (high / most * full).max(width) + 6.0,
-                    y + 12.0,
-                    "start",
-                    &format!("{median:.0}")
-                ),
+                label(left + high / most * full + 6.0, y + 11.0, "start", &format!("{median:.0}")),
             );
             y += bar;
         }
         y += 12.0;
     }
+    let title = "Round trips of 64 bytes over a Unix seqpacket socket";
+    let quick = if report.quick { " -- --quick" } else { "" };
+    let command = format!("cargo bench --bench compare{quick}");
+    let mut body = bold(label(10.0, 22.0, "start", title));
+    body += &label(
+        10.0,
+        40.0,
+        "start",
+        "Medians; the line across the end of a bar spans the quartiles",
+    );
+    let step = nice_step(most / 5.0);
+    let mut tick = 0.0;
+    while tick <= most {
+        let x = left + tick / most * full;
+        let _ = write!(body, "<path d=\"M{x:.1} {top}V{:.1}\" stroke=\"#ddd\"/>", y - 8.0);
+        body += &label(x, y + 6.0, "middle", &format!("{tick:.0}"));
+        tick += step;
+    }
+    body += &bars;
+    let axis = "thousand round trips per second, all pairs together (longer is better)";
+    body += &label(left + full / 2.0, y + 24.0, "middle", axis);
     let machine = format!(
         "{}, {} cores, {}",
         report.machine.cpu, report.machine.cores, report.machine.kernel
     );
-    body += &label(10.0, y + 8.0, "start", &machine);
-    svg(680.0, y + 22.0, "Speed", &body)
+    body += &label(10.0, y + 48.0, "start", &machine);
+    body += &label(10.0, y + 64.0, "start", &format!("Source: {command}"));
+    svg(680.0, y + 76.0, title, &body)
+}
+
+/// 1, 2 or 5 times a power of ten, `at_least` so much.
+fn nice_step(at_least: f64) -> f64 {
+    let power = 10_f64.powf(at_least.log10().floor());
+    [1.0, 2.0, 5.0]
+        .map(|step| step * power)
+        .into_iter()
+        .find(|step| *step >= at_least)
+        .unwrap_or(10.0 * power)
 }
 
 pub struct Line {

@@ -1,0 +1,117 @@
+//! Cancel safety: what a dropped future leaves behind.
+//!
+//! A future is dropped unfinished by `select!` when another branch was faster, by a timeout, by
+//! `JoinHandle::abort`, or with the runtime. Every call here may be dropped at any point:
+//!
+//! | dropped | what is sure | what is not |
+//! |---|---|---|
+//! | a receive | no message is lost: bytes, descriptors, flags go to the next receive, in order | an owned buffer goes down with the future |
+//! | a send | the message went out whole, or never will; it cannot appear behind one that was sent later | which of the two it was |
+//! | [`SendBatch::send`](crate::SendBatch::send) | nothing is lost or doubled; the next call goes on, `sent()` says where | |
+//! | [`Messages::next`](crate::Messages::next) | the message is still in the stream | |
+//! | `accept` | the connection stays in the queue | |
+//! | `connect` | the socket is closed | whether the listener has seen it |
+//! | `peek`, `readable`, `writable` | nothing has changed | |
+//!
+//! This holds on both backends. On io_uring the kernel may be at work on a receive when its future is
+//! dropped; a message that it has taken by then waits in the socket for the next call.
+//!
+//! # A receive in `select!`
+//!
+//! The future can be made anew in each turn of the loop; there is no need to pin it outside.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::time::Duration;
+//! use tokio_seqpacket::UnixSeqpacket;
+//!
+//! let (a, b) = UnixSeqpacket::pair()?;
+//! let mut ticks = tokio::time::interval(Duration::from_micros(10));
+//! let mut buffer = [0; 64];
+//! let mut turns = 0;
+//! let len = loop {
+//!     tokio::select! {
+//!         // Nothing has come yet: this receive is dropped again and again.
+//!         received = b.recv(&mut buffer) => break received?,
+//!         _ = ticks.tick() => {
+//!             turns += 1;
+//!             if turns == 10 {
+//!                 a.send(b"at last").await?;
+//!             }
+//!         }
+//!     }
+//! };
+//! assert_eq!(&buffer[..len], b"at last");
+//! # Ok(()) }
+//! ```
+//!
+//! # A send with a timeout
+//!
+//! Whether a dropped send went out is not known to the caller. Where that matters, do not drop it: let it
+//! finish, close the connection, or number the messages so that the peer can tell.
+//! [`try_send`](crate::UnixSeqpacket::try_send) never waits, and its answer is final:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::io::ErrorKind;
+//! use std::time::Duration;
+//! use tokio_seqpacket::UnixSeqpacket;
+//!
+//! let (a, _b) = UnixSeqpacket::pair()?;
+//! let mut queued = 0;
+//! while a.try_send(b"message").is_ok() {
+//!     queued += 1; // until the peer's queue is full
+//! }
+//! assert!(queued > 0);
+//!
+//! let waiting = a.send(b"one more");
+//! assert!(tokio::time::timeout(Duration::from_millis(1), waiting).await.is_err());
+//! let refused = a.try_send(b"one more").unwrap_err();
+//! assert_eq!(refused.kind(), ErrorKind::WouldBlock);
+//! # Ok(()) }
+//! ```
+//!
+//! To wait for room and still know, wait with [`writable`](crate::UnixSeqpacket::writable), which may be
+//! dropped, and then `try_send`.
+//!
+//! # Batches
+//!
+//! A [`SendBatch`](crate::SendBatch) counts what has gone out, also if the call that sent it was dropped:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! # use std::time::Duration;
+//! # use tokio_seqpacket::UnixSeqpacket;
+//! let (a, b) = UnixSeqpacket::pair()?;
+//! let messages: Vec<Vec<u8>> = (0..2000_u32).map(|n| n.to_ne_bytes().to_vec()).collect();
+//! let mut batch = a.batch();
+//! for message in &messages {
+//!     batch.push(message);
+//! }
+//! // The peer does not read: the queue fills up.
+//! assert!(tokio::time::timeout(Duration::from_millis(1), batch.send()).await.is_err());
+//! let sent = batch.sent();
+//! assert!(sent > 0 && sent < 2000);
+//!
+//! // Once it reads, the rest follows, each message once.
+//! let reading = tokio::spawn(async move {
+//!     let mut buffer = [0; 4];
+//!     for n in 0..2000_u32 {
+//!         assert_eq!(b.recv(&mut buffer).await.unwrap(), 4);
+//!         assert_eq!(u32::from_ne_bytes(buffer), n);
+//!     }
+//! });
+//! batch.send().await?;
+//! assert_eq!(batch.sent(), 2000);
+//! reading.await.unwrap();
+//! # Ok(()) }
+//! ```
+//!
+//! # What is not covered
+//!
+//! - A future that is leaked (`mem::forget`) rather than dropped still stands in line: later receives of
+//!   that socket wait behind it.
+//! - [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) on io_uring loses a message that a dropped receive
+//!   has left; [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses instead.
+//! - `Framed` (feature `codec`) holds a message that was handed to the sink and not flushed: it goes out
+//!   with the next flush, or never.

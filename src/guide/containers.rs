@@ -1,0 +1,109 @@
+//! Containers, sandboxes and io_uring.
+//!
+//! io_uring is often switched off where software runs: by the container's seccomp profile, by a sysctl, by a
+//! limit. Nothing breaks then: sockets that nobody has asked io_uring for run on epoll. This chapter is about
+//! seeing what was chosen, and changing it.
+//!
+//! # See what was chosen
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use tokio_seqpacket::{Unavailable, UnixSeqpacket, UringSupport, probe};
+//!
+//! // Can this process have a ring? The text says what would change it.
+//! println!("{}", probe());
+//!
+//! // What does this socket run on?
+//! let (socket, _peer) = UnixSeqpacket::pair()?;
+//! println!("{}", socket.backend());
+//!
+//! // For a metric or a health check.
+//! let word = match probe() {
+//!     UringSupport::Available { .. } => "available",
+//!     UringSupport::Unavailable(Unavailable::KernelTooOld { .. }) => "kernel",
+//!     UringSupport::Unavailable(Unavailable::Missing | Unavailable::Denied) => "seccomp",
+//!     UringSupport::Unavailable(Unavailable::DisabledBySysctl { .. }) => "sysctl",
+//!     UringSupport::Unavailable(Unavailable::MemoryLock { .. }) => "memlock",
+//!     _ => "other",
+//! };
+//! # let _ = word; Ok(()) }
+//! ```
+//!
+//! From outside of the program, with the command-line tool (`cargo install tokio-seqpacket-uring --features
+//! cli`), in the same container and as the same user:
+//!
+//! ```sh
+//! seqpacket doctor
+//! ```
+//!
+//! It prints the backend, the reason, the limits and what to change. With the feature `tracing` there is a
+//! warning when `auto` wanted io_uring and a ring could not be had after the probe had said yes.
+//!
+//! [`probe()`](crate::probe()) makes the smallest ring there is and closes it. A success is remembered for the
+//! life of the process, and so is a kernel that is too old or has no io_uring; other refusals are looked at
+//! again with the next socket, since limits and filters change.
+//!
+//! # Reasons, and what to do
+//!
+//! | [`Unavailable`] | what it is | what to change |
+//! |---|---|---|
+//! | `KernelTooOld` | Linux before 6.1 | the kernel; of the *host*, in a container |
+//! | `Missing` | `ENOSYS`: built without `CONFIG_IO_URING`, or a filter that says so. Podman's default profile answers in this way. | the seccomp profile |
+//! | `Denied` | `EPERM` or `EACCES` though the sysctl is 0 (or cannot be read): a filter or a security module. Docker's and containerd's default profiles answer in this way. | the seccomp profile, or the module's policy |
+//! | `DisabledBySysctl` | `kernel.io_uring_disabled`, Linux 6.6: 1 leaves it to processes with `CAP_SYS_ADMIN` and to the group `kernel.io_uring_group`, 2 to nobody | the sysctl, on the host: it is not per container |
+//! | `MemoryLock` | `ENOMEM`: the limit on locked memory is used up | `RLIMIT_MEMLOCK`, below |
+//! | `FileDescriptors` | `EMFILE`, `ENFILE` | `RLIMIT_NOFILE` |
+//!
+//! [`Unavailable`]: crate::Unavailable
+//!
+//! # seccomp
+//!
+//! Docker has blocked io_uring in its default profile since Engine 25.0 (moby/moby#46762), containerd since 2.0
+//! (containerd/containerd#9320), and Podman's has never allowed it. Kubernetes takes the runtime's profile
+//! where a pod asks for `RuntimeDefault`, and by itself only if the kubelet is set to `seccompDefault`. Three
+//! calls have to be allowed:
+//!
+//! ```json
+//! {
+//!   "names": ["io_uring_setup", "io_uring_enter", "io_uring_register"],
+//!   "action": "SCMP_ACT_ALLOW"
+//! }
+//! ```
+//!
+//! Add this to `syscalls` in a copy of the default profile (Docker: `profiles/seccomp/default.json` of
+//! moby; Podman: `/usr/share/containers/seccomp.json`), and start the container with it:
+//!
+//! ```sh
+//! docker run --security-opt seccomp=profile.json ...
+//! podman run --security-opt seccomp=profile.json ...
+//! ```
+//!
+//! In Kubernetes it is a `seccompProfile` of type `Localhost`. Before you do: the reason for blocking is that
+//! a ring carries out operations which a filter of system calls does not see, and that io_uring has had its
+//! share of kernel bugs. A service that passes few messages loses little by staying on epoll.
+//!
+//! systemd's `SystemCallFilter=@system-service` allows io_uring (it is in `@aio`). A filter without
+//! `SystemCallErrorNumber=` kills the process instead of refusing; then the probe, which looks for io_uring
+//! whatever has been chosen, ends it. Have such filters return an error: `SystemCallErrorNumber=EPERM`.
+//!
+//! # RLIMIT_MEMLOCK
+//!
+//! Rings count against the limit on locked memory, which holds for all processes of a user together;
+//! processes with `CAP_IPC_LOCK` are exempt. What is needed:
+//!
+//! | | rings | locked memory |
+//! |---|---|---|
+//! | current_thread runtime | 1 | 32 KiB |
+//! | multi_thread runtime | up to one per worker | up to 32 KiB each |
+//!
+//! Where 32 KiB are not to be had, a ring of 8 KiB is tried; where a worker can have none, it uses the first
+//! one's; where there is not even a first one, `auto` takes epoll. The kernel gives the memory of a ring back
+//! late, so a process that makes and ends runtimes quickly needs more for a while. Linux allows 8 MiB unless
+//! told otherwise, which is 256 rings. Raise it with `LimitMEMLOCK=` (systemd), `--ulimit memlock=` (Docker,
+//! Podman) or `limits.conf`.
+//!
+//! # Choosing from outside
+//!
+//! `TOKIO_SEQPACKET_BACKEND=epoll` switches io_uring off for a program that does not choose by itself,
+//! `uring` makes its absence an error when the first socket is made, instead of a quiet fallback: useful in a
+//! test that is meant to run on io_uring. See [backends](super::backends).

@@ -1,0 +1,122 @@
+//! Passing file descriptors.
+//!
+//! A message can carry up to 253 file descriptors (`SCM_RIGHTS`, see `unix(7)`). The receiver gets
+//! duplicates: numbers of its own for the same open files. The sender's stay open and belong to the sender;
+//! once a send has returned they may be closed.
+//!
+//! # As values
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::fs::File;
+//! use std::io::Read;
+//! use tokio_seqpacket::UnixSeqpacket;
+//! use tokio_seqpacket::ancillary::AncillaryBuffer;
+//!
+//! let (a, b) = UnixSeqpacket::pair()?;
+//! let mut ancillary = AncillaryBuffer::new();
+//! ancillary.push_fd(File::open("/proc/self/comm")?)?;
+//! let (sent, _, _) = a.send_owned_with_ancillary("a file", ancillary).await;
+//! sent?;
+//!
+//! let (received, bytes, mut ancillary) =
+//!     b.recv_owned_with_ancillary(Vec::with_capacity(64), AncillaryBuffer::new()).await;
+//! assert!(!received?.ancillary_truncated());
+//! assert_eq!(bytes, b"a file");
+//! let mut text = String::new();
+//! File::from(ancillary.take_fds().remove(0)).read_to_string(&mut text)?;
+//! assert!(!text.is_empty());
+//! # Ok(()) }
+//! ```
+//!
+//! There is always room for what comes: 253 descriptors, credentials and a pidfd.
+//!
+//! # In byte arrays
+//!
+//! The calls of tokio-seqpacket, which allocate nothing. The array has to be large enough: 16 bytes for the
+//! header, 4 for each descriptor, rounded up to 8, and 32 more if credentials come as well.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::fs::File;
+//! use tokio_seqpacket::UnixSeqpacket;
+//! use tokio_seqpacket::ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage};
+//!
+//! let (a, b) = UnixSeqpacket::pair()?;
+//! let (one, two) = (File::open("/dev/null")?, File::open("/dev/zero")?);
+//! let mut control = [0; 64];
+//! let mut writer = AncillaryMessageWriter::new(&mut control);
+//! writer.add_fds(&[&one, &two])?;
+//! a.send_with_ancillary(b"two files", &mut writer).await?;
+//!
+//! let (mut bytes, mut control) = ([0; 64], [0; 64]);
+//! let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+//! assert!(!reader.is_truncated());
+//! let mut files = Vec::new();
+//! for message in reader.into_messages() {
+//!     if let OwnedAncillaryMessage::FileDescriptors(fds) = message {
+//!         files.extend(fds.map(File::from));
+//!     }
+//! }
+//! assert_eq!(files.len(), 2);
+//! # Ok(()) }
+//! ```
+//!
+//! # Rules
+//!
+//! - **Owned from the start.** Whatever holds received descriptors closes those that nobody takes: the
+//!   reader, the [`AncillaryBuffer`], a stream's [`Message`](crate::Message), a receive that was dropped.
+//!   All are close-on-exec.
+//! - **A receive without room closes them.** [`recv`](crate::UnixSeqpacket::recv) says nothing of it;
+//!   [`recv_owned`](crate::UnixSeqpacket::recv_owned) and the batches report
+//!   [`ancillary_truncated`](crate::MessageInfo::ancillary_truncated). So a peer that sends descriptors
+//!   nobody asked for costs no descriptor for longer than the call.
+//! - **Out of descriptors, or too little room:** the message is delivered, what did not fit is closed, and
+//!   the call says that ancillary data was cut. Those that did fit are there.
+//! - **At least one byte?** Not needed here: an empty message may carry descriptors. A plain `recv` returns 0
+//!   for it as for the end of the stream, so send a byte if the peer uses that.
+//! - **Flags travel with the open file.** `O_NONBLOCK` and the file position belong to the open file, not to
+//!   the number: who changes them changes them for both processes. Close-on-exec belongs to the number.
+//! - **Limits.** 254 are refused with `InvalidInput` and nothing is sent. Descriptors under way count
+//!   against the sender's `RLIMIT_NOFILE`, for all processes of a user together (`ETOOMANYREFS`).
+//! - **Not everything can be passed:** a descriptor of an io_uring ring is refused with `EINVAL`, a closed
+//!   number with `EBADF`.
+//! - **Cancelled sends.** Descriptors of a send that has to wait are held by the library until it has
+//!   settled: as given for owned calls, as duplicates for borrowed ones. A number that is closed and used
+//!   again meanwhile is never passed in its place.
+//!
+//! # What can be passed
+//!
+//! Anything that turns into an `OwnedFd`: files, pipes, sockets of any kind, a `UnixSeqpacket` itself,
+//! memory. For payloads that are larger than a message there is [`SealedMemory`](crate::SealedMemory), and
+//! [`send_large`](crate::UnixSeqpacket::send_large). A connected socket on its way to another worker:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::os::fd::OwnedFd;
+//! use tokio_seqpacket::UnixSeqpacket;
+//! use tokio_seqpacket::ancillary::AncillaryBuffer;
+//!
+//! let (a, b) = UnixSeqpacket::pair()?;
+//! let (client, server) = UnixSeqpacket::pair()?;
+//! // Refuses if a dropped receive has left a message, which would stay behind.
+//! let fd: OwnedFd = server.try_into_fd().expect("nothing was left unfinished");
+//! let ancillary = AncillaryBuffer::from_iter([fd]);
+//! a.send_owned_with_ancillary("yours now", ancillary).await.0?;
+//!
+//! let (received, _, mut ancillary) =
+//!     b.recv_owned_with_ancillary(Vec::with_capacity(64), AncillaryBuffer::new()).await;
+//! received?;
+//! let fd = ancillary.drain_fds().next().expect("one came");
+//! let server = UnixSeqpacket::try_from(fd)?; // checked: is it a connected seqpacket socket?
+//! client.send(b"hello").await?;
+//! assert_eq!(server.recv(&mut [0; 16]).await?, 5);
+//! # Ok(()) }
+//! ```
+//!
+//! A descriptor that comes from somebody you do not trust can be anything. Check what it is before you
+//! read from it: `TryFrom<OwnedFd>` of [`UnixSeqpacket`](crate::UnixSeqpacket) and
+//! [`SealedMemory`](crate::SealedMemory) do. A file can be one that blocks for ever, or that the sender
+//! changes while it is read.
+//!
+//! [`AncillaryBuffer`]: crate::ancillary::AncillaryBuffer

@@ -1,0 +1,163 @@
+//! Owned buffers in ten minutes.
+//!
+//! `send` and `recv` borrow their buffers. The `*_owned` calls take the buffer and give it back together
+//! with the result, as tokio-uring does. Reasons to use them:
+//!
+//! - they say more about a message: its whole length, whether bytes or ancillary data were cut, whether it
+//!   was the end of the stream ([`MessageInfo`]);
+//! - ancillary data comes as values ([`AncillaryBuffer`]), not as bytes to be parsed;
+//! - a send that has to wait copies nothing: what it was given is what the kernel reads.
+//!
+//! Speed alone is no reason: the borrowed `recv` is one `recv(2)`, and an owned one is a `recvmsg(2)`, which
+//! takes some 100 ns more.
+//!
+//! # Send, receive, use again
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use tokio_seqpacket::UnixSeqpacket;
+//!
+//! let (a, b) = UnixSeqpacket::pair()?;
+//!
+//! // The result comes first, then the buffer: also if the call failed.
+//! let (sent, buffer) = a.send_owned(b"hello".to_vec()).await;
+//! assert_eq!(sent?, 5);
+//! assert_eq!(buffer, b"hello");
+//!
+//! // A vector's capacity is the room, its length is what has been received.
+//! let (received, buffer) = b.recv_owned(Vec::with_capacity(64)).await;
+//! assert_eq!(received?.bytes_read(), 5);
+//! assert_eq!(buffer, b"hello");
+//! # Ok(()) }
+//! ```
+//!
+//! A send takes the initialised bytes of its buffer: the length of a vector, not its capacity. Literals are
+//! buffers, too.
+//!
+//! In a loop the same buffer goes round. It keeps its length if it was longer than the message, so clear
+//! it, or go by [`bytes_read`](crate::MessageInfo::bytes_read):
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! # use tokio_seqpacket::UnixSeqpacket;
+//! # let (a, b) = UnixSeqpacket::pair()?;
+//! a.send_owned("a long message").await.0?;
+//! a.send_owned("short").await.0?;
+//! drop(a);
+//!
+//! let mut buffer = Vec::with_capacity(64);
+//! let mut seen = Vec::new();
+//! loop {
+//!     let received;
+//!     (received, buffer) = b.recv_owned(buffer).await;
+//!     let info = received?;
+//!     if info.bytes_read() == 0 {
+//!         break;
+//!     }
+//!     seen.push(buffer[..info.bytes_read()].to_vec());
+//!     buffer.clear();
+//! }
+//! assert_eq!(seen, [&b"a long message"[..], b"short"]);
+//! # Ok(()) }
+//! ```
+//!
+//! # A part of a buffer
+//!
+//! [`slice`](crate::buf::BoundedBuf::slice) limits a buffer to a range of it. What comes back is the slice;
+//! `into_inner` is the whole.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! # use tokio_seqpacket::UnixSeqpacket;
+//! use tokio_seqpacket::buf::BoundedBuf;
+//!
+//! # let (a, b) = UnixSeqpacket::pair()?;
+//! let (sent, slice) = a.send_owned(b"header:body".to_vec().slice(7..)).await;
+//! assert_eq!(sent?, 4);
+//! assert_eq!(slice.into_inner(), b"header:body");
+//!
+//! // Behind what is in the vector already.
+//! let (received, slice) = b.recv_owned({
+//!     let mut buffer = Vec::with_capacity(64);
+//!     buffer.extend_from_slice(b"got: ");
+//!     buffer.slice(5..)
+//! }).await;
+//! assert_eq!(received?.bytes_read(), 4);
+//! assert_eq!(slice.into_inner(), b"got: body");
+//! # Ok(()) }
+//! ```
+//!
+//! # Header and body apart
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! # use tokio_seqpacket::UnixSeqpacket;
+//! # let (a, b) = UnixSeqpacket::pair()?;
+//! let (sent, _) = a.send_owned_vectored(vec![b"head".to_vec(), b"the body".to_vec()]).await;
+//! assert_eq!(sent?, 12);
+//!
+//! let parts = vec![Vec::with_capacity(4), Vec::with_capacity(64)];
+//! let (received, parts) = b.recv_owned_vectored(parts).await;
+//! assert_eq!(received?.bytes_read(), 12);
+//! assert_eq!(parts, [&b"head"[..], b"the body"]);
+//! # Ok(()) }
+//! ```
+//!
+//! # What is known of a message
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! # use tokio_seqpacket::UnixSeqpacket;
+//! # let (a, b) = UnixSeqpacket::pair()?;
+//! a.send(b"too long for what follows").await?;
+//! let (received, buffer) = b.recv_owned(Vec::with_capacity(8)).await;
+//! let info = received?;
+//! assert!(info.truncated());
+//! assert_eq!((info.bytes_read(), info.message_len()), (8, 25));
+//! assert_eq!(buffer, b"too long");
+//! # Ok(()) }
+//! ```
+//!
+//! The rest of a message that was cut is gone. Where lengths are not known, look first:
+//! [`peek`](crate::UnixSeqpacket::peek) with an empty buffer tells the length of the next message.
+//!
+//! # With descriptors and credentials
+//!
+//! The `*_with_ancillary` forms take and return an [`AncillaryBuffer`] as well: see
+//! [descriptors](super::descriptors).
+//!
+//! # Which buffers
+//!
+//! Whatever implements [`BoundedBuf`](crate::buf::BoundedBuf) (to be sent) or
+//! [`BoundedBufMut`](crate::buf::BoundedBufMut) (to be received into) and is `Send`: `Vec<u8>`, slices
+//! of it, `&'static [u8]` and `&'static str` for sending, `Bytes` and `BytesMut` with the feature `bytes`.
+//! The traits are tokio-uring's, so buffers written for that work here. They are `unsafe` to implement:
+//! the memory has to stay where it is while the kernel may touch it.
+//!
+//! # Dropped futures
+//!
+//! The buffer goes down with the future, the message does not: see [cancel safety](super::cancel_safety).
+//! If a buffer must not be lost, use `try_recv_owned` after
+//! [`readable`](crate::UnixSeqpacket::readable): nothing is given away while waiting.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! # use tokio_seqpacket::UnixSeqpacket;
+//! # let (a, b) = UnixSeqpacket::pair()?;
+//! # a.send(b"message").await?;
+//! let mut buffer = Vec::with_capacity(64);
+//! let info = loop {
+//!     b.readable().await?; // may be dropped at any time
+//!     let received;
+//!     (received, buffer) = b.try_recv_owned(buffer);
+//!     match received {
+//!         Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => continue,
+//!         received => break received?,
+//!     }
+//! };
+//! assert_eq!(info.bytes_read(), 7);
+//! # drop(buffer); Ok(()) }
+//! ```
+//!
+//! [`MessageInfo`]: crate::MessageInfo
+//! [`AncillaryBuffer`]: crate::ancillary::AncillaryBuffer

@@ -1,0 +1,139 @@
+//! Tuning: what can be changed, and when it pays.
+//!
+//! Measure first: `cargo bench --bench compare` and `--bench streams` in the repository, on the machine in
+//! question, or `seqpacket bench` for a first look. BENCHMARKS.md has figures and what did not pay.
+//!
+//! # Send buffers: how large, how many
+//!
+//! On Unix sockets one number bounds both: the *sender's* send buffer (`SO_SNDBUF`). It is 212,992 bytes by
+//! default (`net.core.wmem_default`). A message may have 32 bytes less, and messages under way are counted
+//! with the kernel's bookkeeping. With the default some 278 messages of up to 100 bytes fit, or 11 of 16 KiB,
+//! or 4 of 64 KiB; the next send waits. The receive buffer bounds nothing.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+//! a.set_send_buffer_size(16 << 10)?;
+//! // Doubled by the kernel, after capping it at net.core.wmem_max.
+//! assert_eq!(a.send_buffer_size()?, 32 << 10);
+//! assert_eq!(a.max_message_size()?, (32 << 10) - 32);
+//!
+//! let refused = a.send(&[0; 40_000]).await.unwrap_err();
+//! assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput);
+//! // The other direction has a buffer of its own.
+//! b.send(&[0; 40_000]).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! Larger: for messages beyond 208 KiB, up to 4 MiB, and where a receiver that is away for a moment should
+//! not stop the sender. Smaller: where little should be under way, so that what is sent is fresh.
+//!
+//! # Many small messages: batches
+//!
+//! [`batch`](crate::UnixSeqpacket::batch) sends up to 32 messages with one `sendmmsg(2)`;
+//! [`recv_batch`](crate::UnixSeqpacket::recv_batch) receives as many with one `recvmmsg(2)`. Between two
+//! threads that gave 10 % over single calls: what costs there is the traffic between the two cores, not the
+//! system calls.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::io::IoSliceMut;
+//!
+//! # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+//! let mut batch = a.batch();
+//! for message in [&b"one"[..], b"two", b"three"] {
+//!     batch.push(message);
+//! }
+//! assert_eq!(batch.send().await?, 3);
+//!
+//! let mut rooms = [[0; 64]; 32];
+//! let mut buffers = rooms.each_mut().map(|room| IoSliceMut::new(room));
+//! let mut infos = Vec::with_capacity(32);
+//! assert_eq!(b.recv_batch(&mut buffers, &mut infos).await?, 3);
+//! assert_eq!(&rooms[2][..infos[2].bytes_read()], b"three");
+//! # Ok(()) }
+//! ```
+//!
+//! # Messages that outlive the call: streams
+//!
+//! [`messages`](crate::UnixSeqpacket::messages) receives into buffers that the messages lease, with their
+//! descriptors, and tells the end of the stream from an empty message. Use it for that: for speed a plain
+//! `recv` is as good, see BENCHMARKS.md. [`MessagesOptions`](crate::MessagesOptions) sets how many messages can be
+//! held at a time and how long one may be; a consumer that holds them all stops the sender in time.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use tokio_seqpacket::MessagesOptions;
+//!
+//! # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+//! # for n in 0..5_u8 { a.send(&[n]).await?; }
+//! # drop(a);
+//! let mut messages = b.messages(MessagesOptions::new().buffers(128).size(4 << 10))?;
+//! let mut batch = Vec::new();
+//! let mut sum = 0;
+//! // As many as have come, at least one; 0 at the end.
+//! while messages.next_batch(&mut batch).await? > 0 {
+//!     sum += batch.drain(..).map(|message| message.len()).sum::<usize>();
+//! }
+//! assert_eq!(sum, 5);
+//! # Ok(()) }
+//! ```
+//!
+//! # Quick answers between threads: busy polling
+//!
+//! A receive that is parked has to be woken, and between two threads that takes longer than everything else:
+//! a round trip was 65 µs with both ends parked, and 3.3 to 3.9 µs with both polling busily.
+//! [`busy_poll`](crate::busy_poll) has receives of the current runtime look for a message for a while before
+//! they are parked. The price is a core that looks busy. It pays where answers come within that time and the
+//! runtime's threads have nothing else to do:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::time::Duration;
+//!
+//! tokio_seqpacket::busy_poll(Duration::from_micros(50))?;
+//! // For receives that begin from now on; and off again:
+//! tokio_seqpacket::busy_poll(Duration::ZERO)?;
+//! # Ok(()) }
+//! ```
+//!
+//! # Threads
+//!
+//! - **current_thread runtimes** pass messages between tasks of their own without waking another thread. A
+//!   socket stays with the runtime that it was made in.
+//! - **multi_thread runtimes** have a ring for each worker. A pair whose ends are on two workers pays for the
+//!   way between the cores.
+//! - **`block_on` on a multi_thread runtime** runs on a thread that is no worker: each wait there is a hop
+//!   to another thread and back, 3 to 60 µs. Spawn the work instead.
+//! - **Several tasks on one socket** are served in order, first come, first served. That has its price where
+//!   dozens of tasks on several workers send on one socket: see BENCHMARKS.md.
+//! - **A busy task yields.** Calls take from tokio's cooperative budget, so that a peer that always has a
+//!   message ready cannot keep the other tasks of a thread waiting.
+//!
+//! # Large payloads: sealed memory
+//!
+//! A message is copied into the kernel and out again, in pieces of at most the send buffer. Beyond some
+//! hundred KiB, and where a payload goes to several peers, hand over memory instead:
+//! [`SealedMemory`](crate::SealedMemory) is a memfd that nobody can change any more.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use tokio_seqpacket::SealedMemory;
+//!
+//! # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+//! let frame = SealedMemory::new(&vec![7; 1 << 20])?;
+//! a.send_large(b"frame", &frame).await?;
+//! a.send_large(b"the same again", &frame).await?;
+//!
+//! let mut buffer = [0; 64];
+//! for _ in 0..2 {
+//!     // No more than 16 MiB, whatever the peer sends.
+//!     let (_info, payload) = b.recv_large(&mut buffer, 16 << 20).await?;
+//!     let bytes = payload.expect("it came with one").map()?;
+//!     assert_eq!(bytes[..4], [7; 4]);
+//! }
+//! # Ok(()) }
+//! ```
+//!
+//! It pays when memory is sent more than once or filled in place: sent again, 1 MiB took 0.37 of the time of
+//! chunks of 64 KiB; made anew for each message, 2.3 times as long, since each page is allocated and cleared.
