@@ -136,15 +136,16 @@ pub(crate) fn select(selection: Selection) -> io::Result<Choice> {
         explicit => (explicit, "the program"),
     };
     let epoll = Choice { backend: Backend::Epoll, may_fall_back: false };
-    match (selection, probe()) {
-        (Selection::Epoll, _) | (Selection::Auto, UringSupport::Unavailable(_)) => Ok(epoll),
-        (Selection::Auto, UringSupport::Available { .. }) => {
-            Ok(Choice { backend: Backend::Uring, may_fall_back: true })
-        }
-        (Selection::Uring, UringSupport::Available { .. }) => {
-            Ok(Choice { backend: Backend::Uring, may_fall_back: false })
-        }
-        (Selection::Uring, support @ UringSupport::Unavailable(_)) => Err(io::Error::new(
+    let may_fall_back = match selection {
+        // Nothing of io_uring is touched, not even to look for it: a filter may kill for that.
+        Selection::Epoll => return Ok(epoll),
+        Selection::Auto => true,
+        Selection::Uring => false,
+    };
+    match probe() {
+        UringSupport::Available { .. } => Ok(Choice { backend: Backend::Uring, may_fall_back }),
+        UringSupport::Unavailable(_) if may_fall_back => Ok(epoll),
+        support => Err(io::Error::new(
             io::ErrorKind::Unsupported,
             format!("{asked_by} asks for io_uring: {support}"),
         )),

@@ -247,7 +247,7 @@ impl UnixSeqpacket {
         // Room for a second descriptor, so that it is noticed, and for what socket options add.
         let mut control = [0; space(2 * FD_LEN) + space(UCred::WIRE_LEN) + space(FD_LEN)];
         let mut buffers = [IoSliceMut::new(buffer)];
-        let (info, ancillary) = self.recv_info_with_ancillary(&mut buffers, &mut control).await?;
+        let (info, ancillary) = self.recv_message(&mut buffers, &mut control).await?;
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
         if ancillary.is_truncated() {
             return Err(invalid("more came with the message than one descriptor".into()));

@@ -807,6 +807,37 @@ impl UnixSeqpacket {
         Ok((received.message_len.min(capacity), reader))
     }
 
+    /// Receive a message with ancillary data into lent buffers, with all that is known of it: how long it
+    /// was, whether it or its ancillary data was cut, and whether it is the end of the stream or an empty
+    /// message.
+    ///
+    /// # Errors and cancel safety
+    /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"twelve bytes").await?;
+    /// let (mut buffer, mut control) = ([0; 8], [0; 64]);
+    /// let (info, _) = b.recv_message(&mut [IoSliceMut::new(&mut buffer)], &mut control).await?;
+    /// assert_eq!((info.bytes_read(), info.message_len(), info.truncated()), (8, 12, true));
+    /// # Ok(()) }
+    /// ```
+    pub async fn recv_message<'a>(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
+        if let Some(message) = self.left_behind().await {
+            return Ok(message.deliver(buffers, control));
+        }
+        let capacity = room(buffers);
+        let (received, reader) = self.inner.recv_message(buffers, control).await?;
+        Ok((self.info(&received, capacity, None), reader))
+    }
+
     /// Receive a message into an owned buffer: from the start of its bounds, over what is in it. The
     /// buffer comes back with the result; it is marked as initialised as far as the message reached,
     /// so a vector that was longer keeps its length.
@@ -941,20 +972,6 @@ impl UnixSeqpacket {
             let (received, slices) = self.recv_parts(slices, Some(&mut ancillary)).await;
             (received, lent.restore(slices), ancillary)
         }
-    }
-
-    /// As [`recv_vectored_with_ancillary`](Self::recv_vectored_with_ancillary), with all that is known.
-    pub(crate) async fn recv_info_with_ancillary<'a>(
-        &self,
-        buffer: &mut [IoSliceMut<'_>],
-        control: &'a mut [u8],
-    ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
-        let capacity = room(buffer);
-        if let Some(message) = self.left_behind().await {
-            return Ok(message.deliver(buffer, control));
-        }
-        let (received, reader) = self.inner.recv_message(buffer, control).await?;
-        Ok((self.info(&received, capacity, None), reader))
     }
 
     async fn recv_parts<P: PartsMut>(
@@ -1175,6 +1192,21 @@ impl UnixSeqpacket {
         let (received, reader) =
             ready!(self.inner.poll_recv_message(cx, buffer, ancillary_buffer))?;
         Poll::Ready(Ok((received.message_len.min(capacity), reader)))
+    }
+
+    /// Receive a message with ancillary data into one buffer, or have this task woken when there may be
+    /// one. Else as [`poll_recv_vectored_with_ancillary`](Self::poll_recv_vectored_with_ancillary).
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`].
+    pub fn poll_recv_with_ancillary<'a>(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+        ancillary_buffer: &'a mut [u8],
+    ) -> Poll<io::Result<(usize, AncillaryMessageReader<'a>)>> {
+        let mut buffer = [IoSliceMut::new(buffer)];
+        self.poll_recv_vectored_with_ancillary(cx, &mut buffer, ancillary_buffer)
     }
 
     // ----- many messages -----

@@ -83,8 +83,9 @@
 //! share of kernel bugs. A service that passes few messages loses little by staying on epoll.
 //!
 //! systemd's `SystemCallFilter=@system-service` allows io_uring (it is in `@aio`). A filter without
-//! `SystemCallErrorNumber=` kills the process instead of refusing; then the probe, which looks for io_uring
-//! whatever has been chosen, ends it. Have such filters return an error: `SystemCallErrorNumber=EPERM`.
+//! `SystemCallErrorNumber=` kills the process instead of refusing; then the probe, which makes a ring to see
+//! whether that works, ends it. Have such filters return an error (`SystemCallErrorNumber=EPERM`), or choose
+//! epoll: then io_uring is not even looked for.
 //!
 //! # RLIMIT_MEMLOCK
 //!

@@ -57,9 +57,9 @@
 //!
 //! | item of 0.9 | here |
 //! |---|---|
-//! | `recv`, `recv_vectored`, `poll_recv`, `poll_recv_vectored` `-> MessageInfo` | *changed*: `-> usize`. Drop `.bytes_read()`. For the rest of a `MessageInfo`: `recv_owned`, or `recv_batch` with one buffer |
-//! | `recv_with_ancillary`, `recv_vectored_with_ancillary`, `poll_recv_vectored_with_ancillary` `-> (MessageInfo, reader)` | *changed*: `-> (usize, reader)`; the reader says `is_truncated()` |
-//! | `poll_recv_with_ancillary` | *gone*: `poll_recv_vectored_with_ancillary` with one buffer |
+//! | `recv`, `recv_vectored`, `poll_recv`, `poll_recv_vectored` `-> MessageInfo` | *changed*: `-> usize`. Drop `.bytes_read()`. For the rest of a `MessageInfo`: `recv_message` |
+//! | `recv_with_ancillary`, `recv_vectored_with_ancillary`, `poll_recv_vectored_with_ancillary` `-> (MessageInfo, reader)` | *changed*: `-> (usize, reader)`; the reader says `is_truncated()`; `recv_message` returns both |
+//! | `poll_recv_with_ancillary` `-> (MessageInfo, reader)` | *changed*: `-> (usize, reader)` |
 //! | `send_with_ancillary`, `poll_send_with_ancillary` | same |
 //! | `peek`, `peek_vectored`, `poll_peek`, `poll_peek_vectored` | same; `message_len()` is the whole length |
 //! | `peek_with_ancillary` and its forms (feature `non-portable`) | *gone*: to look at descriptors duplicates them each time |
@@ -68,7 +68,8 @@
 //! | `MessageInfo`: `bytes_read`, `truncated`, `ancillary_truncated` | same, and `message_len`, `end_of_stream`; it is `Copy` |
 //! | `connect_blocking` | same, but it needs a runtime around it, as 0.9's does, and says so in an error |
 //! | `UCred::new`, `from_current_process`, `set_*`; `uid_t`, `gid_t`, `pid_t` | same |
-//! | features `non-portable`, `doc-cfg` | *gone*: remove them from Cargo.toml. Credentials need no feature. |
+//! | feature `non-portable` | accepted, and empty: credentials need no feature |
+//! | feature `doc-cfg` | *gone* |
 //!
 //! [`add_fds_iter`]: crate::ancillary::AncillaryMessageWriter::add_fds_iter
 //!

@@ -1,6 +1,7 @@
 //! Contract 5 and 8: descriptors are owned, close-on-exec and never leaked; cutting is reported;
 //! credentials.
 
+use std::future::poll_fn;
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
@@ -28,6 +29,7 @@ pub fn tests() -> Vec<Test> {
         the_surplus_descriptor_in_room_for_one_is_owned_and_closed,
         too_little_control_room_is_reported_and_the_rest_closed,
         data_and_control_truncation_are_told_apart,
+        a_borrowed_receive_says_all_that_is_known,
         control_truncation_is_reported_for_a_message_left_by_a_dropped_receive,
         descriptors_in_a_message_left_by_a_dropped_receive_are_closed_with_the_socket,
         descriptors_in_the_queue_are_closed_with_the_socket,
@@ -274,6 +276,41 @@ async fn data_and_control_truncation_are_told_apart(cell: Cell) {
             }
         }
     }
+}
+
+async fn a_borrowed_receive_says_all_that_is_known(cell: Cell) {
+    let (a, peer) = cell.half();
+    let (mut buffer, mut control) = ([0; 4], [0; CONTROL]);
+    peer.send_fds(b"longer", &[file("one")]);
+    peer.send(b"");
+    peer.send_fds(b"four", &[file("one")]);
+    {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let (info, reader) = soon(a.recv_message(&mut parts, &mut control)).await.unwrap();
+        assert_eq!((info.bytes_read(), info.message_len()), (4, 6));
+        assert!(info.truncated() && !info.ancillary_truncated() && !info.end_of_stream());
+        assert_eq!(reader.messages().count(), 1);
+    }
+    {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let (info, _) = soon(a.recv_message(&mut parts, &mut control)).await.unwrap();
+        assert_eq!((info.message_len(), info.end_of_stream()), (0, false));
+    }
+    {
+        let mut parts = [IoSliceMut::new(&mut buffer)];
+        let (info, reader) = soon(a.recv_message(&mut parts, &mut [])).await.unwrap();
+        assert!(!info.truncated() && info.ancillary_truncated() && reader.is_truncated());
+    }
+    peer.send_fds(b"poll", &[file("one")]);
+    let polled = poll_fn(|cx| {
+        let polled = a.poll_recv_with_ancillary(cx, &mut buffer, &mut control);
+        polled.map_ok(|(len, reader)| (len, reader.messages().count()))
+    });
+    assert_eq!(soon(polled).await.unwrap(), (4, 1));
+    drop(peer);
+    let mut parts = [IoSliceMut::new(&mut buffer)];
+    let (info, _) = soon(a.recv_message(&mut parts, &mut control)).await.unwrap();
+    assert!(info.end_of_stream());
 }
 
 async fn control_truncation_is_reported_for_a_message_left_by_a_dropped_receive(cell: Cell) {
