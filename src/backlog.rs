@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 
 use tokio::sync::{Mutex as AsyncMutex, MutexGuard as AsyncMutexGuard};
 
+use crate::foreign;
 use crate::stream::Message;
 
 #[derive(Debug, Default)]
@@ -135,7 +136,7 @@ impl Drop for Held<'_> {
         self.queue = None;
         let waker = self.backlog.parked().take();
         if let Some(waker) = waker {
-            waker.wake();
+            foreign::wake(waker);
         }
     }
 }

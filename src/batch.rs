@@ -198,7 +198,8 @@ pub(crate) fn receive(
         infos.push(MessageInfo::new(&received, capacities[index]));
     })?;
     // At end of stream the kernel fills all that is left with empty messages: one tells of it.
-    if received == asked && received > 1 && sys::has_ended(fd).unwrap_or(false) {
+    let ends_empty = infos.last().is_some_and(|info| info.message_len() == 0);
+    if received == asked && received > 1 && ends_empty && sys::has_ended(fd).unwrap_or(false) {
         let new = &infos[before..];
         let trailing = new.iter().rev().take_while(|info| info.message_len() == 0).count();
         infos.truncate(infos.len() - trailing.saturating_sub(1));

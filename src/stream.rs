@@ -12,6 +12,7 @@ use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::backlog::{Backlog, Held};
 use crate::budget;
 use crate::buffer::Scatter;
+use crate::foreign;
 use crate::mmsg;
 use crate::sys::Received;
 use crate::{MessageInfo, UCred, backend, sys};
@@ -120,7 +121,7 @@ impl Pool {
         let waiting = free.waiting.take();
         drop(free);
         if let Some(waker) = waiting {
-            waker.wake();
+            foreign::wake(waker);
         }
     }
 }

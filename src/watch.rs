@@ -74,6 +74,19 @@ impl Watchers {
     }
 }
 
+/// Completes when `check` has said yes, which may be over by then. A check that says no asks for the next
+/// announcement.
+pub(crate) async fn until(settled: &Bell, mut check: impl FnMut() -> bool) {
+    loop {
+        // Before the check: what settles in between is noticed.
+        let notified = settled.notified();
+        if check() {
+            return;
+        }
+        notified.await;
+    }
+}
+
 impl Settled {
     pub(crate) fn tell(self, bell: &Bell) {
         if let Some(waker) = self.parked {

@@ -5,12 +5,14 @@
 
 #![allow(unsafe_code, reason = "a ring in the raw")]
 
+#[path = "harness/plain.rs"]
+mod plain;
 #[path = "ring/trials.rs"]
 #[macro_use]
 mod trials;
 
 use std::fs::File;
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Seek, Write};
+use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
@@ -19,10 +21,11 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
+use plain::{recv, send, socketpair, would_block};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags,
 };
 use tokio_seqpacket::{Backend, Options};
 use trials::{Need, submitted, until};
@@ -106,35 +109,6 @@ fn enter(ring: &IoUring) {
 
 fn cancel(key: u64) -> squeue::Entry {
     opcode::AsyncCancel::new(key).build().user_data(u64::MAX)
-}
-
-fn socketpair() -> (OwnedFd, OwnedFd) {
-    rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .expect("socketpair(2)")
-}
-
-fn send(fd: impl AsFd, message: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(fd, message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
-}
-
-fn recv(fd: impl AsFd) -> io::Result<Vec<u8>> {
-    let mut message = vec![0; 4096];
-    let (len, _) = rustix::net::recv(fd, &mut message, RecvFlags::DONTWAIT)?;
-    message.truncate(len);
-    Ok(message)
-}
-
-#[track_caller]
-fn would_block<T: std::fmt::Debug>(result: io::Result<T>) {
-    match result {
-        Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-        other => panic!("expected WouldBlock, got {other:?}"),
-    }
 }
 
 /// Fill the peer's queue.

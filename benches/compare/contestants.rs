@@ -52,8 +52,9 @@ pub fn candidates() -> Vec<Box<dyn Contestant>> {
         Box::new(OnTokio::new("tokio UnixDatagram", "dgram", tokio_net::Datagram)),
         Box::new(OnTokio::new("tokio UnixStream, framed", "stream", tokio_net::Framed)),
         Box::new(calls::Calls),
-        Box::new(ring::RawRing { messages: false }),
-        Box::new(ring::RawRing { messages: true }),
+        Box::new(ring::RawRing::Plain),
+        Box::new(ring::RawRing::Messages),
+        Box::new(ring::RawRing::Multishot),
     ]
 }
 

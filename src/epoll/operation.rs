@@ -16,7 +16,7 @@ use crate::budget;
 use crate::look::{self, AfterLook, Aside, Busy, Looks};
 use crate::runtime::Life;
 use crate::sys;
-use crate::watch::Bell;
+use crate::watch::{self, Bell};
 
 /// Reading or writing, as epoll has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,17 +105,15 @@ impl Gate {
 
     /// Completes when the lane is idle, which may be over by then.
     pub(super) async fn idle(&self) {
-        loop {
-            let notified = self.settled.notified();
-            {
-                let mut state = self.lock();
-                if state.lane.is_idle() {
-                    return;
-                }
+        watch::until(&self.settled, || {
+            let mut state = self.lock();
+            let idle = state.lane.is_idle();
+            if !idle {
                 state.lane.watchers().announce();
             }
-            notified.await;
-        }
+            idle
+        })
+        .await;
     }
 
     /// Call the kernel from a `poll_*` function: nothing waits in line between two calls.

@@ -25,7 +25,7 @@ use crate::line::{AT_ONCE, Line};
 use crate::outgoing::Outgoing;
 use crate::runtime::{self, Life};
 use crate::sys;
-use crate::watch::Bell;
+use crate::watch::{self, Bell};
 
 #[derive(Debug)]
 pub(super) struct SendGate {
@@ -66,17 +66,15 @@ impl SendGate {
 
     /// Completes when the lane is idle, which may be over by then.
     pub(super) async fn idle(&self) {
-        loop {
-            let notified = self.settled.notified();
-            {
-                let mut state = self.line.lock();
-                if state.lane.is_idle() {
-                    return;
-                }
+        watch::until(&self.settled, || {
+            let mut state = self.line.lock();
+            let idle = state.lane.is_idle();
+            if !idle {
                 state.lane.watchers().announce();
             }
-            notified.await;
-        }
+            idle
+        })
+        .await;
     }
 
     /// Send from a `poll_*` function: nothing waits in line between two calls.

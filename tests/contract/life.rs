@@ -50,7 +50,6 @@ pub fn tests() -> Vec<Test> {
             a_blocking_task_that_waits_in_block_on_ends,
             block_on_beside_the_workers,
             a_socket_made_outside_block_on_works_inside,
-            sockets_work_in_local_tasks,
         ],
         only(
             &[Flavor::CurrentThread],
@@ -1063,21 +1062,4 @@ fn a_runtime_that_shuts_itself_down(cell: Cell) {
         peer.drain();
         soon(peer.ended()).await;
     });
-}
-
-fn sockets_work_in_local_tasks(cell: Cell) {
-    cell.runtime().block_on(tokio::task::LocalSet::new().run_until(async {
-        let (a, b) = cell.pair();
-        let b = std::rc::Rc::new(b);
-        let echo = tokio::task::spawn_local({
-            let b = b.clone();
-            async move {
-                let message = recv(&b).await;
-                soon(b.send(&message)).await.unwrap();
-            }
-        });
-        soon(a.send(b"message")).await.unwrap();
-        assert_eq!(recv(&a).await, b"message");
-        soon(echo).await.unwrap();
-    }));
 }

@@ -21,6 +21,7 @@ mod listeners;
 mod order;
 mod owned;
 mod peek;
+mod places;
 mod properties;
 mod readiness;
 mod reset;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         owned::tests(),
         fairness::tests(),
         life::tests(),
+        places::tests(),
         streams::tests(),
         large::tests(),
         peek::tests(),

@@ -22,10 +22,7 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 
 use crate::sockopt::switch_on;
 use crate::trials::{Test, descriptors, is_long};
-use crate::{
-    Cell, base_line, cells, echoes, is_at_end, nothing_is_left, recv, send, socketpair, soon,
-    until_in_runtime,
-};
+use crate::{Cell, cells, echoes, is_at_end, recv, send, socketpair, soon, until_in_runtime};
 
 pub fn tests() -> Vec<Test> {
     cells![
@@ -262,9 +259,7 @@ fn is_hit<T>(result: Result<T, rustix::io::Errno>) -> bool {
 const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
 fn a_flood_of_empty_messages_leaves_a_neighbour_his_turns(cell: Cell) {
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    cell.leaves_nothing(async move {
         for taking in [Taking::Bytes, Taking::All, Taking::Nothing] {
             let strike = |fd: &OwnedFd| is_hit(rustix::net::send(fd, &[], FLAGS));
             let (memory, fds) = flood(cell, "empty messages", taking, strike).await;
@@ -273,8 +268,6 @@ fn a_flood_of_empty_messages_leaves_a_neighbour_his_turns(cell: Cell) {
             assert!(fds <= 3 * 4, "{fds} descriptors");
         }
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 fn send_rights(fd: &OwnedFd, rights: &[BorrowedFd<'_>]) -> bool {
@@ -286,9 +279,7 @@ fn send_rights(fd: &OwnedFd, rights: &[BorrowedFd<'_>]) -> bool {
 }
 
 fn a_flood_of_253_descriptors_each_leaves_none_behind(cell: Cell) {
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    cell.leaves_nothing(async move {
         for taking in [Taking::Bytes, Taking::All, Taking::Nothing] {
             let strike = |fd: &OwnedFd| {
                 // To oneself: what is in the queue keeps the sockets alive, if somebody forgets it.
@@ -302,8 +293,6 @@ fn a_flood_of_253_descriptors_each_leaves_none_behind(cell: Cell) {
             assert!(fds <= most + 3 * 4, "{fds} descriptors");
         }
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 fn connect(path: &Path) -> Option<OwnedFd> {
@@ -315,11 +304,9 @@ fn connect(path: &Path) -> Option<OwnedFd> {
 }
 
 fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
-    let base = base_line();
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("socket");
-    let runtime = cell.runtime();
-    let served = cell.run(&runtime, async move {
+    let served = cell.leaves_nothing(async move {
         let neighbour = Neighbour::new(cell);
         let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
         let listener = cell.options().bind(&path, 64).expect("a listener");
@@ -377,8 +364,6 @@ fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
         served
     });
     assert!(served > 0);
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
@@ -391,9 +376,7 @@ fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
     if count < 5000 {
         eprintln!("*** RLIMIT_NOFILE allows {count} idle peers only");
     }
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    cell.leaves_nothing(async move {
         let neighbour = Neighbour::new(cell);
         let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
         let mut cost = Cost::new();
@@ -445,14 +428,10 @@ fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
         neighbour.goes_on(rounds(), || {}).await;
         neighbour.ends().await;
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 fn a_peer_that_never_reads_costs_what_waits_and_no_more(cell: Cell) {
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    cell.leaves_nothing(async move {
         let neighbour = Neighbour::new(cell);
         let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
         let mut cost = Cost::new();
@@ -497,17 +476,13 @@ fn a_peer_that_never_reads_costs_what_waits_and_no_more(cell: Cell) {
         }
         neighbour.ends().await;
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 /// `SO_PASSPIDFD`, of Linux 6.5, which libc does not name everywhere.
 const SO_PASSPIDFD: i32 = 76;
 
 fn control_data_of_any_kind_is_received_and_leaves_nothing(cell: Cell) {
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    cell.leaves_nothing(async move {
         let neighbour = Neighbour::new(cell);
         let own = UCred {
             pid: rustix::process::getpid(),
@@ -595,8 +570,6 @@ fn control_data_of_any_kind_is_received_and_leaves_nothing(cell: Cell) {
         let (a, b) = cell.pair();
         echoes(&a, &b, 10).await;
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 /// Some turns of everybody else.

@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags};
 use rustix::net::SendFlags;
 
 use crate::trials::Test;
-use crate::{Cell, base_line, cells, echoes, nothing_is_left, soon};
+use crate::{Cell, cells, echoes, soon};
 
 /// Set for the process that is to be killed.
 const VICTIM: &str = "SEQPACKET_FAULTS_VICTIM";
@@ -44,9 +44,7 @@ pub fn victim() -> bool {
 }
 
 fn what_a_killed_peer_has_sent_is_delivered_and_the_reset_reported_once(cell: Cell) {
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    cell.leaves_nothing(async move {
         let neighbours = cell.pair();
         for (round, enough) in [0, 1, 50, 500, 2000].into_iter().enumerate() {
             for unread in [false, true] {
@@ -123,6 +121,4 @@ fn what_a_killed_peer_has_sent_is_delivered_and_the_reset_reported_once(cell: Ce
             }
         }
     });
-    drop(runtime);
-    nothing_is_left(base);
 }

@@ -3,6 +3,8 @@
 //! Every test has a process of its own (`tests/ring/trials.rs`) and most run in four cells: {epoll,
 //! io_uring} x {current_thread, multi_thread}.
 
+#[path = "../harness/plain.rs"]
+mod plain;
 #[path = "../ring/trials.rs"]
 #[macro_use]
 mod trials;
@@ -13,15 +15,14 @@ mod kill;
 mod panics;
 mod sockopt;
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::runtime::{Builder, Runtime};
 use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
 
+use plain::{echoes, is_at_end, recv, send, socketpair, soon};
 use trials::{Need, Test, descriptors, rings, until};
 
 fn main() -> ExitCode {
@@ -94,6 +95,19 @@ impl Cell {
             runtime.block_on(body)
         }
     }
+
+    /// Run in a runtime of its own, after whose end nothing is left.
+    fn leaves_nothing<T: Send + 'static>(
+        self,
+        body: impl Future<Output = T> + Send + 'static,
+    ) -> T {
+        let base = base_line();
+        let runtime = self.runtime();
+        let output = self.run(&runtime, body);
+        drop(runtime);
+        nothing_is_left(base);
+        output
+    }
 }
 
 type Body = fn(Cell);
@@ -130,42 +144,6 @@ fn nothing_is_left(base: usize) {
     assert_eq!(rings().len(), 0);
 }
 
-fn socketpair() -> (OwnedFd, OwnedFd) {
-    rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .expect("socketpair(2)")
-}
-
-/// Send by a system call that does not wait.
-fn send(fd: impl AsFd, message: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(fd, message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
-}
-
-/// Receive by a system call that does not wait.
-fn recv(fd: impl AsFd) -> io::Result<Vec<u8>> {
-    let mut message = vec![0; 4096];
-    let (len, _) = rustix::net::recv(fd, &mut message, RecvFlags::DONTWAIT)?;
-    message.truncate(len);
-    Ok(message)
-}
-
-/// Whether the other end has been closed. Messages still queued are thrown away.
-fn is_at_end(peer: &OwnedFd) -> bool {
-    loop {
-        match recv(peer) {
-            Ok(message) if message.is_empty() => return true,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
 /// Wait for something that tells nobody.
 async fn until_in_runtime(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
@@ -176,33 +154,4 @@ async fn until_in_runtime(what: &str, mut holds: impl FnMut() -> bool) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     panic!("waited in vain: {what}");
-}
-
-#[track_caller]
-fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    let line = std::panic::Location::caller();
-    async move {
-        match tokio::time::timeout(Duration::from_secs(20), future).await {
-            Ok(output) => output,
-            Err(_) => panic!("waited in vain at {line}"),
-        }
-    }
-}
-
-/// Messages go back and forth between two sockets.
-async fn echoes(a: &UnixSeqpacket, b: &UnixSeqpacket, rounds: u32) {
-    let (mut here, mut there) = ([0; 16], [0; 16]);
-    for round in 0..rounds {
-        let request = round.to_ne_bytes();
-        let asking = async {
-            a.send(&request).await.expect("sent");
-            a.recv(&mut here).await.expect("an answer")
-        };
-        let answering = async {
-            let len = b.recv(&mut there).await.expect("a request");
-            b.send(&there[..len]).await.expect("sent");
-        };
-        let (len, ()) = soon(async { tokio::join!(asking, answering) }).await;
-        assert_eq!(here[..len], request);
-    }
 }

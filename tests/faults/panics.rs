@@ -32,8 +32,13 @@ pub fn tests() -> Vec<Test> {
 
 const PLANNED: &str = "as planned";
 
-/// Panics that are planned say nothing.
-fn quietly() {
+/// Run where panics that are planned say nothing; of the runtime nothing is left.
+fn quietly<T: Send + 'static>(cell: Cell, body: impl Future<Output = T> + Send + 'static) -> T {
+    silence_what_is_planned();
+    cell.leaves_nothing(body)
+}
+
+fn silence_what_is_planned() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         let planned = info.payload().downcast_ref::<&str>().is_some_and(|it| *it == PLANNED);
@@ -168,10 +173,7 @@ async fn all_is_well(cell: Cell, old: &(UnixSeqpacket, UnixSeqpacket)) {
 }
 
 fn a_panic_in_a_task_closes_its_socket_and_no_other(cell: Cell) {
-    quietly();
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    quietly(cell, async move {
         let neighbours = cell.pair();
         for waiting_to_send in [false, true] {
             let (socket, peer) = cell.half();
@@ -193,8 +195,6 @@ fn a_panic_in_a_task_closes_its_socket_and_no_other(cell: Cell) {
             all_is_well(cell, &neighbours).await;
         }
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 fn a_panic_in_a_waker_stays_there(cell: Cell) {
@@ -202,10 +202,7 @@ fn a_panic_in_a_waker_stays_there(cell: Cell) {
         // On epoll it is tokio that wakes the first in line.
         return;
     }
-    quietly();
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    quietly(cell, async move {
         let neighbours = cell.pair();
         let before = submitted();
         let bomb = Arc::new(Bomb::default());
@@ -230,15 +227,10 @@ fn a_panic_in_a_waker_stays_there(cell: Cell) {
         send(&peer, b"more").expect("room");
         assert_eq!(soon(receive(&socket)).await, b"more");
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 fn a_panic_in_the_waker_of_the_next_in_line_stays_there(cell: Cell) {
-    quietly();
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    quietly(cell, async move {
         let neighbours = cell.pair();
         let (socket, peer) = cell.half();
         let socket = Arc::new(socket);
@@ -261,15 +253,10 @@ fn a_panic_in_the_waker_of_the_next_in_line_stays_there(cell: Cell) {
         assert_eq!(soon(third).await, b"3");
         all_is_well(cell, &neighbours).await;
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 fn a_panic_in_the_destructor_of_a_dropped_receive_stays_there(cell: Cell) {
-    quietly();
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    quietly(cell, async move {
         let neighbours = cell.pair();
         let drops = Arc::new(AtomicU32::new(0));
         for (round, message_first) in [false, true].into_iter().enumerate() {
@@ -300,15 +287,10 @@ fn a_panic_in_the_destructor_of_a_dropped_receive_stays_there(cell: Cell) {
         }
         assert_eq!(drops.load(Ordering::SeqCst), 2);
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 fn a_panic_in_the_destructor_of_a_dropped_send_does_not_stop_those_behind(cell: Cell) {
-    quietly();
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    quietly(cell, async move {
         let neighbours = cell.pair();
         let (socket, peer) = cell.half();
         let socket = Arc::new(socket);
@@ -355,15 +337,10 @@ fn a_panic_in_the_destructor_of_a_dropped_send_does_not_stop_those_behind(cell: 
         soon(socket.send(b"again")).await.expect("sent");
         assert_eq!(recv(&peer).expect("a message"), b"again");
     });
-    drop(runtime);
-    nothing_is_left(base);
 }
 
 fn a_panic_in_a_destructor_while_a_socket_is_dropped_leaves_nothing_in_flight(cell: Cell) {
-    quietly();
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, async move {
+    quietly(cell, async move {
         let neighbours = cell.pair();
         let (socket, peer) = cell.half();
         while socket.try_send(b"filler").is_ok() {}
@@ -394,13 +371,11 @@ fn a_panic_in_a_destructor_while_a_socket_is_dropped_leaves_nothing_in_flight(ce
         until_in_runtime("end of stream", || is_at_end(&peer)).await;
         all_is_well(cell, &neighbours).await;
     });
-    drop(runtime);
     // On epoll a forgotten receive has its buffer for ever.
-    nothing_is_left(base);
 }
 
 fn a_panic_in_a_destructor_while_a_runtime_is_dropped_leaves_nothing(cell: Cell) {
-    quietly();
+    silence_what_is_planned();
     let base = base_line();
     let runtime = cell.runtime();
     let drops = Arc::new(AtomicU32::new(0));
@@ -442,10 +417,7 @@ fn a_panic_in_a_destructor_while_a_runtime_is_dropped_leaves_nothing(cell: Cell)
 }
 
 fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
-    quietly();
-    let base = base_line();
-    let runtime = cell.runtime();
-    let failures = cell.run(&runtime, async move {
+    let failures = quietly(cell, async move {
         let neighbours = cell.pair();
         let mut failures = 0;
         for (receives, waits) in [(true, false), (true, true), (false, false), (false, true)] {
@@ -528,6 +500,4 @@ fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
         failures
     });
     assert!(failures >= 8, "only {failures} methods failed");
-    drop(runtime);
-    nothing_is_left(base);
 }

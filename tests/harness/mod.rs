@@ -12,6 +12,7 @@
 #![allow(dead_code, reason = "each of the two test binaries uses its own part")]
 
 pub mod peer;
+pub mod plain;
 pub mod tools;
 pub mod ways;
 

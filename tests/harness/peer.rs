@@ -1,5 +1,6 @@
 //! The other end of a socket under test, in plain system calls that take effect at once.
 
+use std::cell::RefCell;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,6 +13,7 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 
+pub use super::plain::socketpair;
 use super::tools::FILLER;
 
 /// Never waits, but for the async methods.
@@ -20,16 +22,6 @@ pub struct Peer {
     pub fd: OwnedFd,
     /// What [`drain`](Self::drain) found.
     inbox: Mutex<Vec<Vec<u8>>>,
-}
-
-pub fn socketpair() -> (OwnedFd, OwnedFd) {
-    rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .expect("socketpair(2)")
 }
 
 pub fn socket() -> OwnedFd {
@@ -90,16 +82,21 @@ impl Peer {
     }
 
     pub fn try_recv_fds(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
-        let mut bytes = vec![0; 256 * 1024];
+        thread_local! {
+            // Loops over messages are what these tests do: no new room for each.
+            static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
+        }
         let mut room = [MaybeUninit::uninit(); 2048];
         let mut control = RecvAncillaryBuffer::new(&mut room);
-        let received = rustix::net::recvmsg(
-            &self.fd,
-            &mut [IoSliceMut::new(&mut bytes)],
-            &mut control,
-            RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
-        )?;
-        bytes.truncate(received.bytes);
+        let bytes = ROOM.with_borrow_mut(|bytes| {
+            let received = rustix::net::recvmsg(
+                &self.fd,
+                &mut [IoSliceMut::new(bytes)],
+                &mut control,
+                RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC,
+            )?;
+            io::Result::Ok(bytes[..received.bytes].to_vec())
+        })?;
         let mut fds = Vec::new();
         for message in control.drain() {
             if let RecvAncillaryMessage::ScmRights(rights) = message {

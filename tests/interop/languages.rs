@@ -1,13 +1,14 @@
-//! Python, perl, ruby and socat at the other end.
+//! Python, perl, ruby, Go and socat at the other end.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use tokio_seqpacket::ancillary::AncillaryBuffer;
-use tokio_seqpacket::{Backend, Options, UnixSeqpacketListener};
+use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UnixSeqpacketListener};
 
 use crate::{Place, Program, Test, connect, recv, run, with};
 
@@ -15,6 +16,7 @@ pub(crate) fn tests() -> Vec<Test> {
     let mut tests = with![Some("python3"); python_serves, python_connects];
     tests.extend(with![Some("perl"); perl_connects]);
     tests.extend(with![Some("ruby"); ruby_connects]);
+    tests.extend(with![Some("go"); go_listens, go_connects]);
     tests.extend(with![Some("socat"); socat_listens, socat_connects]);
     tests
 }
@@ -59,7 +61,7 @@ fn python(rest: &str, path: &Path) -> Program {
 }
 
 /// The other side of that script.
-async fn talk_to_python(socket: tokio_seqpacket::UnixSeqpacket, id: u32) {
+async fn talk_to_python(socket: UnixSeqpacket, id: u32) {
     for message in [&b"one"[..], b""] {
         socket.send(message).await.unwrap();
         assert_eq!(recv(&socket).await, message);
@@ -167,6 +169,72 @@ fn ruby_connects(backend: Backend) {
                answer = s.recv(100); puts [answer.bytesize, answer].join(" ")"#,
         ]),
     );
+}
+
+/// `talk.go`, for one of its two parts. It is compiled once, with nothing but Go's own library.
+fn go(part: &str, path: &Path) -> Program {
+    const BUILT: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/go");
+    static BUILDING: LazyLock<()> = LazyLock::new(|| {
+        let mut go = Command::new("go");
+        go.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/interop"));
+        go.env("GOCACHE", format!("{BUILT}/cache"));
+        go.envs([("CGO_ENABLED", "0"), ("GO111MODULE", "off"), ("GOTOOLCHAIN", "local")]);
+        let building = go.args(["build", "-o", &format!("{BUILT}/talk"), "talk.go"]);
+        Program::start(building).succeeds();
+    });
+    LazyLock::force(&BUILDING);
+    Program::start(Command::new(format!("{BUILT}/talk")).arg(part).arg(path))
+}
+
+/// The other side of that program.
+async fn talk_to_go(socket: UnixSeqpacket) {
+    for message in [vec![1; 3], vec![2; 70_000], vec![3]] {
+        socket.send(&message).await.unwrap();
+        assert_eq!(recv(&socket).await, message);
+    }
+    let mut begin = [0; 10];
+    assert_eq!(socket.recv(&mut begin).await.unwrap(), 10);
+    assert_eq!(&begin, b"now longer");
+    socket.send(b"also longer").await.unwrap();
+    socket.send(b" the next").await.unwrap();
+    assert_eq!(recv(&socket).await, b"also  the next");
+
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(b"its content").unwrap();
+    file.rewind().unwrap();
+    let passed = std::iter::once(OwnedFd::from(file)).collect();
+    socket.send_owned_with_ancillary(b"a file: ".to_vec(), passed).await.0.unwrap();
+    let (info, bytes, mut ancillary) =
+        socket.recv_owned_with_ancillary(Vec::with_capacity(100), AncillaryBuffer::new()).await;
+    assert!(!info.unwrap().ancillary_truncated());
+    assert_eq!(bytes, b"a file: its content");
+    let mut back = File::from(ancillary.drain_fds().next().expect("a descriptor"));
+    let mut text = String::new();
+    back.rewind().unwrap();
+    back.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "its content");
+
+    assert_eq!(recv(&socket).await, b"", "Go has shut down writing");
+    socket.send(b"still heard").await.unwrap();
+}
+
+fn go_listens(backend: Backend) {
+    let place = Place::new();
+    let server = go("listen", &place.path);
+    run(async { talk_to_go(connect(backend, &place.path).await).await });
+    assert_eq!(server.succeeds(), b"still heard\n");
+    assert!(place.is_empty());
+}
+
+fn go_connects(backend: Backend) {
+    let place = Place::new();
+    let client = run(async {
+        let listener = listen(backend, &place);
+        let client = go("connect", &place.path);
+        talk_to_go(listener.accept().await.unwrap()).await;
+        client
+    });
+    assert_eq!(client.succeeds(), b"still heard\n");
 }
 
 /// `PIPE` sends back what it reads.

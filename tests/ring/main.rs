@@ -3,6 +3,8 @@
 //! Every test has a process of its own ([`trials`]), so it may count descriptors, set limits, install
 //! filters, and become another user.
 
+#[path = "../harness/plain.rs"]
+mod plain;
 #[macro_use]
 mod trials;
 
@@ -14,14 +16,14 @@ mod refusal;
 mod unclaimed;
 mod workers;
 
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::runtime::{Builder, Runtime};
 use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
+
+use plain::{echoes, is_at_end, recv, send, socketpair, soon, would_block};
 
 fn main() -> ExitCode {
     let tests = [
@@ -50,16 +52,6 @@ fn multi_thread(workers: usize) -> Runtime {
     Builder::new_multi_thread().worker_threads(workers).enable_all().build().expect("a runtime")
 }
 
-fn socketpair() -> (OwnedFd, OwnedFd) {
-    rustix::net::socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-        None,
-    )
-    .expect("socketpair(2)")
-}
-
 /// A socket on io_uring, and its other end in plain system calls.
 fn half() -> (UnixSeqpacket, OwnedFd) {
     let (ours, peer) = socketpair();
@@ -71,40 +63,6 @@ fn pair() -> (UnixSeqpacket, UnixSeqpacket) {
     Options::new().backend(Backend::Uring).pair().expect("a pair")
 }
 
-/// Send by a system call that does not wait.
-fn send(fd: impl AsFd, message: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(fd, message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
-}
-
-/// Receive by a system call that does not wait.
-fn recv(fd: impl AsFd) -> io::Result<Vec<u8>> {
-    let mut message = vec![0; 4096];
-    let (len, _) = rustix::net::recv(fd, &mut message, RecvFlags::DONTWAIT)?;
-    message.truncate(len);
-    Ok(message)
-}
-
-#[track_caller]
-fn would_block<T: std::fmt::Debug>(result: io::Result<T>) {
-    match result {
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-        other => panic!("expected WouldBlock, got {other:?}"),
-    }
-}
-
-/// Whether the other end has been closed. Messages still queued are thrown away.
-fn is_at_end(peer: &OwnedFd) -> bool {
-    loop {
-        match recv(peer) {
-            Ok(message) if message.is_empty() => return true,
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
-            Err(error) => panic!("{error}"),
-        }
-    }
-}
-
 /// Wait until the rings have been given so many operations.
 async fn armed(total: u64) {
     for _ in 0..5000 {
@@ -114,33 +72,4 @@ async fn armed(total: u64) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     panic!("waited in vain: {} operations of {total} submitted", trials::submitted());
-}
-
-#[track_caller]
-fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    let line = std::panic::Location::caller();
-    async move {
-        match tokio::time::timeout(Duration::from_secs(20), future).await {
-            Ok(output) => output,
-            Err(_) => panic!("waited in vain at {line}"),
-        }
-    }
-}
-
-/// Messages go back and forth between two sockets.
-async fn echoes(a: &UnixSeqpacket, b: &UnixSeqpacket, rounds: u32) {
-    let (mut here, mut there) = ([0; 16], [0; 16]);
-    for round in 0..rounds {
-        let request = round.to_ne_bytes();
-        let asking = async {
-            a.send(&request).await.expect("sent");
-            a.recv(&mut here).await.expect("an answer")
-        };
-        let answering = async {
-            let len = b.recv(&mut there).await.expect("a request");
-            b.send(&there[..len]).await.expect("sent");
-        };
-        let (len, ()) = soon(async { tokio::join!(asking, answering) }).await;
-        assert_eq!(here[..len], request);
-    }
 }
