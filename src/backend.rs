@@ -11,6 +11,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
@@ -164,9 +165,9 @@ fn no_ring(error: io::Error) -> io::Error {
 }
 
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a box would cost every call on epoll an access")]
 pub(crate) enum Socket {
-    Epoll(epoll::Socket),
+    /// In a box, or every socket on io_uring would be as large.
+    Epoll(Box<epoll::Socket>),
     Uring(uring::Socket),
 }
 
@@ -200,6 +201,30 @@ impl Waiting<'_> {
     }
 }
 
+/// A call that idle connections wait in. An `async fn` that awaits one of two would keep its arguments
+/// besides.
+pub(crate) enum Call<E, U> {
+    Epoll(E),
+    Uring(U),
+}
+
+pub(crate) type Recv<'a> = Call<epoll::Recv<'a>, uring::Recv<'a>>;
+
+impl<E, U> Future for Call<E, U>
+where
+    E: Future + Unpin,
+    U: Future<Output = E::Output> + Unpin,
+{
+    type Output = E::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<E::Output> {
+        match self.get_mut() {
+            Self::Epoll(call) => Pin::new(call).poll(cx),
+            Self::Uring(call) => Pin::new(call).poll(cx),
+        }
+    }
+}
+
 impl Socket {
     pub(crate) fn new(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
         let fd = match choice.backend {
@@ -213,7 +238,7 @@ impl Socket {
                 Err((error, _)) => return Err(no_ring(error)),
             },
         };
-        epoll::Socket::new(fd).map(Self::Epoll)
+        epoll::Socket::new(fd).map(|socket| Self::Epoll(Box::new(socket)))
     }
 
     pub(crate) fn backend(&self) -> Backend {
@@ -290,16 +315,22 @@ impl Socket {
         on!(self, socket => socket.recv_batch(buffers, infos).await)
     }
 
-    pub(crate) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        on!(self, socket => socket.recv(buffer).await)
+    pub(crate) fn recv<'a>(&'a self, buffer: &'a mut [u8]) -> Recv<'a> {
+        match self {
+            Self::Epoll(socket) => Call::Epoll(socket.recv(buffer)),
+            Self::Uring(socket) => Call::Uring(socket.recv(buffer)),
+        }
     }
 
-    pub(crate) async fn recv_message<'a>(
+    pub(crate) fn recv_message<'a>(
         &self,
         buffers: &mut [IoSliceMut<'_>],
         control: &'a mut [u8],
-    ) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
-        on!(self, socket => socket.recv_message(buffers, control).await)
+    ) -> impl Future<Output = io::Result<(Received, AncillaryMessageReader<'a>)>> {
+        match self {
+            Self::Epoll(socket) => Call::Epoll(socket.recv_message(buffers, control)),
+            Self::Uring(socket) => Call::Uring(socket.recv_message(buffers, control)),
+        }
     }
 
     pub(crate) async fn recv_owned<P: PartsMut>(

@@ -11,10 +11,9 @@ use std::io;
 use std::task::Waker;
 
 use slab::Slab;
-use tokio::sync::Notify;
 
 use crate::foreign;
-use crate::watch::{Settled, Watchers};
+use crate::watch::{Bell, Settled, Watchers};
 
 /// What to submit for a lane.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,11 +51,11 @@ pub(crate) struct Wakers {
 }
 
 impl Wakers {
-    pub(crate) fn wake(self, notify: &Notify) {
+    pub(crate) fn wake(self, bell: &Bell) {
         if let Some(waker) = self.one {
             foreign::wake(waker);
         }
-        self.settled.tell(notify);
+        self.settled.tell(bell);
     }
 }
 

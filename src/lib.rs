@@ -101,6 +101,7 @@ mod outgoing;
 mod owned_halves;
 mod peek;
 mod properties;
+mod queue;
 mod raw_fd;
 mod runtime;
 mod sealed;

@@ -18,7 +18,8 @@ pub(crate) struct Line<F> {
     /// As the last who had the lock left it. Nobody needs more: whoever came to stand in line before
     /// this call began has left the lock before it began.
     idle: AtomicBool,
-    state: Mutex<State<F>>,
+    /// Made with the first send that waits. Most sockets never have one.
+    state: Mutex<Option<Box<State<F>>>>,
 }
 
 #[derive(Debug)]
@@ -31,8 +32,7 @@ pub(crate) struct State<F> {
 
 impl<F> Line<F> {
     pub(crate) fn new() -> Self {
-        let state = State { lane: SendLane::new(), spares: Spares::default(), wakes: Vec::new() };
-        Self { idle: AtomicBool::new(true), state: Mutex::new(state) }
+        Self { idle: AtomicBool::new(true), state: Mutex::new(None) }
     }
 
     /// Whether a send may call the kernel directly.
@@ -41,34 +41,53 @@ impl<F> Line<F> {
     }
 
     pub(crate) fn lock(&self) -> Guard<'_, F> {
-        // The lane's methods do not panic half-way, and nothing foreign runs under this lock.
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.lock_state();
+        state.get_or_insert_with(|| {
+            Box::new(State { lane: SendLane::new(), spares: Spares::default(), wakes: Vec::new() })
+        });
         Guard { idle: &self.idle, state }
+    }
+
+    /// `None` if no send has ever waited.
+    pub(crate) fn lock_if_used(&self) -> Option<Guard<'_, F>> {
+        let state = self.lock_state();
+        state.is_some().then(|| Guard { idle: &self.idle, state })
+    }
+
+    /// For the next send that has to wait.
+    pub(crate) fn spare(&self) -> Option<Box<Outgoing>> {
+        self.lock_if_used()?.spares.take()
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, Option<Box<State<F>>>> {
+        // The lane's methods do not panic half-way, and nothing foreign runs under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 pub(crate) struct Guard<'a, F> {
     idle: &'a AtomicBool,
-    state: MutexGuard<'a, State<F>>,
+    /// `Some`.
+    state: MutexGuard<'a, Option<Box<State<F>>>>,
 }
 
 impl<F> Deref for Guard<'_, F> {
     type Target = State<F>;
 
     fn deref(&self) -> &State<F> {
-        &self.state
+        self.state.as_ref().expect("made when it was locked")
     }
 }
 
 impl<F> DerefMut for Guard<'_, F> {
     fn deref_mut(&mut self) -> &mut State<F> {
-        &mut self.state
+        self.state.as_mut().expect("made when it was locked")
     }
 }
 
 impl<F> Drop for Guard<'_, F> {
     fn drop(&mut self) {
-        let idle = self.state.lane.is_idle();
+        let idle = self.lane.is_idle();
         // Direct sends read it all the time: no store that changes nothing.
         if self.idle.load(Ordering::Relaxed) != idle {
             self.idle.store(idle, Ordering::Release);

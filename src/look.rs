@@ -7,6 +7,8 @@
 //! that finds nothing is a wasted system call, so whether to look follows what looks have found.
 
 use std::cell::Cell;
+use std::num::NonZeroU64;
+use std::sync::OnceLock;
 use std::task::Context;
 use std::time::Instant;
 
@@ -19,7 +21,7 @@ const SECOND_LOOKS: u8 = 5;
 const AFTER_EVENTS: u8 = 3;
 
 /// More polls than one other pair makes while a receive is parked.
-const MANY: usize = 6;
+const MANY: u32 = 6;
 
 /// So many receives at most between two tries that find nothing. A first look in vain is one system
 /// call; standing aside in vain has a multi-thread runtime wake another worker for nothing, which costs
@@ -40,7 +42,7 @@ pub(crate) struct Looks {
 
 thread_local! {
     /// Receives that were polled on this thread.
-    static POLLED: Cell<usize> = const { Cell::new(0) };
+    static POLLED: Cell<u32> = const { Cell::new(0) };
 }
 
 /// A receive is polled.
@@ -48,17 +50,21 @@ pub(crate) fn note_poll() {
     POLLED.with(|polled| polled.set(polled.get().wrapping_add(1)));
 }
 
-/// Where and when a task stood aside.
+/// Where and when a task stood aside. Small, for it is part of every receive that waits.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Aside {
-    thread: usize,
-    polled: usize,
+    /// An address, in steps of 16 bytes: two threads of a process hardly have the same, and take each
+    /// other's polls for their own if they do.
+    thread: u32,
+    polled: u32,
 }
 
 impl Aside {
     pub(crate) fn now() -> Self {
-        POLLED
-            .with(|polled| Self { thread: std::ptr::from_ref(polled).addr(), polled: polled.get() })
+        POLLED.with(|polled| Self {
+            thread: (std::ptr::from_ref(polled).addr() >> 4) as u32,
+            polled: polled.get(),
+        })
     }
 
     /// Whether other receives have been polled here since. If not, nobody here can have sent what this
@@ -101,8 +107,17 @@ pub(crate) fn let_events_in(cx: &mut Context<'_>) -> Aside {
 /// run.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
-    until: Option<Instant>,
+    /// In nanoseconds, as [`nanos`] has it.
+    until: Option<NonZeroU64>,
     looks: u8,
+}
+
+/// Since the first use of this, for an `Instant` is twice as large.
+fn nanos(instant: Instant) -> NonZeroU64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let since = instant.saturating_duration_since(*START.get_or_init(Instant::now));
+    let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    NonZeroU64::MIN.saturating_add(nanos)
 }
 
 /// What a receive that polls busily does after a look in vain.
@@ -118,7 +133,7 @@ impl Busy {
     const LOOKS: u8 = 32;
 
     pub(crate) fn new(until: Option<Instant>) -> Self {
-        Self { until, looks: 0 }
+        Self { until: until.map(nanos), looks: 0 }
     }
 
     pub(crate) fn is_on(&self) -> bool {
@@ -128,7 +143,7 @@ impl Busy {
     /// `aside`: where and when the receive last let others run.
     pub(crate) fn looked(&mut self, aside: Aside) -> AfterLook {
         let Some(until) = self.until else { return AfterLook::Park };
-        if Instant::now() >= until {
+        if nanos(Instant::now()) >= until {
             self.until = None;
             return AfterLook::Park;
         }

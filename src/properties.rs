@@ -133,7 +133,6 @@ impl UnixSeqpacket {
     /// let fd = a.try_into_fd().expect("nothing was left unfinished");
     /// # drop(fd); Ok(()) }
     /// ```
-    #[expect(clippy::result_large_err, reason = "the socket itself, as the caller had it")]
     pub fn try_into_fd(self) -> Result<OwnedFd, Self> {
         if self.inner.is_settled() && !self.has_backlog() { Ok(self.into()) } else { Err(self) }
     }

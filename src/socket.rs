@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
@@ -79,6 +80,50 @@ pub struct UnixSeqpacket {
     pub(crate) inner: backend::Socket,
     /// Made with the first stream of messages.
     backlog: OnceLock<Box<Backlog>>,
+}
+
+/// A receive into one buffer. By hand, for it is what idle connections wait in: as an `async fn` it
+/// would take twice the memory.
+enum Recv<'a> {
+    New(&'a UnixSeqpacket, &'a mut [u8]),
+    /// There is a stream, or it has left messages.
+    Behind(
+        Pin<Box<dyn Future<Output = Option<Message>> + Send + 'a>>,
+        &'a UnixSeqpacket,
+        &'a mut [u8],
+    ),
+    Call(backend::Recv<'a>),
+}
+
+impl Future for Recv<'_> {
+    type Output = io::Result<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            let next = match &mut *self {
+                Self::New(socket, buffer) => {
+                    let buffer = std::mem::take(buffer);
+                    match socket.backlog_in_use() {
+                        Some(backlog) => Self::Behind(Box::pin(backlog.next()), socket, buffer),
+                        None => Self::Call(socket.inner.recv(buffer)),
+                    }
+                }
+                Self::Behind(left, socket, buffer) => {
+                    let buffer = match ready!(left.as_mut().poll(cx)) {
+                        Some(message) => {
+                            let parts = &mut [IoSliceMut::new(buffer)];
+                            let (info, _) = message.deliver(parts, &mut []);
+                            return Poll::Ready(Ok(info.bytes_read()));
+                        }
+                        None => std::mem::take(buffer),
+                    };
+                    Self::Call(socket.inner.recv(buffer))
+                }
+                Self::Call(call) => return Pin::new(call).poll(cx),
+            };
+            *self = next;
+        }
+    }
 }
 
 impl UnixSeqpacket {
@@ -692,11 +737,11 @@ impl UnixSeqpacket {
     /// assert_eq!(b.recv(&mut buffer).await?, 0);
     /// # Ok(()) }
     /// ```
-    pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(message) = self.left_behind().await {
-            return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0.bytes_read());
-        }
-        self.inner.recv(buffer).await
+    pub fn recv<'a>(
+        &'a self,
+        buffer: &'a mut [u8],
+    ) -> impl Future<Output = io::Result<usize>> + Send {
+        Recv::New(self, buffer)
     }
 
     /// Receive a message scattered into several buffers. Else as [`recv`](Self::recv).
@@ -1322,7 +1367,9 @@ impl UnixSeqpacket {
 
     /// A message that a stream has received and not yielded.
     async fn left_behind(&self) -> Option<Message> {
-        self.backlog_in_use()?.next().await
+        // In a box: every receive that waits would have room for this.
+        let backlog = self.backlog_in_use()?;
+        Box::pin(backlog.next()).await
     }
 
     pub(crate) fn try_left_behind(&self) -> io::Result<Option<Message>> {

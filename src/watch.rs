@@ -1,17 +1,23 @@
 //! Who wants to know when a lane settles, without standing in line: `poll_*` calls and readiness.
+//! Few sockets have any, so what they need is made with the first of them.
 
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 
 use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 use crate::foreign;
 
 /// Kept by a lane, under its lock.
 #[derive(Debug, Default)]
-pub(crate) struct Watchers {
+pub(crate) struct Watchers(Option<Box<Watching>>);
+
+#[derive(Debug, Default)]
+struct Watching {
     /// The task that last called a `poll_*` function in vain. One, as with tokio's own.
     parked: Option<Waker>,
-    /// Futures wait on the [`Notify`] beside the lane.
+    /// Futures wait on the [`Bell`] beside the lane.
     announce: bool,
 }
 
@@ -23,29 +29,54 @@ pub(crate) struct Settled {
     announce: bool,
 }
 
+/// What futures wait on, beside the lanes of a socket.
+#[derive(Debug, Default)]
+pub(crate) struct Bell(OnceLock<Arc<Notify>>);
+
+impl Bell {
+    /// The future is to be made before the lane is asked to [`announce`](Watchers::announce).
+    pub(crate) fn notified(&self) -> Notified<'_> {
+        self.0.get_or_init(Arc::default).notified()
+    }
+
+    /// For the models, which keep those who wait.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn notified_owned(&self) -> tokio::sync::futures::OwnedNotified {
+        self.0.get_or_init(Arc::default).clone().notified_owned()
+    }
+
+    fn ring(&self) {
+        if let Some(notify) = self.0.get() {
+            notify.notify_waiters();
+        }
+    }
+}
+
 impl Watchers {
     /// Have this task woken. Returns the waker that this replaces, to be dropped after the lock is
     /// gone.
     pub(crate) fn park(&mut self, waker: &Waker) -> Option<Waker> {
-        match &self.parked {
+        let parked = &mut self.0.get_or_insert_default().parked;
+        match parked {
             Some(known) if known.will_wake(waker) => None,
-            _ => self.parked.replace(waker.clone()),
+            _ => parked.replace(waker.clone()),
         }
     }
 
-    /// Have everybody told who waits on the [`Notify`].
+    /// Have everybody told who waits on the [`Bell`].
     pub(crate) fn announce(&mut self) {
-        self.announce = true;
+        self.0.get_or_insert_default().announce = true;
     }
 
     pub(crate) fn settled(&mut self) -> Settled {
-        Settled { parked: self.parked.take(), announce: std::mem::take(&mut self.announce) }
+        let Some(watching) = &mut self.0 else { return Settled::default() };
+        Settled { parked: watching.parked.take(), announce: std::mem::take(&mut watching.announce) }
     }
 }
 
 /// Completes when `check` has said yes, which may be over by then. A check that says no asks for the next
 /// announcement.
-pub(crate) async fn until(settled: &Notify, mut check: impl FnMut() -> bool) {
+pub(crate) async fn until(settled: &Bell, mut check: impl FnMut() -> bool) {
     loop {
         // Before the check: what settles in between is noticed.
         let notified = settled.notified();
@@ -57,12 +88,12 @@ pub(crate) async fn until(settled: &Notify, mut check: impl FnMut() -> bool) {
 }
 
 impl Settled {
-    pub(crate) fn tell(self, notify: &Notify) {
+    pub(crate) fn tell(self, bell: &Bell) {
         if let Some(waker) = self.parked {
             foreign::wake(waker);
         }
         if self.announce {
-            notify.notify_waiters();
+            bell.ring();
         }
     }
 }

@@ -1,23 +1,23 @@
 //! One direction of one socket: who may call the kernel now. Pure: takes no lock, wakes nobody.
 
-use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::task::Waker;
 
-use tokio::sync::Notify;
-
 use crate::foreign;
-use crate::watch::{Settled, Watchers};
+use crate::queue::Queue;
+use crate::watch::{Bell, Settled, Watchers};
 
 /// Those who wait, first polled, first served. Only the first may call the kernel and wait for
 /// readiness; with nobody waiting, whoever comes may.
 #[derive(Debug, Default)]
 pub(super) struct Lane {
-    waiters: VecDeque<Waiter>,
-    next_ticket: Ticket,
+    waiters: Queue<Waiter>,
+    /// How many have stood here.
+    tickets: u64,
     watchers: Watchers,
 }
 
-pub(super) type Ticket = u64;
+pub(super) type Ticket = NonZeroU64;
 
 #[derive(Debug)]
 struct Waiter {
@@ -37,11 +37,11 @@ pub(super) struct Wakers {
 }
 
 impl Wakers {
-    pub(super) fn wake(self, notify: &Notify) {
+    pub(super) fn wake(self, bell: &Bell) {
         if let Some(waker) = self.first {
             foreign::wake(waker);
         }
-        self.settled.tell(notify);
+        self.settled.tell(bell);
     }
 }
 
@@ -52,8 +52,8 @@ impl Lane {
 
     /// Join the queue.
     pub(super) fn enqueue(&mut self, waker: &Waker, looks: u8) -> Ticket {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        let ticket = Ticket::MIN.saturating_add(self.tickets);
+        self.tickets += 1;
         let waker = (!self.is_idle()).then(|| waker.clone());
         self.waiters.push_back(Waiter { ticket, waker, looks });
         ticket
@@ -125,7 +125,7 @@ mod tests {
         let tickets: Vec<_> = wakers.iter().map(|(_, waker)| lane.enqueue(waker, 0)).collect();
         assert!(lane.is_turn(tickets[0]));
         assert!(!lane.is_turn(tickets[1]));
-        lane.leave(tickets[0]).wake(&Notify::new());
+        lane.leave(tickets[0]).wake(&Bell::default());
         let woken: Vec<_> =
             wakers.iter().map(|(count, _)| count.0.load(Ordering::Relaxed)).collect();
         assert_eq!(woken, [0, 1, 0]);
@@ -138,9 +138,9 @@ mod tests {
         let mut lane = Lane::default();
         let wakers: Vec<_> = (0..3).map(|_| waker()).collect();
         let tickets: Vec<_> = wakers.iter().map(|(_, waker)| lane.enqueue(waker, 0)).collect();
-        lane.leave(tickets[1]).wake(&Notify::new());
+        lane.leave(tickets[1]).wake(&Bell::default());
         assert!(wakers.iter().all(|(count, _)| count.0.load(Ordering::Relaxed) == 0));
-        lane.leave(tickets[0]).wake(&Notify::new());
+        lane.leave(tickets[0]).wake(&Bell::default());
         assert!(lane.is_turn(tickets[2]));
     }
 
@@ -154,9 +154,9 @@ mod tests {
         assert!(lane.watchers().park(&watcher).is_none());
         // Parked twice, woken once. Whether `will_wake` knows the waker again is not promised.
         drop(lane.watchers().park(&watcher));
-        lane.leave(first).wake(&Notify::new());
+        lane.leave(first).wake(&Bell::default());
         assert_eq!(count.0.load(Ordering::Relaxed), 0);
-        lane.leave(second).wake(&Notify::new());
+        lane.leave(second).wake(&Bell::default());
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
     }
 }

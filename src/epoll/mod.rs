@@ -16,4 +16,4 @@ mod socket;
 
 pub(crate) use listener::Listener;
 pub(crate) use send::Waiting;
-pub(crate) use socket::Socket;
+pub(crate) use socket::{Recv, Socket};

@@ -2,20 +2,21 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
 use filedesc::FileDesc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
 use tokio::task::coop;
 
 use super::lane::{Lane, Ticket};
 use crate::budget;
 use crate::look::{self, AfterLook, Aside, Busy, Looks};
 use crate::runtime::Life;
-use crate::watch;
+use crate::sys;
+use crate::watch::{self, Bell};
 
 /// Reading or writing, as epoll has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub(super) fn try_call<T>(
 #[derive(Debug)]
 pub(super) struct Gate {
     state: Mutex<State>,
-    settled: Notify,
+    settled: Bell,
     life: Arc<Life>,
 }
 
@@ -78,7 +79,7 @@ struct State {
 
 impl Gate {
     pub(super) fn new(life: &Arc<Life>) -> Self {
-        Self { state: Mutex::default(), settled: Notify::new(), life: life.clone() }
+        Self { state: Mutex::default(), settled: Bell::default(), life: life.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -154,19 +155,58 @@ impl Gate {
     }
 
     /// Wait in line, then call the kernel.
-    pub(super) async fn operation<T>(
-        &self,
-        io: &AsyncFd<FileDesc>,
-        call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
-    ) -> io::Result<T> {
+    pub(super) fn operation<'a, T, F>(
+        &'a self,
+        io: &'a AsyncFd<FileDesc>,
+        call: F,
+    ) -> Operation<'a, F>
+    where
+        F: FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    {
+        self.request(io, call)
+    }
+
+    /// As [`operation`](Self::operation), of a type that has a name.
+    pub(super) fn request<'a, F: Request>(
+        &'a self,
+        io: &'a AsyncFd<FileDesc>,
+        call: F,
+    ) -> Operation<'a, F> {
         let (aside, busy) = (Aside::now(), Busy::default());
-        let mut operation = Operation { gate: self, io, call, ticket: None, aside, busy };
-        std::future::poll_fn(|cx| operation.poll(cx)).await
+        Operation { gate: self, io, call, ticket: None, aside, busy }
+    }
+}
+
+/// A system call.
+pub(crate) trait Request {
+    type Output;
+
+    fn call(&mut self, fd: BorrowedFd<'_>) -> io::Result<Self::Output>;
+}
+
+impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Request for F {
+    type Output = T;
+
+    fn call(&mut self, fd: BorrowedFd<'_>) -> io::Result<T> {
+        self(fd)
+    }
+}
+
+/// `recv(2)`.
+#[derive(Debug)]
+pub(crate) struct Bytes<'b>(pub(super) &'b mut [u8]);
+
+impl Request for Bytes<'_> {
+    type Output = usize;
+
+    fn call(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        sys::recv(fd, self.0)
     }
 }
 
 /// A call that stands in line from its first poll on, if it has to wait, until it is dropped.
-struct Operation<'a, F> {
+#[derive(Debug)]
+pub(crate) struct Operation<'a, F> {
     gate: &'a Gate,
     io: &'a AsyncFd<FileDesc>,
     call: F,
@@ -175,8 +215,13 @@ struct Operation<'a, F> {
     busy: Busy,
 }
 
-impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+// Nothing in it is pinned: a call is not a future.
+impl<F> Unpin for Operation<'_, F> {}
+
+impl<T, F: Request<Output = T>> Future for Operation<'_, F> {
+    type Output = io::Result<T>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let coop = ready!(coop::poll_proceed(cx));
         look::note_poll();
         self.gate.life.check()?;
@@ -187,7 +232,9 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
         budget::take(coop);
         Poll::Ready(result)
     }
+}
 
+impl<T, F: Request<Output = T>> Operation<'_, F> {
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         let mut state = self.gate.lock();
         if !state.lane.is_idle() {
@@ -195,7 +242,7 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             return Poll::Pending;
         }
         if state.looks.first_is_due() {
-            match (self.call)(self.io.get_ref().as_fd()) {
+            match self.call.call(self.io.get_ref().as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     state.looks.first_found(false);
                 }
@@ -211,7 +258,7 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
             looks => looks,
         };
         if looks == 0 {
-            let polled = poll_call(self.io, Direction::Read, cx, &mut self.call);
+            let polled = poll_call(self.io, Direction::Read, cx, |fd| self.call.call(fd));
             if polled.is_pending() {
                 self.aside = Aside::now();
                 self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
@@ -245,7 +292,7 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
         let State { lane, looks } = &mut *state;
         if let Some(left @ 1..) = lane.looks() {
             let worth_it = !self.gate.life.is_multi_thread() || self.aside.others_ran();
-            match (self.call)(self.io.get_ref().as_fd()) {
+            match self.call.call(self.io.get_ref().as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     *left = if worth_it { *left - 1 } else { 0 };
                     if *left == 0 {
@@ -276,7 +323,8 @@ impl<T, F: FnMut(BorrowedFd<'_>) -> io::Result<T>> Operation<'_, F> {
                 }
             }
         }
-        let Poll::Ready(result) = poll_call(self.io, Direction::Read, cx, &mut self.call) else {
+        let Poll::Ready(result) = poll_call(self.io, Direction::Read, cx, |fd| self.call.call(fd))
+        else {
             return Some(Poll::Pending);
         };
         if self.aside.many_ran() {

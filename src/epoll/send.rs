@@ -13,7 +13,6 @@ use std::task::{Context, Poll, Waker, ready};
 
 use filedesc::FileDesc;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
 use tokio::task::coop;
 
 use super::operation::{Direction, poll_call, try_call};
@@ -25,19 +24,20 @@ use crate::lane::{After, Withdrawn};
 use crate::line::{AT_ONCE, Line};
 use crate::outgoing::Outgoing;
 use crate::runtime::{self, Life};
-use crate::{sys, watch};
+use crate::sys;
+use crate::watch::{self, Bell};
 
 #[derive(Debug)]
 pub(super) struct SendGate {
     /// Nothing is ever in flight: the kernel has a message or it has not.
     line: Line<Infallible>,
-    settled: Notify,
+    settled: Bell,
     life: Arc<Life>,
 }
 
 impl SendGate {
     pub(super) fn new(life: &Arc<Life>) -> Self {
-        Self { line: Line::new(), settled: Notify::new(), life: life.clone() }
+        Self { line: Line::new(), settled: Bell::default(), life: life.clone() }
     }
 
     fn carry_out(&self, after: After<Box<Outgoing>>) {
@@ -51,6 +51,9 @@ impl SendGate {
 
     /// Idle, or the task is woken when that may be so.
     pub(super) fn poll_idle(&self, waker: &Waker) -> Poll<()> {
+        if self.line.is_idle() {
+            return Poll::Ready(());
+        }
         let mut state = self.line.lock();
         if state.lane.is_idle() {
             return Poll::Ready(());
@@ -169,11 +172,11 @@ impl SendGate {
                     return Poll::Ready(Ok(Err(gone)));
                 }
                 if !self.line.is_idle() {
-                    return Poll::Ready(Err(self.line.lock().spares.take()));
+                    return Poll::Ready(Err(self.line.spare()));
                 }
                 match try_call(io, Direction::Write, &mut call) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        return Poll::Ready(Err(self.line.lock().spares.take()));
+                        return Poll::Ready(Err(self.line.spare()));
                     }
                     // Also without budget, for the first poll decides the order; then the task yields
                     // before it learns of it.

@@ -6,7 +6,7 @@ use filedesc::FileDesc;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
-use super::operation::Gate;
+use super::operation::{Bytes, Gate, Operation};
 use super::send::{SendGate, Waiting};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::async_fd;
@@ -16,6 +16,9 @@ use crate::runtime::Life;
 use crate::stream::Filler;
 use crate::sys::{self, Received};
 use crate::{MessageInfo, batch};
+
+/// A receive into one buffer.
+pub(crate) type Recv<'a> = Operation<'a, Bytes<'a>>;
 
 /// A connected socket, registered with the runtime's I/O driver.
 #[derive(Debug)]
@@ -102,16 +105,17 @@ impl Socket {
         self.receive.operation(&self.io, |fd| batch::receive(fd, buffers, infos)).await
     }
 
-    pub(crate) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.receive.operation(&self.io, |fd| sys::recv(fd, buffer)).await
+    pub(crate) fn recv<'a>(&'a self, buffer: &'a mut [u8]) -> Recv<'a> {
+        self.receive.request(&self.io, Bytes(buffer))
     }
 
-    pub(crate) async fn recv_message<'a>(
+    pub(crate) fn recv_message<'a>(
         &self,
         buffers: &mut [IoSliceMut<'_>],
         mut control: &'a mut [u8],
-    ) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
-        self.receive.operation(&self.io, |fd| sys::recv_message(fd, buffers, &mut control)).await
+    ) -> impl Future<Output = io::Result<(Received, AncillaryMessageReader<'a>)>> + Unpin {
+        let call = move |fd: BorrowedFd<'_>| sys::recv_message(fd, buffers, &mut control);
+        self.receive.operation(&self.io, call)
     }
 
     /// Without an ancillary buffer there is no room for control data.

@@ -5,17 +5,18 @@
 //! to submit, if anything. `queued` is true while the lane stands on a shard's list, so that it stands
 //! there once. A lane that was closed takes no more callers.
 
-use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::task::Waker;
 
 use crate::lane::{After, Outcome, Step, Wakers, remember};
+use crate::queue::Queue;
 use crate::watch::{Settled, Watchers};
 
 /// Instead of a number of looks: the caller looks whenever epoll tells him to.
 const HIMSELF: u8 = u8::MAX;
 
 /// Identifies a waiting receive.
-pub(super) type Ticket = u64;
+pub(super) type Ticket = NonZeroU64;
 
 #[derive(Debug)]
 enum Receiving<F> {
@@ -52,12 +53,13 @@ type Polled<T, M> = Result<(T, After<M>), Option<Waker>>;
 #[derive(Debug)]
 pub(super) struct ReceiveLane<F, M, R> {
     state: Receiving<F>,
-    waiters: VecDeque<Waiter<R>>,
+    waiters: Queue<Waiter<R>>,
     /// A message received for nobody yet, or for the first waiter; and in whose room it is.
     stash: Option<(Received<M>, Option<Ticket>)>,
     /// Whose room the operation in flight has.
     armed_for: Option<Ticket>,
-    next_ticket: Ticket,
+    /// How many have stood here.
+    tickets: u64,
     queued: bool,
     closed: bool,
     watchers: Watchers,
@@ -67,10 +69,10 @@ impl<F, M, R> ReceiveLane<F, M, R> {
     pub(super) fn new() -> Self {
         Self {
             state: Receiving::Idle,
-            waiters: VecDeque::new(),
+            waiters: Queue::default(),
             stash: None,
             armed_for: None,
-            next_ticket: 0,
+            tickets: 0,
             queued: false,
             closed: false,
             watchers: Watchers::default(),
@@ -129,8 +131,8 @@ impl<F, M, R> ReceiveLane<F, M, R> {
         room: Option<R>,
         looks: u8,
     ) -> (Ticket, After<M>) {
-        let ticket = self.next_ticket;
-        self.next_ticket += 1;
+        let ticket = Ticket::MIN.saturating_add(self.tickets);
+        self.tickets += 1;
         let looks = if self.is_idle() { looks } else { 0 };
         let waker = (looks == 0).then(|| waker.clone());
         self.waiters.push_back(Waiter { ticket, waker, room, looks });
@@ -331,7 +333,8 @@ impl<F, M, R> ReceiveLane<F, M, R> {
     /// flight is cancelled.
     pub(super) fn close(&mut self) -> (After<M>, Vec<Option<R>>) {
         self.closed = true;
-        let rooms = self.waiters.drain(..).map(|waiter| waiter.room).collect();
+        let waiters = std::iter::from_fn(|| self.waiters.pop_front());
+        let rooms = waiters.map(|waiter| waiter.room).collect();
         let release = self.stash.take().and_then(|(received, _)| received.ok());
         let attend = self.wants_attention();
         let wake = Wakers { one: None, settled: self.watchers.settled() };

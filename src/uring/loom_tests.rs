@@ -10,11 +10,11 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
+use crate::watch::Bell;
 use loom::future::block_on;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize};
 use loom::thread;
-use tokio::sync::Notify;
 
 use super::lane::{ReceiveLane, Received, Ticket};
 use crate::lane::{After, Outcome, Step, Withdrawn};
@@ -64,7 +64,7 @@ impl SendSide {
             self.give_up();
         }
         drop(after.release);
-        after.wake.wake(&Notify::new());
+        after.wake.wake(&Bell::default());
     }
 
     fn give_up(&self) {
@@ -336,7 +336,7 @@ impl ReceiveSide {
         if after.attend && self.dead.load(Ordering::Acquire) {
             self.give_up();
         }
-        after.wake.wake(&Notify::new());
+        after.wake.wake(&Bell::default());
     }
 
     fn give_up(&self) {

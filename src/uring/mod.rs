@@ -101,4 +101,4 @@ mod socket;
 mod state;
 
 pub(crate) use op::Sending;
-pub(crate) use socket::Socket;
+pub(crate) use socket::{Recv, Socket};

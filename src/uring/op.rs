@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
@@ -26,7 +27,7 @@ pub(super) fn from_errno<T>(received: LaneReceived<T>) -> io::Result<T> {
 }
 
 /// How one kind of receive call wants its message.
-pub(super) trait Sink {
+pub(crate) trait Sink {
     type Output;
 
     /// Straight from the kernel, without waiting. Called under the lane's lock: runs nothing of the
@@ -46,8 +47,28 @@ pub(super) trait Sink {
     fn withdraw(&mut self, _room: Rooms) {}
 }
 
+impl<S: Sink> Sink for &mut S {
+    type Output = S::Output;
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<S::Output> {
+        S::direct(self, fd)
+    }
+
+    fn room(&mut self, spare: Option<Rooms>) -> Option<Rooms> {
+        S::room(self, spare)
+    }
+
+    fn deliver(&mut self, message: Message, room: Option<Rooms>) -> (S::Output, Option<Rooms>) {
+        S::deliver(self, message, room)
+    }
+
+    fn withdraw(&mut self, room: Rooms) {
+        S::withdraw(self, room);
+    }
+}
+
 /// A caller who lends one buffer, and wants no ancillary data.
-pub(super) struct Bytes<'b>(pub(super) &'b mut [u8]);
+pub(crate) struct Bytes<'b>(pub(super) &'b mut [u8]);
 
 impl Sink for Bytes<'_> {
     type Output = usize;
@@ -193,16 +214,21 @@ impl Sink for Many<'_, '_> {
 
 /// A receive call: joins the lane's queue at its first poll if it has to wait, leaves it when
 /// dropped.
-pub(super) struct Receiving<'a, 's, S> {
+pub(crate) struct Receiving<'a, S> {
     pub(super) core: &'a Arc<Core>,
-    pub(super) sink: &'s mut S,
+    pub(super) sink: S,
     pub(super) ticket: Option<Ticket>,
     pub(super) aside: Aside,
     pub(super) busy: Busy,
 }
 
-impl<S: Sink> Receiving<'_, '_, S> {
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
+// Nothing in it is pinned: a sink is not a future.
+impl<S> Unpin for Receiving<'_, S> {}
+
+impl<S: Sink> Future for Receiving<'_, S> {
+    type Output = io::Result<S::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
         let coop = ready!(tokio::task::coop::poll_proceed(cx));
         look::note_poll();
         let result = ready!(match self.ticket {
@@ -212,7 +238,9 @@ impl<S: Sink> Receiving<'_, '_, S> {
         budget::take(coop);
         Poll::Ready(result)
     }
+}
 
+impl<S: Sink> Receiving<'_, S> {
     fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
         let core = self.core;
         let spare = {
@@ -470,7 +498,7 @@ impl<S: Sink> Receiving<'_, '_, S> {
     }
 }
 
-impl<S> Drop for Receiving<'_, '_, S> {
+impl<S> Drop for Receiving<'_, S> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             let (room, after) = self.core.forget(ticket);

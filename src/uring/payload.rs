@@ -15,7 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use io_uring::{opcode, types};
 
-use super::buffers::{SLOT_LEN, Slot};
+use super::buffers::{SLOT_LEN, SMALL, Slot};
 #[cfg(any(test, quarantine))]
 use super::quarantine::Memory;
 use super::ring::{Completion, ContextGone, Submission};
@@ -28,11 +28,8 @@ use crate::sys::{RECV_FLAGS, Received, SEND_FLAGS, empty_header};
 /// In `msg_flags` until the kernel has received a message, which writes them (`recvmsg(2)`).
 const UNTOUCHED: libc::c_int = -1;
 
-/// Payloads of receives that are kept for the next ones; some 2 KiB each.
+/// Payloads of receives that are kept for the next ones.
 const KEPT: usize = 1024;
-
-/// Messages up to this size find room in the payload itself, and touch no page of a slot.
-const SMALL: usize = 512;
 
 /// A payload that the kernel has, and the key of the operation.
 #[derive(Debug)]
@@ -77,14 +74,15 @@ impl InFlight<Outgoing> {
     }
 }
 
-#[repr(C, align(8))]
-struct Control([u8; MAX_CONTROL]);
-
 // ----- receive -----
 
-/// The caller's owned buffers, without their type, and where they are.
-pub(super) struct Rooms {
+/// The caller's owned buffers, without their type, and where they are. In a box: most sockets have none,
+/// and a place for one.
+pub(crate) struct Rooms(Box<RoomsParts>);
+
+struct RoomsParts {
     shell: Box<dyn Shell>,
+    /// While they are lent, the payload's own follow.
     vectors: Vec<libc::iovec>,
 }
 
@@ -94,19 +92,20 @@ unsafe impl Send for Rooms {}
 impl Rooms {
     /// Take the buffers to their final place. `spare` is an emptied box of an earlier operation.
     pub(super) fn new<P: PartsMut>(scatter: Scatter<P>, mut spare: Option<Rooms>) -> Self {
-        let fits = |spare: &mut Rooms| spare.shell.as_any().is::<Option<P>>();
-        let new = || Self { shell: Box::new(None::<P>), vectors: Vec::new() };
+        let fits = |spare: &mut Rooms| spare.0.shell.as_any().is::<Option<P>>();
+        let new = || Self(Box::new(RoomsParts { shell: Box::new(None::<P>), vectors: Vec::new() }));
         let mut rooms = spare.take_if(fits).unwrap_or_else(new);
-        rooms.vectors.clear();
-        rooms.vectors.extend_from_slice(scatter.rooms());
-        let slot = rooms.shell.as_any().downcast_mut::<Option<P>>().expect("checked or made above");
+        rooms.0.vectors.clear();
+        rooms.0.vectors.extend_from_slice(scatter.rooms());
+        let slot =
+            rooms.0.shell.as_any().downcast_mut::<Option<P>>().expect("checked or made above");
         *slot = Some(scatter.into_parts());
         rooms
     }
 
     /// Take the buffers out again; the empty box can be reused.
     pub(super) fn take<P: PartsMut>(&mut self) -> P {
-        let slot = self.shell.as_any().downcast_mut::<Option<P>>();
+        let slot = self.0.shell.as_any().downcast_mut::<Option<P>>();
         slot.and_then(Option::take).expect("taken once, by the caller who knows the type")
     }
 }
@@ -114,18 +113,17 @@ impl Rooms {
 /// A receive: room for the largest message, wherever it may end up, and for all control data.
 pub(super) struct ReceivePayload {
     header: libc::msghdr,
-    control: Control,
-    small: [u8; SMALL],
-    /// The caller's buffers, then `small`, then the slot.
-    vectors: Vec<libc::iovec>,
+    /// The slot: for small messages, and the rest.
+    own: [libc::iovec; 2],
+    /// The caller's buffers, which are filled first.
     rooms: Option<Rooms>,
     slot: Slot,
 }
 
-// SAFETY: the pointers lead into the payload itself and into what it owns.
+// SAFETY: the pointers lead into what the payload owns.
 unsafe impl Send for ReceivePayload {}
 
-#[expect(clippy::vec_box, reason = "a payload stays in its box: moving it costs 2 KiB")]
+#[expect(clippy::vec_box, reason = "a payload stays in its box")]
 static POOL: Mutex<Vec<Box<ReceivePayload>>> = Mutex::new(Vec::new());
 
 impl ReceivePayload {
@@ -140,27 +138,29 @@ impl ReceivePayload {
             None => match Slot::take() {
                 Ok(slot) => Box::new(Self {
                     header: empty_header(),
-                    control: Control([0; MAX_CONTROL]),
-                    small: [0; SMALL],
-                    vectors: Vec::with_capacity(3),
+                    own: [vector(slot.small_ptr(), SMALL), vector(slot.as_ptr(), SLOT_LEN)],
                     rooms: None,
                     slot,
                 }),
                 Err(error) => return Err((error, rooms)),
             },
         };
-        let own = [
-            // Pointed to again when the payload is submitted.
-            vector((&raw const payload.small).cast(), SMALL),
-            vector(payload.slot.as_ptr(), SLOT_LEN),
-        ];
-        payload.vectors.clear();
-        if let Some(rooms) = &rooms {
-            payload.vectors.extend_from_slice(&rooms.vectors);
-        }
-        payload.vectors.extend_from_slice(&own);
         payload.rooms = rooms;
+        if let Some(rooms) = &mut payload.rooms {
+            rooms.0.vectors.extend_from_slice(&payload.own);
+        }
         Ok(payload)
+    }
+
+    /// The caller's buffers, then those of the slot.
+    fn vectors(&self) -> &[libc::iovec] {
+        self.rooms.as_ref().map_or(&self.own, |rooms| &rooms.0.vectors)
+    }
+
+    fn take_rooms(&mut self) -> Option<Rooms> {
+        let mut rooms = self.rooms.take()?;
+        rooms.0.vectors.truncate(rooms.0.vectors.len() - self.own.len());
+        Some(rooms)
     }
 
     /// Lend the payload to the kernel.
@@ -171,7 +171,7 @@ impl ReceivePayload {
     ) -> (InFlight<Self>, Submission) {
         self.header = empty_header();
         self.header.msg_flags = UNTOUCHED;
-        self.header.msg_iovlen = self.vectors.len();
+        self.header.msg_iovlen = self.vectors().len();
         self.header.msg_controllen = MAX_CONTROL;
         let in_flight = InFlight::new(self, key);
         let payload = in_flight.payload.as_ptr();
@@ -180,10 +180,11 @@ impl ReceivePayload {
         // owned by it, and stays until `InFlight` is given a proof that the kernel is
         // done with it.
         let submission = unsafe {
-            let own = (*payload).vectors.len() - 2;
-            (&mut (*payload).vectors)[own].iov_base = (&raw mut (*payload).small).cast();
-            (*payload).header.msg_iov = (*payload).vectors.as_mut_ptr();
-            (*payload).header.msg_control = (&raw mut (*payload).control).cast();
+            (*payload).header.msg_iov = match &mut (*payload).rooms {
+                Some(rooms) => rooms.0.vectors.as_mut_ptr(),
+                None => (&raw mut (*payload).own).cast(),
+            };
+            (*payload).header.msg_control = (*payload).slot.control_ptr().cast();
             let entry = opcode::RecvMsg::new(types::Fd(fd.as_raw_fd()), &raw mut (*payload).header)
                 .flags(RECV_FLAGS as u32)
                 .build();
@@ -198,7 +199,7 @@ impl ReceivePayload {
         if self.header.msg_flags == UNTOUCHED {
             return self.release();
         }
-        let rooms = self.rooms.take();
+        let rooms = self.take_rooms();
         // How much of the slot it used is not known.
         drop(Message { payload: Some(self), message_len: SLOT_LEN, len: SLOT_LEN });
         rooms
@@ -206,7 +207,7 @@ impl ReceivePayload {
 
     /// The completion was no message: the caller's room comes back, the rest is kept for another.
     pub(super) fn release(mut self: Box<Self>) -> Option<Rooms> {
-        let rooms = self.rooms.take();
+        let rooms = self.take_rooms();
         self.keep(0);
         rooms
     }
@@ -220,7 +221,7 @@ impl ReceivePayload {
         let in_small = SMALL.saturating_sub(at).min(bytes.len());
         let (small, rest) = bytes.split_at(in_small);
         if !small.is_empty() {
-            self.small[at..][..in_small].copy_from_slice(small);
+            self.slot.small()[at..][..in_small].copy_from_slice(small);
         }
         if !rest.is_empty() {
             let to = (at + in_small) - SMALL;
@@ -258,13 +259,12 @@ impl ReceivePayload {
 #[cfg(any(test, quarantine))]
 impl Memory for (Box<ReceivePayload>, usize) {
     fn pieces(&mut self) -> [&mut [u8]; 3] {
-        let payload = &mut *self.0;
-        [&mut payload.small, &mut payload.control.0, payload.slot.start()]
+        self.0.slot.pieces()
     }
 }
 
 /// A message that the kernel has written into a payload. Owns the descriptors that came with it.
-pub(super) struct Message {
+pub(crate) struct Message {
     /// `None` only while being dropped.
     payload: Option<Box<ReceivePayload>>,
     /// As it was sent.
@@ -276,12 +276,20 @@ pub(super) struct Message {
 impl Message {
     /// The completion of `payload` said that a message of `len` bytes was received.
     pub(super) fn new(payload: Box<ReceivePayload>, message_len: usize) -> Self {
-        let room = payload.vectors.iter().map(|vector| vector.iov_len).sum();
+        let room = payload.vectors().iter().map(|vector| vector.iov_len).sum();
         Self { payload: Some(payload), message_len, len: message_len.min(room) }
     }
 
     fn payload(&mut self) -> &mut ReceivePayload {
         self.payload.as_mut().expect("only drop takes the payload")
+    }
+
+    /// The caller's buffers; as much of the message as lies in them is theirs.
+    fn take_rooms(&mut self) -> Option<Rooms> {
+        let rooms = self.payload().take_rooms()?;
+        let room = rooms.0.vectors.iter().map(|vector| vector.iov_len).sum();
+        self.len = self.len.saturating_sub(room);
+        Some(rooms)
     }
 
     /// Length of the message, and whether control data was discarded by the kernel.
@@ -297,7 +305,7 @@ impl Message {
     /// The pieces of memory that the message fills, in order.
     fn pieces(&mut self) -> impl Iterator<Item = &[u8]> {
         let mut rest = self.len;
-        let pieces = self.payload().vectors.iter().map(move |vector| {
+        let pieces = self.payload().vectors().iter().map(move |vector| {
             let len = rest.min(vector.iov_len);
             rest -= len;
             (vector.iov_base.cast::<u8>(), len)
@@ -325,7 +333,7 @@ impl Message {
         let len = std::mem::take(&mut payload.header.msg_controllen).min(MAX_CONTROL);
         // SAFETY: the kernel wrote these bytes, as its completion said, and the length has just been
         // set to zero, so that nobody reads them again.
-        unsafe { AncillaryMessageReader::new(&mut payload.control.0[..len], truncated) }
+        unsafe { AncillaryMessageReader::new(&mut payload.slot.control()[..len], truncated) }
     }
 
     /// Move the message out of the room of a caller who is gone; that is returned, to be dropped.
@@ -345,10 +353,10 @@ impl Message {
         }
         let from = self.payload();
         let len = std::mem::take(&mut from.header.msg_controllen).min(MAX_CONTROL);
-        to.control.0[..len].copy_from_slice(&from.control.0[..len]);
+        to.slot.control()[..len].copy_from_slice(&from.slot.control()[..len]);
         to.header.msg_controllen = len;
         to.header.msg_flags = from.header.msg_flags;
-        let rooms = from.rooms.take();
+        let rooms = self.take_rooms();
         detached.len = at;
         drop(std::mem::replace(self, detached));
         rooms
@@ -416,29 +424,30 @@ impl Message {
         mine: Option<Rooms>,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (Received, P, Rooms) {
+        let len = self.len;
         let mut received = self.received();
         match ancillary {
             Some(ancillary) => ancillary.fill(self.control()),
             None => received.control_truncated |= !self.control().is_empty(),
         }
-        let own = self.payload().rooms.take();
         let (mut rooms, mut parts) = match mine {
             Some(mut mine) => {
                 // SAFETY: the rooms are those of buffers that `mine` owns; the message lies elsewhere.
-                let mut writer = unsafe { RoomWriter::new(&mine.vectors) };
+                let mut writer = unsafe { RoomWriter::new(&mine.0.vectors) };
                 self.copy_into(|piece| writer.write(piece));
                 let parts = mine.take::<P>();
                 (mine, parts)
             }
             None => {
+                let own = self.take_rooms();
                 let mut own = own.expect("a caller without buffers has them in the payload");
                 let parts = own.take::<P>();
                 (own, parts)
             }
         };
         // SAFETY: so much of the message was written into the rooms, by the kernel or above.
-        unsafe { parts.set_received(spread(self.len, &rooms.vectors)) };
-        rooms.vectors.clear();
+        unsafe { parts.set_received(spread(len, &rooms.0.vectors)) };
+        rooms.0.vectors.clear();
         (received, parts, rooms)
     }
 }
@@ -448,11 +457,10 @@ impl Drop for Message {
         drop(self.control());
         let len = self.len;
         if let Some(mut payload) = self.payload.take() {
-            // Only what went beyond the caller's buffers and `small` is in the slot.
-            let elsewhere: usize = payload.vectors[..payload.vectors.len() - 1]
-                .iter()
-                .map(|vector| vector.iov_len)
-                .sum();
+            // What went beyond the caller's buffers and the place for small messages.
+            let vectors = payload.vectors();
+            let elsewhere: usize =
+                vectors[..vectors.len() - 1].iter().map(|vector| vector.iov_len).sum();
             // Somebody's buffers, if he did not wait for the message. Dropped last: what they do is
             // not ours.
             let rooms = payload.rooms.take();

@@ -8,7 +8,6 @@ use std::task::{Context, Poll, ready};
 use filedesc::FileDesc;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
-use tokio::sync::Notify;
 
 use super::driver::Driver;
 use super::lane::ReceiveLane;
@@ -19,12 +18,16 @@ use crate::MessageInfo;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::budget;
 use crate::buffer::{Parts, PartsMut, Scatter};
-use crate::lane::Step;
+use crate::lane::{After, Step};
 use crate::line::Line;
 use crate::look::{Aside, Busy, Looks};
 use crate::outgoing::Outgoing;
 use crate::stream::Filler;
 use crate::sys::{self, Received};
+use crate::watch::Bell;
+
+/// A receive into one buffer.
+pub(crate) type Recv<'a> = Receiving<'a, Bytes<'a>>;
 
 /// A connected socket of a runtime with a driver.
 pub(crate) struct Socket {
@@ -58,7 +61,7 @@ impl Socket {
             driver,
             receive: Mutex::new(receive),
             send: Line::new(),
-            settled: Notify::new(),
+            settled: Bell::default(),
             readiness: OnceLock::new(),
         };
         Ok(Self { core: Arc::new(core) })
@@ -145,11 +148,11 @@ impl Socket {
                     return Poll::Ready(Ok(Err(self.core.driver.error())));
                 }
                 if !self.core.send.is_idle() {
-                    return Poll::Ready(Err(self.core.send.lock().spares.take()));
+                    return Poll::Ready(Err(self.core.send.spare()));
                 }
                 let result = direct(self.core.fd.as_fd());
                 if is_would_block(&result) {
-                    return Poll::Ready(Err(self.core.send.lock().spares.take()));
+                    return Poll::Ready(Err(self.core.send.spare()));
                 }
                 // Also without budget, for the first poll decides the order; then the task yields
                 // before it learns of it.
@@ -182,7 +185,7 @@ impl Socket {
     }
 
     pub(crate) async fn recv_many(&self, filler: &mut Filler<'_>) -> io::Result<()> {
-        self.receive(&mut Stream(filler)).await
+        self.receive(Stream(filler)).await
     }
 
     pub(crate) fn poll_recv_many(
@@ -198,7 +201,7 @@ impl Socket {
         buffers: &mut [IoSliceMut<'_>],
         infos: &mut Vec<MessageInfo>,
     ) -> io::Result<()> {
-        self.receive(&mut Many { buffers, infos }).await
+        self.receive(Many { buffers, infos }).await
     }
 
     pub(crate) async fn send_owned<P: Parts>(
@@ -227,22 +230,21 @@ impl Socket {
         (sent, parts, ancillary)
     }
 
-    async fn receive<S: Sink>(&self, sink: &mut S) -> io::Result<S::Output> {
+    fn receive<S: Sink>(&self, sink: S) -> Receiving<'_, S> {
         let (aside, busy) = (Aside::now(), Busy::default());
-        let mut receiving = Receiving { core: &self.core, sink, ticket: None, aside, busy };
-        std::future::poll_fn(|cx| receiving.poll(cx)).await
+        Receiving { core: &self.core, sink, ticket: None, aside, busy }
     }
 
-    pub(crate) async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.receive(&mut Bytes(buffer)).await
+    pub(crate) fn recv<'a>(&'a self, buffer: &'a mut [u8]) -> Recv<'a> {
+        self.receive(Bytes(buffer))
     }
 
-    pub(crate) async fn recv_message<'a>(
+    pub(crate) fn recv_message<'a>(
         &self,
         buffers: &mut [IoSliceMut<'_>],
         control: &'a mut [u8],
-    ) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
-        self.receive(&mut Borrowed { buffers, control }).await
+    ) -> impl Future<Output = io::Result<(Received, AncillaryMessageReader<'a>)>> + Unpin {
+        self.receive(Borrowed { buffers, control })
     }
 
     pub(crate) async fn recv_owned<P: PartsMut>(
@@ -452,8 +454,8 @@ impl Socket {
                 return self.alive();
             }
         } else {
-            let mut send = self.core.send.lock();
-            if !send.lane.is_idle() {
+            let send = self.core.send.lock_if_used();
+            if let Some(mut send) = send.filter(|send| !send.lane.is_idle()) {
                 let replaced = send.lane.watchers().park(cx.waker());
                 drop(send);
                 drop(replaced);
@@ -529,11 +531,12 @@ impl Drop for Socket {
             let (after, rooms) = receive.lane.close();
             (after, receive.lane.attend(), rooms)
         };
-        let (send_after, send_step, payloads) = {
-            let lane = &mut core.send.lock().lane;
-            let (after, payloads) = lane.close();
-            (after, lane.attend(), payloads)
-        };
+        let sends = core.send.lock_if_used().map(|mut send| {
+            let (after, payloads) = send.lane.close();
+            (after, send.lane.attend(), payloads)
+        });
+        let (send_after, send_step, payloads) =
+            sends.unwrap_or((After::default(), Step::Nothing, Vec::new()));
         receive_after.wake.wake(&core.settled);
         send_after.wake.wake(&core.settled);
         for step in [receive_step, send_step] {

@@ -9,7 +9,6 @@ use std::task::Waker;
 use filedesc::FileDesc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::Notify;
 
 use super::driver::Driver;
 use super::graveyard::Remains;
@@ -23,6 +22,7 @@ use crate::lane::{After, Outcome, Step};
 use crate::line::{AT_ONCE, Line};
 use crate::look::Looks;
 use crate::outgoing::Outgoing;
+use crate::watch::Bell;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
@@ -38,9 +38,9 @@ pub(super) struct Core {
     pub(super) receive: Mutex<Receive>,
     pub(super) send: Line<InFlight<Outgoing>>,
     /// Told when a lane settles that somebody watches.
-    pub(super) settled: Notify,
+    pub(super) settled: Bell,
     /// A duplicate, registered for readiness when somebody first asks for that.
-    pub(super) readiness: OnceLock<AsyncFd<FileDesc>>,
+    pub(super) readiness: OnceLock<Box<AsyncFd<FileDesc>>>,
 }
 
 pub(super) type Registration = AsyncFd<Arc<OwnedFd>>;
@@ -189,7 +189,8 @@ impl Core {
                 }
             }
             Direction::Send => {
-                let lane = &mut self.send.lock().lane;
+                let Some(mut send) = self.send.lock_if_used() else { return };
+                let lane = &mut send.lane;
                 match lane.attend() {
                     Step::Submit => {
                         if let Some((slot, payload)) = lane.next() {
@@ -375,7 +376,7 @@ impl Core {
         }
         let duplicate = self.fd.try_clone()?;
         let registered = self.register(|| async_fd::register(duplicate, async_fd::BOTH))?;
-        Ok(self.readiness.get_or_init(|| registered))
+        Ok(self.readiness.get_or_init(|| Box::new(registered)))
     }
 
     /// Register for arriving messages.

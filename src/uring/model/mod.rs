@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake, Waker};
 
-use tokio::sync::Notify;
+use crate::watch::Bell;
 use tokio::sync::futures::OwnedNotified;
 
 use crate::lane::Outcome;
@@ -92,7 +92,7 @@ const EXHAUSTED: i32 = libc::ENOMEM;
 struct Watching {
     parked: Option<Task>,
     waiting: Vec<(Pin<Box<OwnedNotified>>, Task)>,
-    notify: Arc<Notify>,
+    bell: Bell,
 }
 
 impl Watching {
@@ -105,7 +105,7 @@ impl Watching {
 
     /// As `ready` does.
     fn announce(&mut self, watchers: &mut Watchers) {
-        let mut notified = Box::pin(self.notify.clone().notified_owned());
+        let mut notified = Box::pin(self.bell.notified_owned());
         watchers.announce();
         let task = Task::new();
         let ready = notified.as_mut().poll(&mut Context::from_waker(&task.waker));
@@ -114,7 +114,7 @@ impl Watching {
     }
 
     fn tell(&mut self, settled: Settled) {
-        settled.tell(&self.notify);
+        settled.tell(&self.bell);
         self.parked.take_if(|task| task.is_woken());
         self.waiting.retain(|(_, task)| !task.is_woken());
     }
