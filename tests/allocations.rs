@@ -184,23 +184,47 @@ fn answerer(fd: OwnedFd) -> JoinHandle<()> {
     })
 }
 
-/// Every receive waits in the ring, or for readiness.
+/// Two receives wait at a time; their messages come together, so they are waited for in the ring.
 fn parked_receives(backend: Backend, call: Call) {
+    let (ours, theirs): (Vec<_>, Vec<_>) = [socketpair(), socketpair()].into_iter().unzip();
+    run(async move {
+        let socket = |fd| Options::new().backend(backend).socket_from_fd(fd).expect("a socket");
+        let ends: Vec<_> = ours.into_iter().map(|fd| End::new(socket(fd), call)).collect();
+        let [mut one, mut two] = <[End; 2]>::try_from(ends).ok().expect("two");
+        let before = submitted();
+        measured(async || {
+            let answer = async {
+                // All looks are in vain, and the driver has its turn.
+                for _ in 0..30 {
+                    tokio::task::yield_now().await;
+                }
+                for fd in &theirs {
+                    rustix::net::send(fd, &[7; SIZE], SendFlags::NOSIGNAL).expect("sent");
+                }
+            };
+            tokio::join!(one.recv(), two.recv(), answer);
+        })
+        .await;
+        if backend == Backend::Uring {
+            let parked = submitted() - before;
+            let all = 2 * (WARM_UP + MESSAGES) as u64;
+            assert!(parked >= all * 9 / 10, "only {parked} were parked");
+        }
+    });
+}
+
+/// Every receive waits, for a message that comes alone.
+fn lone_receives(backend: Backend, call: Call) {
     let (ours, theirs) = socketpair();
     let peer = answerer(theirs);
     run(async move {
         let socket = Options::new().backend(backend).socket_from_fd(ours).expect("a socket");
         let mut client = End::new(socket, call);
-        let before = submitted();
         measured(async || {
             client.send().await;
             client.recv().await;
         })
         .await;
-        if backend == Backend::Uring {
-            let parked = submitted() - before;
-            assert!(parked >= (WARM_UP + MESSAGES) as u64 * 9 / 10, "only {parked} were parked");
-        }
     });
     peer.join().expect("no panic");
 }
@@ -295,10 +319,11 @@ fn busy_echo(backend: Backend, call: Call) {
 type Scene = fn(Backend, Call);
 
 fn main() -> ExitCode {
-    let scenes: [(&str, Scene); 4] = [
+    let scenes: [(&str, Scene); 5] = [
         ("an_echo_allocates_nothing", echo),
         ("an_echo_of_many_allocates_nothing", busy_echo),
         ("receives_that_wait_allocate_nothing", parked_receives),
+        ("receives_of_messages_that_come_alone_allocate_nothing", lone_receives),
         ("sends_that_wait_allocate_a_payload_at_most", parked_sends),
     ];
     let mut tests = Vec::new();
