@@ -25,6 +25,8 @@ mod properties;
 mod readiness;
 mod reset;
 mod streams;
+#[cfg(feature = "tracing")]
+mod traces;
 
 use std::process::ExitCode;
 
@@ -49,6 +51,8 @@ fn main() -> ExitCode {
         halves::tests(),
         properties::tests(),
         identity::tests(),
+        #[cfg(feature = "tracing")]
+        traces::tests(),
     ];
     harness::main(tests.concat())
 }
