@@ -102,12 +102,12 @@ impl Incoming<'_> {
             }
             match ready!(self.listener.poll_accept(cx)) {
                 Err(error) if is_shortage(&error) => {
-                    crate::events::accept_waits(&error);
+                    self.listener.span.accept_waits(&error);
                     self.backoff.start()?;
                     self.waits = true;
                 }
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
-                    crate::events::connection_aborted(&error);
+                    self.listener.span.connection_aborted(&error);
                 }
                 accepted => {
                     self.backoff.reset();

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use crate::address::SocketAddr;
 use crate::backend::{self, Backend, Choice};
+use crate::events::Span;
 use crate::socket_file::SocketFile;
 use crate::{Options, UnixSeqpacket, sys};
 
@@ -34,11 +35,14 @@ pub struct UnixSeqpacketListener {
     /// To be removed. Dropped first: as long as the file is there, somebody listens.
     file: Option<SocketFile>,
     inner: backend::Listener,
+    pub(crate) span: Span,
 }
 
 impl UnixSeqpacketListener {
     pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { file: None, inner: backend::Listener::new(choice, fd)? })
+        let inner = backend::Listener::new(choice, fd)?;
+        let span = Span::listener(inner.backend(), inner.fd());
+        Ok(Self { file: None, inner, span })
     }
 
     pub(crate) fn with_file(self, file: Option<SocketFile>, unlink: bool) -> Self {
@@ -114,7 +118,7 @@ impl UnixSeqpacketListener {
     /// ```
     pub async fn accept(&self) -> io::Result<UnixSeqpacket> {
         let fd = self.inner.accept().await?;
-        UnixSeqpacket::on(self.inner.choice(), fd)
+        self.accepted(fd)
     }
 
     /// Accept a connection, or have this task woken when there is one.
@@ -140,7 +144,11 @@ impl UnixSeqpacketListener {
     /// ```
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixSeqpacket>> {
         let fd = ready!(self.inner.poll_accept(cx))?;
-        Poll::Ready(UnixSeqpacket::on(self.inner.choice(), fd))
+        Poll::Ready(self.accepted(fd))
+    }
+
+    fn accepted(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
+        self.span.accept(fd, |fd| UnixSeqpacket::on(self.inner.choice(), fd))
     }
 
     /// The address it listens at, as a path; a leading NUL byte marks a name in the abstract
@@ -233,7 +241,7 @@ impl TryFrom<OwnedFd> for UnixSeqpacketListener {
 
 impl From<UnixSeqpacketListener> for OwnedFd {
     fn from(listener: UnixSeqpacketListener) -> Self {
-        let UnixSeqpacketListener { file, inner } = listener;
+        let UnixSeqpacketListener { file, inner, span: _span } = listener;
         if let Some(file) = file {
             file.keep();
         }

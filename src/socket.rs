@@ -24,6 +24,7 @@ use crate::backend::{self, Backend, Choice};
 use crate::backlog::Backlog;
 use crate::buffer::{self, One, Parts, PartsMut, Scatter};
 use crate::error::refused_send;
+use crate::events::Span;
 use crate::sys::Received;
 use crate::{
     Message, MessageInfo, Messages, MessagesOptions, Options, ReadHalf, SendBatch, UCred,
@@ -80,6 +81,8 @@ pub struct UnixSeqpacket {
     pub(crate) inner: backend::Socket,
     /// Made with the first stream of messages.
     backlog: OnceLock<Box<Backlog>>,
+    #[expect(dead_code, reason = "ends with the socket")]
+    span: Span,
 }
 
 /// A receive into one buffer. By hand, for it is what idle connections wait in: as an `async fn` it
@@ -128,7 +131,9 @@ impl Future for Recv<'_> {
 
 impl UnixSeqpacket {
     pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
-        Ok(Self { inner: backend::Socket::new(choice, fd)?, backlog: OnceLock::new() })
+        let inner = backend::Socket::new(choice, fd)?;
+        let span = Span::socket(inner.backend(), inner.fd());
+        Ok(Self { inner, backlog: OnceLock::new(), span })
     }
 
     /// Connect to a listener.

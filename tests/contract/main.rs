@@ -26,6 +26,8 @@ mod properties;
 mod readiness;
 mod reset;
 mod streams;
+#[cfg(feature = "tracing")]
+mod traces;
 
 use std::process::ExitCode;
 
@@ -51,6 +53,8 @@ fn main() -> ExitCode {
         halves::tests(),
         properties::tests(),
         identity::tests(),
+        #[cfg(feature = "tracing")]
+        traces::tests(),
     ];
     harness::main(tests.concat())
 }
