@@ -26,7 +26,7 @@ use crate::outgoing::Outgoing;
 use crate::stream::Filler;
 use crate::sys::Received;
 use crate::uring;
-use crate::uring::probe::{UringSupport, explain, probe};
+use crate::uring::probe::{UringSupport, explain, is_available, probe};
 
 /// What a socket runs on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +49,8 @@ impl std::fmt::Display for Backend {
 /// A wish for a [`Backend`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Selection {
-    /// The best that can be had, unless `TOKIO_SEQPACKET_BACKEND` names one.
+    /// The best that can be had, unless `TOKIO_SEQPACKET_BACKEND` names one. Where rings are denied,
+    /// whether they still are is asked once a second at most.
     #[default]
     Auto,
     /// io_uring, or an error that says why not.
@@ -109,18 +110,19 @@ pub(crate) fn select(selection: Selection) -> io::Result<Choice> {
         explicit => (explicit, "the program"),
     };
     let epoll = Choice { backend: Backend::Epoll, may_fall_back: false };
-    match (selection, probe()) {
-        (Selection::Epoll, _) | (Selection::Auto, UringSupport::Unavailable(_)) => Ok(epoll),
-        (Selection::Auto, UringSupport::Available { .. }) => {
-            Ok(Choice { backend: Backend::Uring, may_fall_back: true })
-        }
-        (Selection::Uring, UringSupport::Available { .. }) => {
-            Ok(Choice { backend: Backend::Uring, may_fall_back: false })
-        }
-        (Selection::Uring, support @ UringSupport::Unavailable(_)) => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("{asked_by} asks for io_uring: {support}"),
-        )),
+    let uring = |may_fall_back| Choice { backend: Backend::Uring, may_fall_back };
+    match selection {
+        Selection::Epoll => Ok(epoll),
+        Selection::Auto => Ok(if is_available() { uring(true) } else { epoll }),
+        Selection::Uring if is_available() => Ok(uring(false)),
+        // Asked anew: an explicit wish is refused with today's reason.
+        Selection::Uring => match probe() {
+            UringSupport::Available { .. } => Ok(uring(false)),
+            support => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("{asked_by} asks for io_uring: {support}"),
+            )),
+        },
     }
 }
 
