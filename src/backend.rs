@@ -27,7 +27,7 @@ use crate::outgoing::Outgoing;
 use crate::stream::Filler;
 use crate::sys::Received;
 use crate::uring;
-use crate::uring::probe::{UringSupport, explain, probe};
+use crate::uring::probe::{UringSupport, explain, is_available, probe};
 
 /// What a socket runs on.
 ///
@@ -77,7 +77,8 @@ impl std::fmt::Display for Backend {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Selection {
-    /// The best that can be had, unless `TOKIO_SEQPACKET_BACKEND` names one.
+    /// The best that can be had, unless `TOKIO_SEQPACKET_BACKEND` names one. Where rings are denied,
+    /// whether they still are is asked once a second at most.
     #[default]
     Auto,
     /// io_uring, or an error that says why not.
@@ -137,19 +138,20 @@ pub(crate) fn select(selection: Selection) -> io::Result<Choice> {
         explicit => (explicit, "the program"),
     };
     let epoll = Choice { backend: Backend::Epoll, may_fall_back: false };
-    let may_fall_back = match selection {
+    let uring = |may_fall_back| Choice { backend: Backend::Uring, may_fall_back };
+    match selection {
         // Nothing of io_uring is touched, not even to look for it: a filter may kill for that.
-        Selection::Epoll => return Ok(epoll),
-        Selection::Auto => true,
-        Selection::Uring => false,
-    };
-    match probe() {
-        UringSupport::Available { .. } => Ok(Choice { backend: Backend::Uring, may_fall_back }),
-        UringSupport::Unavailable(_) if may_fall_back => Ok(epoll),
-        support => Err(io::Error::new(
-            io::ErrorKind::Unsupported,
-            format!("{asked_by} asks for io_uring: {support}"),
-        )),
+        Selection::Epoll => Ok(epoll),
+        Selection::Auto => Ok(if is_available() { uring(true) } else { epoll }),
+        Selection::Uring if is_available() => Ok(uring(false)),
+        // Asked anew: an explicit wish is refused with today's reason.
+        Selection::Uring => match probe() {
+            UringSupport::Available { .. } => Ok(uring(false)),
+            support => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("{asked_by} asks for io_uring: {support}"),
+            )),
+        },
     }
 }
 

@@ -145,7 +145,7 @@ pub use listener::UnixSeqpacketListener;
 pub use message::MessageInfo;
 pub use options::Options;
 pub use owned_halves::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
-pub use runtime::busy_poll;
+pub use runtime::{busy_poll, coop_taskrun};
 pub use sealed::{MappedMemory, SealedMemory};
 pub use socket::UnixSeqpacket;
 pub use split::{ReadHalf, WriteHalf};

@@ -1,4 +1,4 @@
-//! Whether the runtime of a socket still exists, and how its receives wait.
+//! Whether the runtime of a socket still exists, how its receives wait, and what its rings are to be.
 //!
 //! A look into the kernel succeeds without tokio, also where the runtime is gone; but then calls are
 //! to fail, whatever the kernel has. So each runtime with sockets has one task that does nothing
@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,14 @@ pub(crate) struct Life {
     multi_thread: bool,
     /// How long receives look before they are parked, in nanoseconds.
     busy: AtomicU64,
+    /// [`COOPERATIVE`] and [`MADE`].
+    rings: AtomicU8,
 }
+
+/// The rings of this runtime are cooperative, see [`coop_taskrun`].
+const COOPERATIVE: u8 = 1;
+/// There are rings: it cannot be changed any more.
+const MADE: u8 = 2;
 
 /// Have the receives of the current runtime's sockets poll busily: one that finds no message looks for
 /// one for at most `duration` before it is parked. Zero, as it is from the start, parks at once.
@@ -49,6 +56,36 @@ pub fn busy_poll(duration: Duration) -> io::Result<()> {
     Ok(())
 }
 
+/// Have the rings of the current runtime made with `IORING_SETUP_COOP_TASKRUN`, or without. From the
+/// start they are made with it on a current_thread runtime, and without on a multi_thread one. To be
+/// called before the runtime's first socket or listener, with which its first ring is made.
+///
+/// The kernel finishes an operation that had to wait on the thread that submitted it. With
+/// `COOP_TASKRUN` it does so when that thread next enters the kernel, or with the next tick of its timer
+/// (1 to 10 ms; none comes on a `nohz_full` core). Without, it interrupts the thread, so that another
+/// worker learns of a message also while this one computes. On a current_thread runtime there is no
+/// other, and nothing is gained.
+///
+/// What may be lost is a system call of the interrupted thread: those with a timeout (a receive from a
+/// socket with `SO_RCVTIMEO`, `poll(2)`) fail with `EINTR` as after a signal, see `signal(7)`. tokio
+/// and std's `sleep`, locks and `read_exact` begin again; other code that blocks a worker, in
+/// `block_in_place` for example, may not be prepared for it.
+///
+/// Does nothing on epoll.
+///
+/// # Errors
+/// If the runtime has rings of the other kind. Without a runtime, or while it shuts down.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// tokio_seqpacket::coop_taskrun(false)?;
+/// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// # drop((a, b)); Ok(()) }
+/// ```
+pub fn coop_taskrun(cooperative: bool) -> io::Result<()> {
+    Life::here()?.choose_rings(cooperative)
+}
+
 impl Life {
     /// That of the current runtime.
     ///
@@ -62,10 +99,12 @@ impl Life {
             if let Some(life) = lives.get(&handle.id()).and_then(Weak::upgrade) {
                 return life.check().map(|()| life);
             }
+            let multi_thread = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
             let life = Arc::new(Self {
                 over: AtomicBool::new(false),
-                multi_thread: handle.runtime_flavor() != RuntimeFlavor::CurrentThread,
+                multi_thread,
                 busy: AtomicU64::new(0),
+                rings: AtomicU8::new(if multi_thread { 0 } else { COOPERATIVE }),
             });
             lives.insert(handle.id(), Arc::downgrade(&life));
             life
@@ -84,6 +123,24 @@ impl Life {
             0 => None,
             nanos => Instant::now().checked_add(Duration::from_nanos(nanos)),
         }
+    }
+
+    fn choose_rings(&self, cooperative: bool) -> io::Result<()> {
+        let wanted = if cooperative { COOPERATIVE } else { 0 };
+        let choose =
+            |rings| (rings & MADE == 0 || rings == MADE | wanted).then_some(rings & MADE | wanted);
+        match self.rings.fetch_update(Ordering::Relaxed, Ordering::Relaxed, choose) {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::Error::other(format!(
+                "the rings of this runtime are made, {} COOP_TASKRUN: choose before the first socket",
+                if cooperative { "without" } else { "with" }
+            ))),
+        }
+    }
+
+    /// Whether the rings that are made now are cooperative; no other choice from now on.
+    pub(crate) fn make_rings(&self) -> bool {
+        self.rings.fetch_or(MADE, Ordering::Relaxed) & COOPERATIVE != 0
     }
 
     pub(crate) fn is_multi_thread(&self) -> bool {

@@ -225,7 +225,7 @@ struct DriverTask {
 
 impl DriverTask {
     fn new(driver: &Arc<Driver>, index: u16) -> io::Result<Self> {
-        let (shard, ring, watch) = Shard::new(index)?;
+        let (shard, ring, watch) = Shard::new(index, driver.life.make_rings())?;
         let eventfd: OwnedFd = ring.eventfd().try_clone_to_owned()?;
         Ok(Self {
             driver: driver.clone(),

@@ -64,7 +64,9 @@
 //!
 //! The ring's eventfd is silent while the driver is awake. To sleep the driver has it written again,
 //! looks once more at the completion queue and at the flag for deferred work, and only then waits
-//! for the eventfd and for its list ([`ring::Ring::listen`]).
+//! for the eventfd and for its list ([`ring::Ring::listen`]). Rings without `COOP_TASKRUN`
+//! ([`crate::coop_taskrun`]) have no such flag and no need of it: the kernel interrupts the thread that
+//! submitted, and the completion that it posts there writes the eventfd.
 //!
 //! # Death
 //!

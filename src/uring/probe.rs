@@ -2,7 +2,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use io_uring::IoUring;
 
@@ -127,7 +128,6 @@ impl fmt::Display for Unavailable {
 /// println!("{}", tokio_seqpacket::probe());
 /// ```
 pub fn probe() -> UringSupport {
-    static LASTING: OnceLock<UringSupport> = OnceLock::new();
     // One at a time: rings count against the memory lock, and are released late.
     static PROBING: Mutex<()> = Mutex::new(());
     if let Some(known) = LASTING.get() {
@@ -144,6 +144,33 @@ pub fn probe() -> UringSupport {
             LASTING.get_or_init(|| support).clone()
         }
         UringSupport::Unavailable(_) => support,
+    }
+}
+
+/// For how long sockets are made without asking again, where rings are denied. Asking takes five system
+/// calls, as many as a connection.
+const DENIED: Duration = Duration::from_secs(1);
+
+/// What will not change in the life of this process.
+static LASTING: OnceLock<UringSupport> = OnceLock::new();
+
+/// As [`probe()`], for those who make sockets: a denial is not asked about for each of them.
+pub(crate) fn is_available() -> bool {
+    static DENIED_AT: Mutex<Option<Instant>> = Mutex::new(None);
+    if let Some(known) = LASTING.get() {
+        return matches!(known, UringSupport::Available { .. });
+    }
+    let denied_at = || DENIED_AT.lock().unwrap_or_else(PoisonError::into_inner);
+    if denied_at().is_some_and(|then| then.elapsed() < DENIED) {
+        return false;
+    }
+    match probe() {
+        UringSupport::Available { .. } => true,
+        UringSupport::Unavailable(why) => {
+            let denied = matches!(why, Unavailable::Denied | Unavailable::DisabledBySysctl { .. });
+            *denied_at() = denied.then(Instant::now);
+            false
+        }
     }
 }
 

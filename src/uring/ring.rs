@@ -3,8 +3,10 @@
 //!
 //! A plain ring (neither `SINGLE_ISSUER` nor `DEFER_TASKRUN`): any thread may enter it, so a socket
 //! can be dropped, and a runtime driven, anywhere. The kernel finishes a parked operation on the
-//! thread that submitted it, when that thread next enters the kernel (`COOP_TASKRUN`), and says in
-//! the shared flags that there is such work (`TASKRUN_FLAG`).
+//! thread that submitted it. On a cooperative ring it does so when that thread next enters the kernel
+//! (`COOP_TASKRUN`), and says in the shared flags that there is such work (`TASKRUN_FLAG`). On another it
+//! interrupts the thread; there is nothing deferred to be seen then, only completions, and the eventfd
+//! tells of each.
 //!
 //! Two locks, never held together: `submission` while entries are written and entered, `completion`
 //! while entries are read. No lane's lock is taken under either.
@@ -79,9 +81,13 @@ pub(super) struct Ring {
 
 impl Ring {
     /// A ring whose eventfd is registered, and silent until [`listen`](Self::listen).
-    pub(super) fn new() -> io::Result<(Self, ContextWatch)> {
+    pub(super) fn new(cooperative: bool) -> io::Result<(Self, ContextWatch)> {
         let mut builder = IoUring::builder();
-        builder.setup_coop_taskrun().setup_taskrun_flag().setup_submit_all();
+        builder.setup_submit_all();
+        if cooperative {
+            // The flag exists for deferred work only: EINVAL without.
+            builder.setup_coop_taskrun().setup_taskrun_flag();
+        }
         let [usual, small] = ENTRIES;
         let ring = match builder.build(usual) {
             // The limit on locked memory: a small ring submits more often, and works.

@@ -64,8 +64,11 @@ struct Entry {
 pub(super) struct Dead;
 
 impl Shard {
-    pub(super) fn new(index: u16) -> io::Result<(Arc<Self>, Arc<Ring>, ContextWatch)> {
-        let (ring, watch) = Ring::new()?;
+    pub(super) fn new(
+        index: u16,
+        cooperative: bool,
+    ) -> io::Result<(Arc<Self>, Arc<Ring>, ContextWatch)> {
+        let (ring, watch) = Ring::new(cooperative)?;
         let ring = Arc::new(ring);
         let shard = Arc::new(Self {
             index,

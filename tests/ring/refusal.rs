@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
+use std::time::Instant;
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::runtime::Runtime;
@@ -32,6 +33,9 @@ pub fn tests() -> Vec<Test> {
         a_filter_after_the_first_ring_fails_sends_of_buffers_in_flight,
         what_arrives_while_the_ring_breaks_is_delivered_or_stays,
         a_socket_dropped_when_the_ring_breaks_is_closed,
+    ]);
+    tests.extend(tests![&[Need::Uring, Need::Strace];
+        a_denial_is_not_asked_about_for_every_socket,
     ]);
     tests.extend(tests![&[Need::Uring, Need::Root];
         the_smallest_usual_memory_lock_gives_a_working_ring,
@@ -108,6 +112,43 @@ fn a_filter_that_hides_the_system_calls_means_epoll() {
     forbid(&RING, libc::ENOSYS);
     is_unavailable(&Unavailable::Missing, "io_uring");
     means_epoll(&current_thread(), "io_uring");
+}
+
+/// Seen from outside: this binary again, under strace.
+fn a_denial_is_not_asked_about_for_every_socket() {
+    const TRACED: &str = "SEQPACKET_TRACED";
+    if let Ok(backend) = std::env::var(TRACED) {
+        forbid(&RING, libc::EPERM);
+        let options = match backend.as_str() {
+            "auto" => Options::new(),
+            _ => Options::new().backend(Backend::Epoll),
+        };
+        return current_thread().block_on(async {
+            let begin = Instant::now();
+            for _ in 0..100 {
+                let (a, _b) = options.pair().expect("a pair");
+                assert_eq!(a.backend(), Backend::Epoll);
+            }
+            // What was asked in each second that this took.
+            println!("{}", begin.elapsed().as_secs() + 1);
+        });
+    }
+    for backend in ["auto", "epoll"] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let log = directory.path().join("log");
+        let output = Command::new("strace")
+            .args(["-f", "-qq", "-e", "signal=none", "-e", "trace=io_uring_setup", "-o"])
+            .arg(&log)
+            .arg(std::env::current_exe().expect("this binary"))
+            .env(TRACED, backend)
+            .output()
+            .expect("strace(1)");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let seconds = String::from_utf8_lossy(&output.stdout).trim().parse().expect("a number");
+        let asked = std::fs::read_to_string(&log).expect("a log").matches("EPERM").count();
+        let allowed = if backend == "auto" { 1..=seconds } else { 0..=0 };
+        assert!(allowed.contains(&asked), "{backend}: {asked} times in {seconds} s");
+    }
 }
 
 fn a_filter_of_enter_alone_means_epoll() {
