@@ -56,9 +56,8 @@ pub fn busy_poll(duration: Duration) -> io::Result<()> {
     Ok(())
 }
 
-/// Have the rings of the current runtime made with `IORING_SETUP_COOP_TASKRUN`, or without. From the
-/// start they are made with it on a current_thread runtime, and without on a multi_thread one. To be
-/// called before the runtime's first socket or listener, with which its first ring is made.
+/// Have the rings of the current runtime made with `IORING_SETUP_COOP_TASKRUN`, as they are if nobody
+/// asks, or without. To be called before the runtime's first socket or listener, with which its first ring is made.
 ///
 /// The kernel finishes an operation that had to wait on the thread that submitted it. With
 /// `COOP_TASKRUN` it does so when that thread next enters the kernel, or with the next tick of its timer
@@ -99,12 +98,11 @@ impl Life {
             if let Some(life) = lives.get(&handle.id()).and_then(Weak::upgrade) {
                 return life.check().map(|()| life);
             }
-            let multi_thread = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
             let life = Arc::new(Self {
                 over: AtomicBool::new(false),
-                multi_thread,
+                multi_thread: handle.runtime_flavor() != RuntimeFlavor::CurrentThread,
                 busy: AtomicU64::new(0),
-                rings: AtomicU8::new(if multi_thread { 0 } else { COOPERATIVE }),
+                rings: AtomicU8::new(COOPERATIVE),
             });
             lives.insert(handle.id(), Arc::downgrade(&life));
             life

@@ -69,7 +69,7 @@ fn rings_are_made_as_was_chosen() {
         ("current", true),
         ("current with", true),
         ("current without", false),
-        ("multi", false),
+        ("multi", true),
         ("multi with", true),
         ("multi without", false),
     ] {
