@@ -767,12 +767,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub async fn recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if let Some(message) = self.left_behind().await {
-            return Ok(message.deliver(buffer, &mut []).0.bytes_read());
-        }
-        let capacity = room(buffer);
-        let (received, _) = self.inner.recv_message(buffer, &mut []).await?;
-        Ok(received.message_len.min(capacity))
+        Ok(self.recv_lent(buffer, &mut []).await?.0.bytes_read())
     }
 
     /// Receive a message with its ancillary data. Else as
@@ -848,13 +843,8 @@ impl UnixSeqpacket {
         buffer: &mut [IoSliceMut<'_>],
         ancillary_buffer: &'a mut [u8],
     ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
-        if let Some(message) = self.left_behind().await {
-            let (info, reader) = message.deliver(buffer, ancillary_buffer);
-            return Ok((info.bytes_read(), reader));
-        }
-        let capacity = room(buffer);
-        let (received, reader) = self.inner.recv_message(buffer, ancillary_buffer).await?;
-        Ok((received.message_len.min(capacity), reader))
+        let (info, reader) = self.recv_lent(buffer, ancillary_buffer).await?;
+        Ok((info.bytes_read(), reader))
     }
 
     /// Receive a message with ancillary data into lent buffers, with all that is known of it: how long it
@@ -880,12 +870,22 @@ impl UnixSeqpacket {
         buffers: &mut [IoSliceMut<'_>],
         control: &'a mut [u8],
     ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
+        let (info, reader) = self.recv_lent(buffers, control).await?;
+        Ok((self.end_told(info), reader))
+    }
+
+    /// A receive that lends its buffers. Whether it found the end of the stream is not asked.
+    async fn recv_lent<'a>(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
         if let Some(message) = self.left_behind().await {
             return Ok(message.deliver(buffers, control));
         }
         let capacity = room(buffers);
         let (received, reader) = self.inner.recv_message(buffers, control).await?;
-        Ok((self.info(&received, capacity, None), reader))
+        Ok((MessageInfo::new(&received, capacity), reader))
     }
 
     /// Receive a message into an owned buffer: from the start of its bounds, over what is in it. The
@@ -1047,14 +1047,17 @@ impl UnixSeqpacket {
         ancillary: Option<&AncillaryBuffer>,
     ) -> MessageInfo {
         let info = MessageInfo::new(received, capacity);
-        if !info.may_be_end() {
-            return info;
+        match ancillary {
+            Some(ancillary) if info.may_be_end() && !ancillary.is_empty() => {
+                info.with_end(Some(false))
+            }
+            _ => self.end_told(info),
         }
-        let end = match ancillary {
-            Some(ancillary) if !ancillary.is_empty() => Some(false),
-            _ => sys::is_end_of_stream(self.as_fd()),
-        };
-        info.with_end(end)
+    }
+
+    /// Ask whether this was the end of the stream, if that is not known.
+    fn end_told(&self, info: MessageInfo) -> MessageInfo {
+        if info.may_be_end() { info.with_end(sys::is_end_of_stream(self.as_fd())) } else { info }
     }
 
     /// Receive a message if there is one.
@@ -1098,12 +1101,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn try_recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if let Some(message) = self.try_left_behind()? {
-            return Ok(message.deliver(buffer, &mut []).0.bytes_read());
-        }
-        let capacity = room(buffer);
-        let (received, _) = self.inner.try_recv_message(buffer, &mut [])?;
-        Ok(received.message_len.min(capacity))
+        Ok(self.try_recv_vectored_with_ancillary(buffer, &mut [])?.0)
     }
 
     /// Receive a message with its ancillary data, if there is one.
@@ -1190,12 +1188,8 @@ impl UnixSeqpacket {
         cx: &mut Context<'_>,
         buffer: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(message) = ready!(self.poll_left_behind(cx)) {
-            return Poll::Ready(Ok(message.deliver(buffer, &mut []).0.bytes_read()));
-        }
-        let capacity = room(buffer);
-        let (received, _) = ready!(self.inner.poll_recv_message(cx, buffer, &mut []))?;
-        Poll::Ready(Ok(received.message_len.min(capacity)))
+        let polled = self.poll_recv_vectored_with_ancillary(cx, buffer, &mut []);
+        polled.map_ok(|(len, _)| len)
     }
 
     /// Receive a message with its ancillary data. Else as [`poll_recv`](Self::poll_recv).
@@ -1345,8 +1339,8 @@ impl UnixSeqpacket {
             infos.push(message.copy_into(std::slice::from_mut(first)));
         } else {
             self.inner.recv_batch(buffers, infos).await?;
-            for info in infos[before..].iter_mut().filter(|info| info.may_be_end()) {
-                *info = info.with_end(sys::is_end_of_stream(self.as_fd()));
+            for info in &mut infos[before..] {
+                *info = self.end_told(*info);
             }
         }
         Ok(infos.len() - before)
