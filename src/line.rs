@@ -54,6 +54,11 @@ impl<F> Line<F> {
         state.is_some().then(|| Guard { idle: &self.idle, state })
     }
 
+    /// `None` if the lane is idle, as it is if no send has ever waited.
+    pub(crate) fn lock_if_busy(&self) -> Option<Guard<'_, F>> {
+        self.lock_if_used().filter(|state| !state.lane.is_idle())
+    }
+
     /// For the next send that has to wait.
     pub(crate) fn spare(&self) -> Option<Box<Outgoing>> {
         self.lock_if_used()?.spares.take()

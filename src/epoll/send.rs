@@ -51,13 +51,7 @@ impl SendGate {
 
     /// Idle, or the task is woken when that may be so.
     pub(super) fn poll_idle(&self, waker: &Waker) -> Poll<()> {
-        if self.line.is_idle() {
-            return Poll::Ready(());
-        }
-        let mut state = self.line.lock();
-        if state.lane.is_idle() {
-            return Poll::Ready(());
-        }
+        let Some(mut state) = self.line.lock_if_busy() else { return Poll::Ready(()) };
         let replaced = state.lane.watchers().park(waker);
         drop(state);
         drop(replaced);
@@ -67,12 +61,9 @@ impl SendGate {
     /// Completes when the lane is idle, which may be over by then.
     pub(super) async fn idle(&self) {
         watch::until(&self.settled, || {
-            let mut state = self.line.lock();
-            let idle = state.lane.is_idle();
-            if !idle {
-                state.lane.watchers().announce();
-            }
-            idle
+            let Some(mut state) = self.line.lock_if_busy() else { return true };
+            state.lane.watchers().announce();
+            false
         })
         .await;
     }

@@ -454,8 +454,7 @@ impl Socket {
                 return self.alive();
             }
         } else {
-            let send = self.core.send.lock_if_used();
-            if let Some(mut send) = send.filter(|send| !send.lane.is_idle()) {
+            if let Some(mut send) = self.core.send.lock_if_busy() {
                 let replaced = send.lane.watchers().park(cx.waker());
                 drop(send);
                 drop(replaced);
@@ -494,9 +493,10 @@ impl Socket {
                 receive.lane.watchers().announce();
             }
             if write {
-                let mut send = self.core.send.lock();
-                open |= send.lane.is_idle();
-                send.lane.watchers().announce();
+                match self.core.send.lock_if_busy() {
+                    Some(mut send) => send.lane.watchers().announce(),
+                    None => open = true,
+                }
             }
             if self.core.driver.is_dead() {
                 return Err(self.core.driver.error());
