@@ -2,6 +2,21 @@
 //! allocate nothing.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
+
+/// Identifies somebody who stands in a line.
+pub(crate) type Ticket = NonZeroU64;
+
+/// How many have been given out.
+#[derive(Debug, Default)]
+pub(crate) struct Tickets(u64);
+
+impl Tickets {
+    pub(crate) fn next(&mut self) -> Ticket {
+        self.0 += 1;
+        Ticket::new(self.0).expect("as many are never given out")
+    }
+}
 
 #[derive(Debug)]
 pub(crate) struct Queue<T> {

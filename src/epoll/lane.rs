@@ -1,10 +1,10 @@
 //! One direction of one socket: who may call the kernel now. Pure: takes no lock, wakes nobody.
 
-use std::num::NonZeroU64;
 use std::task::Waker;
 
 use crate::foreign;
-use crate::queue::Queue;
+pub(super) use crate::queue::Ticket;
+use crate::queue::{Queue, Tickets};
 use crate::watch::{Bell, Settled, Watchers};
 
 /// Those who wait, first polled, first served. Only the first may call the kernel and wait for
@@ -13,11 +13,9 @@ use crate::watch::{Bell, Settled, Watchers};
 pub(super) struct Lane {
     waiters: Queue<Waiter>,
     /// How many have stood here.
-    tickets: u64,
+    tickets: Tickets,
     watchers: Watchers,
 }
-
-pub(super) type Ticket = NonZeroU64;
 
 #[derive(Debug)]
 struct Waiter {
@@ -52,8 +50,7 @@ impl Lane {
 
     /// Join the queue.
     pub(super) fn enqueue(&mut self, waker: &Waker, looks: u8) -> Ticket {
-        let ticket = Ticket::MIN.saturating_add(self.tickets);
-        self.tickets += 1;
+        let ticket = self.tickets.next();
         let waker = (!self.is_idle()).then(|| waker.clone());
         self.waiters.push_back(Waiter { ticket, waker, looks });
         ticket

@@ -5,18 +5,15 @@
 //! to submit, if anything. `queued` is true while the lane stands on a shard's list, so that it stands
 //! there once. A lane that was closed takes no more callers.
 
-use std::num::NonZeroU64;
 use std::task::Waker;
 
 use crate::lane::{After, Outcome, Step, Wakers, remember};
-use crate::queue::Queue;
+pub(super) use crate::queue::Ticket;
+use crate::queue::{Queue, Tickets};
 use crate::watch::{Settled, Watchers};
 
 /// Instead of a number of looks: the caller looks whenever epoll tells him to.
 const HIMSELF: u8 = u8::MAX;
-
-/// Identifies a waiting receive.
-pub(super) type Ticket = NonZeroU64;
 
 #[derive(Debug)]
 enum Receiving<F> {
@@ -59,7 +56,7 @@ pub(super) struct ReceiveLane<F, M, R> {
     /// Whose room the operation in flight has.
     armed_for: Option<Ticket>,
     /// How many have stood here.
-    tickets: u64,
+    tickets: Tickets,
     queued: bool,
     closed: bool,
     watchers: Watchers,
@@ -72,7 +69,7 @@ impl<F, M, R> ReceiveLane<F, M, R> {
             waiters: Queue::default(),
             stash: None,
             armed_for: None,
-            tickets: 0,
+            tickets: Tickets::default(),
             queued: false,
             closed: false,
             watchers: Watchers::default(),
@@ -131,8 +128,7 @@ impl<F, M, R> ReceiveLane<F, M, R> {
         room: Option<R>,
         looks: u8,
     ) -> (Ticket, After<M>) {
-        let ticket = Ticket::MIN.saturating_add(self.tickets);
-        self.tickets += 1;
+        let ticket = self.tickets.next();
         let looks = if self.is_idle() { looks } else { 0 };
         let waker = (looks == 0).then(|| waker.clone());
         self.waiters.push_back(Waiter { ticket, waker, room, looks });
