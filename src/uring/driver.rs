@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use filedesc::FileDesc;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::runtime::{Handle, Id, RuntimeFlavor};
+use tokio::runtime::{Handle, Id};
 
 use super::graveyard::{self, Remains};
 use super::ring::{Completion, ContextWatch, Refused, Ring, Submission};
@@ -37,7 +37,6 @@ enum Registered {
 /// What the sockets of one runtime share.
 pub(super) struct Driver {
     handle: Handle,
-    multi_thread: bool,
     life: Arc<Life>,
     dead: AtomicBool,
     broken: OnceLock<String>,
@@ -66,12 +65,12 @@ impl Driver {
             }
         }
         graveyard::sweep();
-        let multi_thread = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
-        let count = if multi_thread { handle.metrics().num_workers().clamp(1, 1 << 15) } else { 1 };
+        let life = Life::here()?;
+        let workers = if life.is_multi_thread() { handle.metrics().num_workers() } else { 1 };
+        let count = workers.clamp(1, 1 << 15);
         let driver = Arc::new(Self {
-            life: Life::here()?,
+            life,
             handle,
-            multi_thread,
             dead: AtomicBool::new(false),
             broken: OnceLock::new(),
             shards: (0..count).map(|_| OnceLock::new()).collect(),
@@ -116,13 +115,13 @@ impl Driver {
     }
 
     pub(super) fn is_multi_thread(&self) -> bool {
-        self.multi_thread
+        self.life.is_multi_thread()
     }
 
     /// Whether the current thread is none of a multi-thread runtime's workers: there, waiting for a
     /// driver costs a hop to another thread.
     pub(super) fn is_far(&self) -> bool {
-        self.multi_thread && tokio::runtime::worker_index().is_none()
+        self.is_multi_thread() && tokio::runtime::worker_index().is_none()
     }
 
     /// Run `f` where tokio finds this driver's runtime.
