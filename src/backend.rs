@@ -143,7 +143,6 @@ pub(crate) fn select(selection: Selection) -> io::Result<Choice> {
         // Nothing of io_uring is touched, not even to look for it: a filter may kill for that.
         Selection::Epoll => Ok(epoll),
         Selection::Auto => Ok(if is_available() { uring(true) } else { epoll }),
-        Selection::Uring if is_available() => Ok(uring(false)),
         // Asked anew: an explicit wish is refused with today's reason.
         Selection::Uring => match probe() {
             UringSupport::Available { .. } => Ok(uring(false)),
