@@ -10,7 +10,6 @@ use std::io::{self, IoSlice};
 use std::sync::atomic::Ordering;
 use std::task::Poll;
 
-use crate::watch::Bell;
 use loom::future::block_on;
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicUsize};
@@ -21,6 +20,7 @@ use crate::lane::{After, Outcome, Step, Withdrawn};
 use crate::line::Line;
 use crate::outgoing::Outgoing;
 use crate::sync::Mutex;
+use crate::watch::Bell;
 
 const KEY: u64 = 7;
 

@@ -13,6 +13,7 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 
+use super::plain;
 pub use super::plain::socketpair;
 use super::tools::FILLER;
 
@@ -50,7 +51,7 @@ impl Peer {
     }
 
     pub fn try_send(&self, message: &[u8]) -> io::Result<usize> {
-        Ok(rustix::net::send(&self.fd, message, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?)
+        plain::send(&self.fd, message)
     }
 
     /// The message has arrived when this returns.
