@@ -37,11 +37,26 @@ pub struct UCred {
 
 impl UCred {
     /// Credentials with the given ids. A `pid` of 0 makes [`pid()`](Self::pid) return `None`.
+    ///
+    /// ```
+    /// use tokio_seqpacket::UCred;
+    ///
+    /// let init = UCred::new(0, 0, 1);
+    /// assert_eq!((init.uid(), init.gid(), init.pid()), (0, 0, Some(1)));
+    /// assert_eq!(UCred::new(0, 0, 0).pid(), None);
+    /// ```
     pub fn new(uid: uid_t, gid: gid_t, pid: pid_t) -> Self {
         Self { uid, gid, pid }
     }
 
     /// The real user and group id of this process, and its process id.
+    ///
+    /// ```
+    /// use tokio_seqpacket::UCred;
+    ///
+    /// let me = UCred::from_current_process();
+    /// assert_eq!(me.pid(), Some(std::process::id() as i32));
+    /// ```
     pub fn from_current_process() -> Self {
         Self {
             uid: rustix::process::getuid().as_raw(),
@@ -55,37 +70,105 @@ impl UCred {
     ///
     /// # Errors
     /// What `getsockopt(2)` says: `EBADF`, `ENOTSOCK`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::os::unix::net::UnixStream;
+    /// use tokio_seqpacket::UCred;
+    ///
+    /// // Any Unix socket will do.
+    /// let (a, _b) = UnixStream::pair()?;
+    /// assert_eq!(UCred::from_socket_peer(&a)?.pid(), Some(std::process::id() as i32));
+    /// // A file has no peer.
+    /// assert!(UCred::from_socket_peer(&std::fs::File::open("/dev/null")?).is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn from_socket_peer<T: AsRawFd>(socket: &T) -> io::Result<Self> {
         sys::peer_credentials(socket.as_raw_fd()).map(Self::from_raw)
     }
 
     /// The user id.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// use tokio_seqpacket::UCred;
+    ///
+    /// let own = UCred::from_current_process().uid();
+    /// // The same user, or root.
+    /// let may_connect = [own, 0].contains(&socket.peer_cred()?.uid());
+    /// # assert!(may_connect);
+    /// # Ok(()) }
+    /// ```
     pub fn uid(&self) -> uid_t {
         self.uid
     }
 
     /// Replace the user id.
+    ///
+    /// ```
+    /// # use tokio_seqpacket::UCred;
+    /// let mut claimed = UCred::from_current_process();
+    /// claimed.set_uid(65534);
+    /// // To send this needs CAP_SETUID.
+    /// assert_eq!((claimed.uid(), claimed.pid()), (65534, UCred::from_current_process().pid()));
+    /// ```
     pub fn set_uid(&mut self, uid: uid_t) {
         self.uid = uid;
     }
 
     /// The group id.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// use tokio_seqpacket::UCred;
+    ///
+    /// // Both ends of a pair are of this process.
+    /// assert_eq!(socket.peer_cred()?.gid(), UCred::from_current_process().gid());
+    /// # Ok(()) }
+    /// ```
     pub fn gid(&self) -> gid_t {
         self.gid
     }
 
     /// Replace the group id.
+    ///
+    /// ```
+    /// # use tokio_seqpacket::UCred;
+    /// let mut claimed = UCred::from_current_process();
+    /// claimed.set_gid(65534);
+    /// assert_eq!(claimed.gid(), 65534);
+    /// ```
     pub fn set_gid(&mut self, gid: gid_t) {
         self.gid = gid;
     }
 
     /// The process id, or `None` where the kernel reports 0: the process is in a process
     /// namespace that cannot be seen from here.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let peer = socket.peer_cred()?;
+    /// let pid = peer.pid().expect("it is in our process namespace");
+    /// // Only a hint: the number can have been given to another process.
+    /// let program = std::fs::read_link(format!("/proc/{pid}/exe"))?;
+    /// # assert_eq!(program, std::env::current_exe()?);
+    /// # Ok(()) }
+    /// ```
     pub fn pid(&self) -> Option<pid_t> {
         (self.pid != 0).then_some(self.pid)
     }
 
     /// Replace the process id; 0 stands for none.
+    ///
+    /// ```
+    /// # use tokio_seqpacket::UCred;
+    /// let mut credentials = UCred::new(1000, 1000, 1);
+    /// credentials.set_pid(0);
+    /// assert_eq!(credentials.pid(), None);
+    /// ```
     pub fn set_pid(&mut self, pid: pid_t) {
         self.pid = pid;
     }

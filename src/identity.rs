@@ -57,6 +57,15 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// assert!(!a.pass_credentials()?);
+    /// a.set_pass_credentials(true)?;
+    /// assert!(a.pass_credentials()?);
+    /// # Ok(()) }
+    /// ```
     pub fn pass_credentials(&self) -> io::Result<bool> {
         sys::pass_credentials(self.as_fd())
     }
@@ -102,6 +111,18 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`set_pass_pidfd`](Self::set_pass_pidfd).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// match a.pass_pidfd() {
+    ///     Ok(passes) => assert!(!passes),
+    ///     Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn pass_pidfd(&self) -> io::Result<bool> {
         let value = sys::socket_option(self.as_fd(), libc::SO_PASSPIDFD, 4);
         let value = value.map_err(|error| too_old(error, "SO_PASSPIDFD", "6.5"))?;
@@ -195,6 +216,24 @@ impl UnixSeqpacketListener {
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    /// use tokio_seqpacket::{Options, SocketAddr, UCred};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// listener.set_pass_credentials(true)?;
+    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
+    /// client.send(b"first words").await?;
+    ///
+    /// let server = listener.accept().await?;
+    /// let (received, _, ancillary) =
+    ///     server.recv_owned_with_ancillary(vec![0; 64], AncillaryBuffer::new()).await;
+    /// received?;
+    /// assert_eq!(ancillary.credentials(), Some(UCred::from_current_process()));
+    /// # Ok(()) }
+    /// ```
     pub fn set_pass_credentials(&self, pass: bool) -> io::Result<()> {
         sys::set_pass_credentials(self.as_fd(), pass)
     }
@@ -204,6 +243,22 @@ impl UnixSeqpacketListener {
     ///
     /// # Errors
     /// As [`UnixSeqpacket::set_pass_pidfd`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// match listener.set_pass_pidfd(true) {
+    ///     Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+    ///     set => set?,
+    /// }
+    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
+    /// assert!(listener.accept().await?.pass_pidfd()?);
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     pub fn set_pass_pidfd(&self, pass: bool) -> io::Result<()> {
         set_pass_pidfd(self.as_fd(), pass)
     }

@@ -40,6 +40,13 @@ pub struct AncillaryBuffer {
 
 impl AncillaryBuffer {
     /// Without anything in it.
+    ///
+    /// ```
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let ancillary = AncillaryBuffer::new();
+    /// assert_eq!((ancillary.fds().len(), ancillary.credentials()), (0, None));
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
@@ -48,6 +55,19 @@ impl AncillaryBuffer {
     ///
     /// # Errors
     /// `InvalidInput` for the 254th (`SCM_MAX_FD`); it is closed then.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (reader, _writer) = std::io::pipe()?;
+    /// let mut ancillary = AncillaryBuffer::new();
+    /// ancillary.push_fd(reader)?;
+    /// ancillary.push_fd(File::open("/dev/null")?)?;
+    /// assert_eq!(ancillary.fds().len(), 2);
+    /// # Ok(()) }
+    /// ```
     pub fn push_fd(&mut self, fd: impl Into<OwnedFd>) -> io::Result<()> {
         if self.fds.len() == MAX_FDS {
             return Err(too_many_fds(MAX_FDS + 1));
@@ -57,17 +77,57 @@ impl AncillaryBuffer {
     }
 
     /// The file descriptors.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let ancillary = AncillaryBuffer::from_iter([File::open("/proc/self/comm")?.into()]);
+    /// // Looking takes nothing out; a duplicate can be had.
+    /// let file = File::from(ancillary.fds()[0].try_clone()?);
+    /// assert!(file.metadata()?.is_file());
+    /// assert_eq!(ancillary.fds().len(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn fds(&self) -> &[OwnedFd] {
         &self.fds
     }
 
     /// Take the file descriptors out. Those that the iterator does not come to are closed; the room
     /// for them is kept for the next call.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use std::io::Read;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (mut reader, writer) = std::io::pipe()?;
+    /// let fds = [File::open("/dev/null")?.into(), writer.into()];
+    /// let mut ancillary = AncillaryBuffer::from_iter(fds);
+    /// assert!(ancillary.drain_fds().next().is_some());
+    /// // The pipe's writing end, which was not taken, is closed.
+    /// assert_eq!(reader.read(&mut [0])?, 0);
+    /// # Ok(()) }
+    /// ```
     pub fn drain_fds(&mut self) -> impl ExactSizeIterator<Item = OwnedFd> + '_ {
         self.fds.drain(..)
     }
 
     /// Take the file descriptors out, in a vector of their own.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let mut ancillary = AncillaryBuffer::from_iter([File::open("/proc/self/comm")?.into()]);
+    /// let files: Vec<File> = ancillary.take_fds().into_iter().map(File::from).collect();
+    /// assert!(files[0].metadata()?.is_file());
+    /// assert!(ancillary.take_fds().is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {
         std::mem::take(&mut self.fds)
     }
@@ -75,6 +135,24 @@ impl AncillaryBuffer {
     /// The credentials: those to be sent, or those of the sender of the message received, if
     /// `SO_PASSCRED` is set on the receiving socket: see
     /// [`set_pass_credentials`](crate::UnixSeqpacket::set_pass_credentials).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::UnixSeqpacket;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut ancillary = AncillaryBuffer::new();
+    /// for wanted in [false, true] {
+    ///     b.set_pass_credentials(wanted)?;
+    ///     a.send(b"message").await?;
+    ///     let received;
+    ///     (received, _, ancillary) = b.recv_owned_with_ancillary(vec![0; 64], ancillary).await;
+    ///     received?;
+    ///     assert_eq!(ancillary.credentials().is_some(), wanted);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn credentials(&self) -> Option<UCred> {
         self.credentials
     }
@@ -106,6 +184,26 @@ impl AncillaryBuffer {
     }
 
     /// The descriptor of the sending process: see [`take_pidfd`](Self::take_pidfd).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::fd::AsRawFd;
+    /// # use tokio_seqpacket::UnixSeqpacket;
+    /// # use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// # let (a, b) = UnixSeqpacket::pair()?;
+    /// # // Linux 6.5.
+    /// # if b.set_pass_pidfd(true).is_err() { return Ok(()) }
+    /// # a.send(b"message").await?;
+    /// # let ancillary = AncillaryBuffer::new();
+    /// let (received, _, ancillary) = b.recv_owned_with_ancillary(vec![0; 64], ancillary).await;
+    /// received?;
+    /// let pidfd = ancillary.pidfd().expect("asked for with set_pass_pidfd");
+    /// // Whose it is: the sender's, which is this process.
+    /// let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
+    /// assert!(info.contains(&format!("Pid:\t{}\n", std::process::id())));
+    /// # Ok(()) }
+    /// ```
     pub fn pidfd(&self) -> Option<BorrowedFd<'_>> {
         self.pidfd.as_ref().map(|pidfd| pidfd.as_fd())
     }
@@ -113,16 +211,59 @@ impl AncillaryBuffer {
     /// Take the descriptor of the sending process that came with the message (`SCM_PIDFD`), if
     /// `SO_PASSPIDFD` is set on the receiving socket: see
     /// [`set_pass_pidfd`](crate::UnixSeqpacket::set_pass_pidfd). Never sent.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::UnixSeqpacket;
+    /// # use tokio_seqpacket::ancillary::AncillaryBuffer;
+    /// # let (a, b) = UnixSeqpacket::pair()?;
+    /// // Linux 6.5.
+    /// if b.set_pass_pidfd(true).is_ok() {
+    ///     a.send(b"message").await?;
+    ///     let (received, _, mut ancillary) =
+    ///         b.recv_owned_with_ancillary(vec![0; 64], AncillaryBuffer::new()).await;
+    ///     received?;
+    ///     assert!(ancillary.take_pidfd().is_some());
+    ///     assert!(ancillary.is_empty());
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn take_pidfd(&mut self) -> Option<OwnedFd> {
         self.pidfd.take()
     }
 
     /// Whether there is nothing in it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::UnixSeqpacket;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// a.send(b"only bytes").await?;
+    /// let ancillary = AncillaryBuffer::new();
+    /// let (received, _, ancillary) = b.recv_owned_with_ancillary(vec![0; 64], ancillary).await;
+    /// assert_eq!((received?.bytes_read(), ancillary.is_empty()), (10, true));
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.fds.is_empty() && self.credentials.is_none() && self.pidfd.is_none()
     }
 
     /// Empty it, closing the file descriptors.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use tokio_seqpacket::UCred;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let mut ancillary = AncillaryBuffer::from_iter([File::open("/dev/null")?.into()]);
+    /// ancillary.set_credentials(Some(UCred::from_current_process()));
+    /// ancillary.clear();
+    /// assert!(ancillary.fds().is_empty() && ancillary.credentials().is_none());
+    /// # Ok(()) }
+    /// ```
     pub fn clear(&mut self) {
         self.fds.clear();
         self.credentials = None;

@@ -47,6 +47,21 @@ pub struct AncillaryMessageReader<'a> {
 }
 
 /// Iterator over the control messages of an [`AncillaryMessageReader`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::ancillary::AncillaryMessages;
+///
+/// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// b.set_pass_credentials(true)?;
+/// a.send(b"message").await?;
+/// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+/// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+/// let messages: AncillaryMessages = reader.messages();
+/// // It is Copy: it can be gone through twice.
+/// assert_eq!((messages.count(), messages.count()), (1, 1));
+/// # Ok(()) }
+/// ```
 #[derive(Copy, Clone)]
 pub struct AncillaryMessages<'a> {
     buffer: &'a [u8],
@@ -55,6 +70,25 @@ pub struct AncillaryMessages<'a> {
 /// Owning iterator over the control messages of an [`AncillaryMessageReader`].
 ///
 /// Closes the file descriptors of the messages it did not come to.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use std::io::Read;
+/// use tokio_seqpacket::ancillary::{AncillaryBuffer, IntoAncillaryMessages};
+///
+/// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// let (mut pipe, writer) = std::io::pipe()?;
+/// let ancillary = AncillaryBuffer::from_iter([writer.into()]);
+/// a.send_owned_with_ancillary("a pipe", ancillary).await.0?;
+///
+/// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+/// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+/// let messages: IntoAncillaryMessages = reader.into_messages();
+/// drop(messages);
+/// // The pipe's writing end has gone with it.
+/// assert_eq!(pipe.read(&mut [0])?, 0);
+/// # Ok(()) }
+/// ```
 pub struct IntoAncillaryMessages<'a> {
     buffer: &'a mut [u8],
 }
@@ -128,23 +162,104 @@ pub enum OwnedAncillaryMessage<'a> {
 }
 
 /// Borrowed file descriptors of one control message.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// # use std::fs::File;
+/// use tokio_seqpacket::ancillary::{AncillaryMessage, FileDescriptors};
+/// # use tokio_seqpacket::ancillary::AncillaryBuffer;
+///
+/// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// # let file = AncillaryBuffer::from_iter([File::open("/proc/self/comm")?.into()]);
+/// # a.send_owned_with_ancillary("a file", file).await.0?;
+/// fn duplicates(fds: FileDescriptors) -> std::io::Result<Vec<File>> {
+///     fds.map(|fd| Ok(File::from(fd.try_clone_to_owned()?))).collect()
+/// }
+/// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+/// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+/// for message in reader.messages() {
+///     if let AncillaryMessage::FileDescriptors(fds) = message {
+///         // They stay open when the reader closes its own.
+///         assert_eq!(duplicates(fds)?.len(), 1);
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Copy, Clone)]
 pub struct FileDescriptors<'a> {
     data: &'a [u8],
 }
 
 /// Owned file descriptors of one control message. Those that are not taken are closed.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// # use std::fs::File;
+/// # use tokio_seqpacket::ancillary::{AncillaryBuffer, OwnedAncillaryMessage};
+/// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// # let fds = [File::open("/proc/self/comm")?.into(), File::open("/dev/null")?.into()];
+/// # a.send_owned_with_ancillary("two files", AncillaryBuffer::from_iter(fds)).await.0?;
+/// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+/// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+/// for message in reader.into_messages() {
+///     if let OwnedAncillaryMessage::FileDescriptors(mut fds) = message {
+///         // The first is taken, the second is closed.
+///         let file = fds.next().map(File::from).expect("two were sent");
+///         assert!(file.metadata()?.is_file());
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 pub struct OwnedFileDescriptors<'a> {
     data: &'a mut [u8],
 }
 
 /// Credentials in one control message.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::ancillary::{AncillaryMessage, UnixCredentials};
+///
+/// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// # b.set_pass_credentials(true)?;
+/// # a.send(b"message").await?;
+/// fn is_from(pid: u32, mut senders: UnixCredentials) -> bool {
+///     senders.any(|sender| sender.pid() == Some(pid as i32))
+/// }
+/// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+/// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+/// assert!(reader.messages().any(|message| match message {
+///     AncillaryMessage::Credentials(senders) => is_from(std::process::id(), senders),
+///     _ => false,
+/// }));
+/// # Ok(()) }
+/// ```
 #[derive(Copy, Clone)]
 pub struct UnixCredentials<'a> {
     data: &'a [u8],
 }
 
 /// A control message of another kind.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::ancillary::{AncillaryMessage, UnknownMessage};
+///
+/// fn is_pidfd(message: UnknownMessage) -> bool {
+///     const SCM_PIDFD: i32 = 4;
+///     (message.cmsg_level(), message.cmsg_type()) == (libc::SOL_SOCKET, SCM_PIDFD)
+/// }
+/// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// # if b.set_pass_pidfd(true).is_err() { return Ok(()) }
+/// # a.send(b"message").await?;
+/// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+/// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+/// assert!(reader.messages().any(|message| match message {
+///     AncillaryMessage::Other(other) => is_pidfd(other),
+///     _ => false,
+/// }));
+/// # Ok(()) }
+/// ```
 #[derive(Copy, Clone)]
 pub struct UnknownMessage<'a> {
     level: i32,
@@ -158,16 +273,63 @@ impl<'a> AncillaryMessageReader<'a> {
     /// # Safety
     /// `buffer` is exactly the control data (`msg_controllen` bytes) that the kernel wrote for a
     /// message on a Unix socket, and nobody else owns the file descriptors in it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use std::os::fd::AsRawFd;
+    /// use tokio_seqpacket::ancillary::AncillaryMessageReader;
+    ///
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # b.set_pass_credentials(true)?;
+    /// # a.send(b"message").await?;
+    /// # let (mut bytes, mut control) = ([0u8; 64], [0u8; 64]);
+    /// # let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: 64 };
+    /// # // SAFETY: it is numbers and pointers, which may be zero.
+    /// # let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    /// # (header.msg_iov, header.msg_iovlen) = (&mut part, 1);
+    /// (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), 64);
+    /// // SAFETY: what the header points to is there, and as long as it says.
+    /// let len = unsafe { libc::recvmsg(b.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC) };
+    /// # assert_eq!(len, 7);
+    /// let (len, cut) = (header.msg_controllen as usize, header.msg_flags & libc::MSG_CTRUNC != 0);
+    /// // SAFETY: the kernel has written this just now; nobody else has looked at it.
+    /// let reader = unsafe { AncillaryMessageReader::new(&mut control[..len], cut) };
+    /// assert_eq!(reader.messages().count(), 1);
+    /// # Ok(()) }
+    /// ```
     pub unsafe fn new(buffer: &'a mut [u8], truncated: bool) -> Self {
         Self { buffer, truncated }
     }
 
     /// Bytes of control data.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::ancillary::AncillaryBuffer;
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// a.send_owned_with_ancillary("a file", file).await.0?;
+    /// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// // A header and a number.
+    /// assert!((size_of::<libc::cmsghdr>() + 4..=64).contains(&reader.len()));
+    /// # Ok(()) }
+    /// ```
     pub fn len(&self) -> usize {
         self.buffer.len()
     }
 
     /// Whether there is no control data.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"only bytes").await?;
+    /// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// assert!(reader.is_empty() && !reader.is_truncated());
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.buffer.is_empty()
     }
@@ -184,11 +346,42 @@ impl<'a> AncillaryMessageReader<'a> {
 
     /// Whether control data was discarded (`MSG_CTRUNC`): the buffer was too short, or the process
     /// had no room for more file descriptors.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::ancillary::AncillaryBuffer;
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// a.send_owned_with_ancillary("a file", file).await.0?;
+    /// // Less room than a header takes: the file is closed.
+    /// let (mut bytes, mut control) = ([0; 64], [0; 8]);
+    /// let (len, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// assert_eq!((len, reader.is_truncated()), (6, true));
+    /// # Ok(()) }
+    /// ```
     pub fn is_truncated(&self) -> bool {
         self.truncated
     }
 
     /// Look at the control messages.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessage};
+    ///
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// b.set_pass_credentials(true)?;
+    /// let file = AncillaryBuffer::from_iter([File::open("/dev/null")?.into()]);
+    /// a.send_owned_with_ancillary("a file", file).await.0?;
+    /// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// let is_fds = |message| matches!(message, AncillaryMessage::FileDescriptors(_));
+    /// // The file, and beside it the sender's credentials.
+    /// assert!(reader.messages().any(is_fds));
+    /// assert_eq!(reader.messages().count(), 2);
+    /// # Ok(()) }
+    /// ```
     pub fn messages(&self) -> AncillaryMessages<'_> {
         AncillaryMessages { buffer: self.buffer }
     }
@@ -244,6 +437,26 @@ impl<'a> AncillaryMessageReader<'a> {
     }
 
     /// Take the control messages, and ownership of the file descriptors in them.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+    /// # use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let fds = [File::open("/dev/null")?.into(), File::open("/dev/zero")?.into()];
+    /// # a.send_owned_with_ancillary("two files", AncillaryBuffer::from_iter(fds)).await.0?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// let files = reader.into_messages().find_map(|message| match message {
+    ///     OwnedAncillaryMessage::FileDescriptors(fds) => Some(fds.map(File::from).collect()),
+    ///     _ => None,
+    /// });
+    /// let files: Vec<File> = files.unwrap_or_default();
+    /// assert_eq!(files.len(), 2);
+    /// # Ok(()) }
+    /// ```
     pub fn into_messages(mut self) -> IntoAncillaryMessages<'a> {
         IntoAncillaryMessages { buffer: std::mem::take(&mut self.buffer) }
     }
@@ -308,16 +521,73 @@ impl Drop for IntoAncillaryMessages<'_> {
 
 impl<'a> FileDescriptors<'a> {
     /// How many there are.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use std::fs::File;
+    /// # use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessage};
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let fds = [File::open("/dev/null")?.into(), File::open("/dev/zero")?.into()];
+    /// # a.send_owned_with_ancillary("two files", AncillaryBuffer::from_iter(fds)).await.0?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let Some(AncillaryMessage::FileDescriptors(mut fds)) = reader.messages().next() else {
+    /// #     panic!("no descriptors");
+    /// # };
+    /// // Those of a message with two files.
+    /// assert_eq!(fds.len(), 2);
+    /// fds.next();
+    /// assert_eq!(fds.len(), 1);
+    /// # Ok(()) }
+    /// ```
     pub fn len(&self) -> usize {
         self.data.len() / FD_LEN
     }
 
     /// Whether there are none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use std::fs::File;
+    /// # use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessage};
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let fds = [File::open("/dev/null")?.into(), File::open("/dev/zero")?.into()];
+    /// # a.send_owned_with_ancillary("two files", AncillaryBuffer::from_iter(fds)).await.0?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let Some(AncillaryMessage::FileDescriptors(mut fds)) = reader.messages().next() else {
+    /// #     panic!("no descriptors");
+    /// # };
+    /// // Those of a message with two files.
+    /// assert!(!fds.is_empty());
+    /// fds.by_ref().for_each(drop);
+    /// assert!(fds.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The descriptor at `index`, `None` beyond the end.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use std::fs::File;
+    /// # use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessage};
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let fds = [File::open("/dev/null")?.into(), File::open("/proc/self/comm")?.into()];
+    /// # a.send_owned_with_ancillary("two files", AncillaryBuffer::from_iter(fds)).await.0?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let Some(AncillaryMessage::FileDescriptors(fds)) = reader.messages().next() else {
+    /// #     panic!("no descriptors");
+    /// # };
+    /// // Those of a message with /dev/null and a regular file.
+    /// let file = fds.get(1).expect("two were sent").try_clone_to_owned()?;
+    /// assert!(File::from(file).metadata()?.is_file());
+    /// assert!(fds.get(2).is_none());
+    /// # Ok(()) }
+    /// ```
     pub fn get(&self, index: usize) -> Option<BorrowedFd<'a>> {
         let number = wire::fd_number(self.data, index)?;
         // SAFETY: the number is a descriptor that the reader owns (module text), and 'a ends
@@ -344,11 +614,52 @@ impl ExactSizeIterator for FileDescriptors<'_> {}
 
 impl OwnedFileDescriptors<'_> {
     /// How many are left.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use std::fs::File;
+    /// # use tokio_seqpacket::ancillary::{AncillaryBuffer, OwnedAncillaryMessage};
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let fds = [File::open("/dev/null")?.into(), File::open("/dev/zero")?.into()];
+    /// # a.send_owned_with_ancillary("two files", AncillaryBuffer::from_iter(fds)).await.0?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let message = reader.into_messages().next();
+    /// # let Some(OwnedAncillaryMessage::FileDescriptors(mut fds)) = message else {
+    /// #     panic!("no descriptors");
+    /// # };
+    /// // Those of a message with two files.
+    /// let taken = fds.next();
+    /// assert_eq!((taken.is_some(), fds.len()), (true, 1));
+    /// # Ok(()) }
+    /// ```
     pub fn len(&self) -> usize {
         self.data.len() / FD_LEN
     }
 
     /// Whether none are left.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use std::fs::File;
+    /// # use tokio_seqpacket::ancillary::{AncillaryBuffer, OwnedAncillaryMessage};
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let fds = [File::open("/dev/null")?.into(), File::open("/dev/zero")?.into()];
+    /// # a.send_owned_with_ancillary("two files", AncillaryBuffer::from_iter(fds)).await.0?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let message = reader.into_messages().next();
+    /// # let Some(OwnedAncillaryMessage::FileDescriptors(mut fds)) = message else {
+    /// #     panic!("no descriptors");
+    /// # };
+    /// // Those of a message with two files.
+    /// let mut files = Vec::new();
+    /// while !fds.is_empty() {
+    ///     files.extend(fds.next().map(File::from));
+    /// }
+    /// assert_eq!(files.len(), 2);
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -380,16 +691,67 @@ impl Drop for OwnedFileDescriptors<'_> {
 
 impl UnixCredentials<'_> {
     /// How many there are. The kernel sends one.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::ancillary::AncillaryMessage;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// b.set_pass_credentials(true)?;
+    /// a.send(b"message").await?;
+    /// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// for message in reader.messages() {
+    ///     if let AncillaryMessage::Credentials(senders) = message {
+    ///         assert_eq!(senders.len(), 1);
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn len(&self) -> usize {
         self.data.len() / UCred::WIRE_LEN
     }
 
     /// Whether there are none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::ancillary::AncillaryMessage;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # b.set_pass_credentials(true)?;
+    /// # a.send(b"message").await?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let Some(AncillaryMessage::Credentials(mut senders)) = reader.messages().next() else {
+    /// #     panic!("no credentials");
+    /// # };
+    /// let sender = senders.next();
+    /// // It was the only one.
+    /// assert!(sender.is_some() && senders.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// The credentials at `index`, `None` beyond the end.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::UCred;
+    /// # use tokio_seqpacket::ancillary::AncillaryMessage;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # b.set_pass_credentials(true)?;
+    /// # a.send(b"message").await?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let Some(AncillaryMessage::Credentials(senders)) = reader.messages().next() else {
+    /// #     panic!("no credentials");
+    /// # };
+    /// // Those of a message that this process has sent.
+    /// assert_eq!(senders.get(0), Some(UCred::from_current_process()));
+    /// assert_eq!(senders.get(1), None);
+    /// # Ok(()) }
+    /// ```
     pub fn get(&self, index: usize) -> Option<UCred> {
         let from = index.checked_mul(UCred::WIRE_LEN)?;
         Some(UCred::from_wire(*self.data.get(from..)?.first_chunk()?))
@@ -414,16 +776,69 @@ impl ExactSizeIterator for UnixCredentials<'_> {}
 
 impl<'a> UnknownMessage<'a> {
     /// `cmsg_level` of the control message.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::ancillary::AncillaryMessage;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # // Linux 6.5.
+    /// # if b.set_pass_pidfd(true).is_err() { return Ok(()) }
+    /// # a.send(b"message").await?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let Some(AncillaryMessage::Other(other)) = reader.messages().next() else {
+    /// #     panic!("no pidfd");
+    /// # };
+    /// // All that comes on a Unix socket is of this level.
+    /// assert_eq!(other.cmsg_level(), libc::SOL_SOCKET);
+    /// # Ok(()) }
+    /// ```
     pub fn cmsg_level(&self) -> i32 {
         self.level
     }
 
     /// `cmsg_type` of the control message.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::ancillary::AncillaryMessage;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # // Linux 6.5.
+    /// # if b.set_pass_pidfd(true).is_err() { return Ok(()) }
+    /// # a.send(b"message").await?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let Some(AncillaryMessage::Other(other)) = reader.messages().next() else {
+    /// #     panic!("no pidfd");
+    /// # };
+    /// // What came because of set_pass_pidfd.
+    /// const SCM_PIDFD: i32 = 4;
+    /// assert_eq!(other.cmsg_type(), SCM_PIDFD);
+    /// # Ok(()) }
+    /// ```
     pub fn cmsg_type(&self) -> i32 {
         self.kind
     }
 
     /// The data of the control message.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::ancillary::AncillaryMessage;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # // Linux 6.5.
+    /// # if b.set_pass_pidfd(true).is_err() { return Ok(()) }
+    /// # a.send(b"message").await?;
+    /// # let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// # let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+    /// # let Some(AncillaryMessage::Other(other)) = reader.messages().next() else {
+    /// #     panic!("no pidfd");
+    /// # };
+    /// // Of a pidfd it is the number, which the reader closes.
+    /// let number = other.data().first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
+    /// assert!(number >= Some(0));
+    /// # Ok(()) }
+    /// ```
     pub fn data(&self) -> &'a [u8] {
         self.data
     }

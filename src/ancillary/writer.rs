@@ -31,31 +31,107 @@ pub struct AncillaryMessageWriter<'a> {
 }
 
 /// A control message did not fit into the buffer of an [`AncillaryMessageWriter`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use std::io::{Error, ErrorKind};
+/// use tokio_seqpacket::ancillary::{AddControlMessageError, AncillaryMessageWriter};
+///
+/// let file = std::fs::File::open("/dev/null")?;
+/// let mut too_short = [0; 16];
+/// let mut writer = AncillaryMessageWriter::new(&mut too_short);
+/// let error: AddControlMessageError = writer.add_fds(&[&file]).unwrap_err();
+/// // ENOSPC, where ? turns it into an io::Error.
+/// assert_eq!(Error::from(error).kind(), ErrorKind::StorageFull);
+/// # Ok(()) }
+/// ```
 pub struct AddControlMessageError(());
 
 impl<'a> AncillaryMessageWriter<'a> {
     /// Alignment of the first control message.
+    ///
+    /// ```
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// // Room for 24 bytes, wherever the array comes to lie.
+    /// let mut control = [0; 24 + AncillaryMessageWriter::BUFFER_ALIGN];
+    /// assert!(AncillaryMessageWriter::new(&mut control).capacity() >= 24);
+    /// ```
     pub const BUFFER_ALIGN: usize = align_of::<libc::cmsghdr>();
 
     /// Write into `buffer`. Bytes in front of the first aligned one (to
     /// [`BUFFER_ALIGN`](Self::BUFFER_ALIGN)) are left unused; [`capacity()`](Self::capacity) is
     /// what remains.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let mut control = [0; 64];
+    /// for message in [b"first", b"other"] {
+    ///     // Begins anew in the same bytes.
+    ///     let mut writer = AncillaryMessageWriter::new(&mut control);
+    ///     writer.add_fds(&[&file])?;
+    ///     a.send_with_ancillary(message, &mut writer).await?;
+    /// }
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn new(buffer: &'a mut [u8]) -> Self {
         let skip = buffer.as_ptr().align_offset(Self::BUFFER_ALIGN);
         Self { buffer: buffer.get_mut(skip..).unwrap_or_default(), length: 0 }
     }
 
     /// Bytes that can be used for control messages.
+    ///
+    /// ```
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// #[repr(align(8))]
+    /// struct Control([u8; 64]);
+    /// let mut control = Control([0; 64]);
+    /// assert_eq!(AncillaryMessageWriter::new(&mut control.0).capacity(), 64);
+    /// let rest = 64 - AncillaryMessageWriter::BUFFER_ALIGN;
+    /// assert_eq!(AncillaryMessageWriter::new(&mut control.0[1..]).capacity(), rest);
+    /// ```
     pub fn capacity(&self) -> usize {
         self.buffer.len()
     }
 
     /// Whether nothing was added.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let mut control = [0; 64];
+    /// let mut writer = AncillaryMessageWriter::new(&mut control);
+    /// assert!(writer.is_empty());
+    /// writer.add_fds(&[&file])?;
+    /// assert!(!writer.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.length == 0
     }
 
     /// Bytes that are used.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let mut control = [0; 64];
+    /// let mut writer = AncillaryMessageWriter::new(&mut control);
+    /// writer.add_fds(&[&file])?;
+    /// let len = writer.len();
+    /// // Another message, with a header of its own.
+    /// writer.add_fds(&[&file])?;
+    /// assert_eq!(writer.len(), 2 * len);
+    /// # Ok(()) }
+    /// ```
     pub fn len(&self) -> usize {
         self.length
     }
@@ -67,6 +143,22 @@ impl<'a> AncillaryMessageWriter<'a> {
     ///
     /// # Errors
     /// If there is no room; nothing is added then.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use std::os::fd::AsFd;
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// let (null, stdin) = (File::open("/dev/null")?, std::io::stdin());
+    /// let mut control = [0; 64];
+    /// let mut writer = AncillaryMessageWriter::new(&mut control);
+    /// // In one message, and in a second one.
+    /// writer.add_fds(&[null.as_fd(), stdin.as_fd()])?;
+    /// writer.add_fds(&[&null])?;
+    /// assert!(writer.add_fds(&[&null; 16]).is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn add_fds<T>(&mut self, fds: &[T]) -> Result<(), AddControlMessageError>
     where
         T: BorrowFd<'a>,
