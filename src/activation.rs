@@ -58,6 +58,15 @@ impl Activation {
     ///
     /// # Errors
     /// `InvalidData` for variables that contradict the protocol or name a descriptor that is not open.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::Activation;
+    ///
+    /// // LISTEN_PID names another process, if it is set at all.
+    /// assert!(Activation::from_env()?.is_none());
+    /// # Ok(()) }
+    /// ```
     pub fn from_env() -> io::Result<Option<Self>> {
         static TAKEN: AtomicBool = AtomicBool::new(false);
         let value = |name| env::var(name).ok();
@@ -91,12 +100,35 @@ impl Activation {
 
     /// The names of the descriptors that are left, in the order in which they were passed; `unknown`
     /// for one without. Several can have the same.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::Activation;
+    ///
+    /// // A service with two socket units, started by systemd.
+    /// let passed = Activation::from_env()?.expect("started by systemd");
+    /// assert!(passed.names().eq(["control", "data"]));
+    /// # Ok(()) }
+    /// ```
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.fds.iter().map(|(name, _)| name.as_str())
     }
 
     /// Take the first descriptor of that name, whatever it is, for
     /// [`Options::listener_from_fd`] for example.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::os::unix::net::UnixDatagram;
+    /// use tokio_seqpacket::Activation;
+    ///
+    /// let mut passed = Activation::from_env()?.expect("started by systemd");
+    /// // A socket of another kind, ListenDatagram=.
+    /// let requests = UnixDatagram::from(passed.take("requests").expect("it is in the unit"));
+    /// assert!(passed.take("requests").is_none());
+    /// # drop(requests);
+    /// # Ok(()) }
+    /// ```
     pub fn take(&mut self, name: &str) -> Option<OwnedFd> {
         let index = self.fds.iter().position(|(own, _)| own == name)?;
         Some(self.fds.remove(index).1)
@@ -107,6 +139,19 @@ impl Activation {
     /// # Errors
     /// `NotFound` if there is none, with the names that there are; as
     /// [`Options::listener_from_fd`] if it is something else.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::Activation;
+    ///
+    /// let mut passed = Activation::from_env()?.expect("started by systemd");
+    /// let (control, data) = (passed.listener("control")?, passed.listener("data")?);
+    /// tokio::select! {
+    ///     socket = control.accept() => socket?.send(b"control").await?,
+    ///     socket = data.accept() => socket?.send(b"data").await?,
+    /// };
+    /// # Ok(()) }
+    /// ```
     pub fn listener(&mut self, name: &str) -> io::Result<UnixSeqpacketListener> {
         Options::new().listener_from_fd(self.wanted(name)?)
     }
@@ -116,6 +161,17 @@ impl Activation {
     /// # Errors
     /// `NotFound` if there is none, with the names that there are; as [`Options::socket_from_fd`] if
     /// it is something else.
+    ///
+    /// ```no_run
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::Activation;
+    ///
+    /// // One process for each client; systemd calls its socket so.
+    /// let mut passed = Activation::from_env()?.expect("started by systemd with Accept=yes");
+    /// let client = passed.connection("connection")?;
+    /// client.send(b"welcome").await?;
+    /// # Ok(()) }
+    /// ```
     pub fn connection(&mut self, name: &str) -> io::Result<UnixSeqpacket> {
         Options::new().socket_from_fd(self.wanted(name)?)
     }
@@ -131,6 +187,17 @@ impl Activation {
     }
 
     /// The descriptors that are left, with their names.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::os::fd::AsRawFd;
+    /// use tokio_seqpacket::Activation;
+    ///
+    /// let passed = Activation::from_env()?.expect("started by systemd");
+    /// let numbers: Vec<_> = passed.iter().map(|(name, fd)| (name, fd.as_raw_fd())).collect();
+    /// assert_eq!(numbers, [("control", 3), ("data", 4)]);
+    /// # Ok(()) }
+    /// ```
     pub fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
         self.fds.iter().map(|(name, fd)| (name.as_str(), fd.as_fd()))
     }

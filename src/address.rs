@@ -60,6 +60,19 @@ impl SocketAddr {
     /// # Errors
     /// `InvalidInput` for an empty path, a path or name over 108 bytes (the leading NUL of an
     /// abstract name counts), and a NUL byte inside a pathname.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// use tokio_seqpacket::SocketAddr;
+    ///
+    /// assert!(SocketAddr::from_path("/run/service.sock")?.as_pathname().is_some());
+    /// assert!(SocketAddr::from_path("\0service")?.as_abstract_name().is_some());
+    /// for wrong in ["", "/run/a\0b"] {
+    ///     assert_eq!(SocketAddr::from_path(wrong).unwrap_err().kind(), ErrorKind::InvalidInput);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn from_path<P: AsRef<Path>>(path: P) -> io::Result<Self> {
         let path = path.as_ref();
         let bytes = path.as_os_str().as_bytes();
@@ -89,6 +102,17 @@ impl SocketAddr {
     ///
     /// # Errors
     /// `InvalidInput` for a name over 107 bytes.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::SocketAddr;
+    ///
+    /// // It need not be text.
+    /// let name = SocketAddr::from_abstract_name([0xff, 0, 7])?;
+    /// assert_eq!(name.as_abstract_name(), Some(&[0xff, 0, 7][..]));
+    /// assert!(SocketAddr::from_abstract_name([b'n'; 108]).is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn from_abstract_name<N: AsRef<[u8]>>(name: N) -> io::Result<Self> {
         let name = name.as_ref();
         if name.len() >= CAPACITY {
@@ -108,11 +132,32 @@ impl SocketAddr {
     ///
     /// To bind to it means that the kernel finds a free name in the abstract namespace, of five
     /// hexadecimal digits (autobind, see `unix(7)`): as port 0 does for TCP.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let one = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let other = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// assert_ne!(one.local_socket_addr()?, other.local_socket_addr()?);
+    /// # Ok(()) }
+    /// ```
     pub fn unnamed() -> Self {
         Self { name: Name::Unnamed }
     }
 
     /// The path, if the address is one.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::path::Path;
+    /// use tokio_seqpacket::SocketAddr;
+    ///
+    /// let address = SocketAddr::from_path("/run/service.sock")?;
+    /// assert_eq!(address.as_pathname().and_then(Path::parent), Some(Path::new("/run")));
+    /// assert_eq!(SocketAddr::from_path("\0service")?.as_pathname(), None);
+    /// # Ok(()) }
+    /// ```
     pub fn as_pathname(&self) -> Option<&Path> {
         match &self.name {
             Name::Pathname(path) => Some(path),
@@ -121,6 +166,16 @@ impl SocketAddr {
     }
 
     /// The name in the abstract namespace, without its leading NUL byte, if the address is one.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::SocketAddr;
+    ///
+    /// let address = SocketAddr::from_path("\0service")?;
+    /// assert_eq!(address.as_abstract_name(), Some(&b"service"[..]));
+    /// assert_eq!(SocketAddr::from_path("service")?.as_abstract_name(), None);
+    /// # Ok(()) }
+    /// ```
     pub fn as_abstract_name(&self) -> Option<&[u8]> {
         match &self.name {
             Name::Abstract(name) => Some(name),
@@ -129,6 +184,17 @@ impl SocketAddr {
     }
 
     /// Whether the socket is bound to nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
+    /// assert!(client.local_addr()?.is_unnamed());
+    /// assert!(!client.peer_addr()?.is_unnamed());
+    /// # Ok(()) }
+    /// ```
     pub fn is_unnamed(&self) -> bool {
         matches!(self.name, Name::Unnamed)
     }

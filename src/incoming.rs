@@ -84,6 +84,22 @@ impl Incoming<'_> {
     ///
     /// # Errors
     /// What `accept4(2)` says but for the shortages named above; if the runtime is gone.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Options, SocketAddr};
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let address = listener.local_socket_addr()?;
+    /// let one = Options::new().connect_addr(&address).await?;
+    /// let other = Options::new().connect_addr(&address).await?;
+    ///
+    /// let mut incoming = listener.incoming()?;
+    /// incoming.accept().await?.send(b"one").await?;
+    /// incoming.accept().await?.send(b"other").await?;
+    /// assert_eq!(one.recv(&mut [0; 16]).await?, 3);
+    /// assert_eq!(other.recv(&mut [0; 16]).await?, 5);
+    /// # Ok(()) }
+    /// ```
     pub async fn accept(&mut self) -> io::Result<UnixSeqpacket> {
         tokio::task::coop::consume_budget().await;
         poll_fn(|cx| self.poll_accept(cx)).await
@@ -94,6 +110,20 @@ impl Incoming<'_> {
     ///
     /// # Errors
     /// As [`accept`](Self::accept).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// # use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
+    /// let mut incoming = listener.incoming()?;
+    /// let server = poll_fn(|cx| incoming.poll_accept(cx)).await?;
+    /// server.send(b"welcome").await?;
+    /// assert_eq!(client.recv(&mut [0; 16]).await?, 7);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<UnixSeqpacket>> {
         loop {
             if self.waits {

@@ -63,6 +63,21 @@ impl UnixSeqpacketListener {
     /// `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside;
     /// `EADDRINUSE` if the path exists, also where nobody listens any more; else what `bind(2)` and
     /// `listen(2)` say. Outside a runtime, or in one without its I/O driver.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// use tokio_seqpacket::UnixSeqpacketListener;
+    ///
+    /// # let name = format!("\0seqpacket-example-bind-{}", std::process::id());
+    /// let listener = UnixSeqpacketListener::bind(&name)?;
+    /// let taken = UnixSeqpacketListener::bind(&name).unwrap_err();
+    /// assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    /// // A name in the abstract namespace goes with its socket; a file would stay.
+    /// drop(listener);
+    /// UnixSeqpacketListener::bind(&name)?;
+    /// # Ok(()) }
+    /// ```
     pub fn bind<P: AsRef<Path>>(address: P) -> io::Result<Self> {
         Self::bind_with_backlog(address, 128)
     }
@@ -156,6 +171,17 @@ impl UnixSeqpacketListener {
     ///
     /// # Errors
     /// What `getsockname(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::path::Path;
+    /// use tokio_seqpacket::UnixSeqpacketListener;
+    ///
+    /// # let name = format!("\0seqpacket-example-local-{}", std::process::id());
+    /// let listener = UnixSeqpacketListener::bind(&name)?;
+    /// assert_eq!(listener.local_addr()?, Path::new(&name));
+    /// # Ok(()) }
+    /// ```
     pub fn local_addr(&self) -> io::Result<PathBuf> {
         self.local_socket_addr().map(SocketAddr::into_path_buf)
     }
@@ -183,21 +209,62 @@ impl UnixSeqpacketListener {
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Options, SocketAddr};
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// assert!(listener.take_error()?.is_none());
+    /// # Ok(()) }
+    /// ```
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         sys::take_error(self.as_fd())
     }
 
     /// What it runs on; accepted sockets run on the same.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Backend, Options, SocketAddr};
+    ///
+    /// let options = Options::new().backend(Backend::Epoll);
+    /// let listener = options.bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// assert_eq!(listener.backend(), Backend::Epoll);
+    /// # Ok(()) }
+    /// ```
     pub fn backend(&self) -> Backend {
         self.inner.backend()
     }
 
     /// The number of the file descriptor.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Options, SocketAddr};
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let number = listener.as_raw_fd();
+    /// let link = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
+    /// assert!(link.to_string_lossy().starts_with("socket:"));
+    /// # Ok(()) }
+    /// ```
     pub fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()
     }
 
     /// Leave the runtime and give the file descriptor away; closing it is the caller's now.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::fd::{FromRawFd, OwnedFd};
+    /// # use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let number = listener.into_raw_fd();
+    /// // SAFETY: it was given away just now.
+    /// let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    /// # drop(fd);
+    /// # Ok(()) }
+    /// ```
     pub fn into_raw_fd(self) -> RawFd {
         OwnedFd::from(self).into_raw_fd()
     }

@@ -54,23 +54,68 @@ impl MessageInfo {
 
     /// Bytes that were written into the buffer. 0 stands for an empty message and for end of
     /// stream; [`end_of_stream()`](Self::end_of_stream) tells them apart.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// // A vector that is longer keeps its length.
+    /// let (received, buffer) = b.recv_owned(vec![0; 64]).await;
+    /// assert_eq!(&buffer[..received?.bytes_read()], b"message");
+    /// # Ok(()) }
+    /// ```
     pub fn bytes_read(&self) -> usize {
         self.bytes_read
     }
 
     /// Bytes of the message as it was sent, which is more than
     /// [`bytes_read()`](Self::bytes_read) if it was cut.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"twelve bytes").await?;
+    /// let (received, _) = b.recv_owned(Vec::with_capacity(8)).await;
+    /// // So much room the next time.
+    /// assert_eq!(received?.message_len(), 12);
+    /// # Ok(()) }
+    /// ```
     pub fn message_len(&self) -> usize {
         self.message_len
     }
 
     /// Whether the message was longer than the buffer (`MSG_TRUNC`). The rest of it is lost.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// for (message, cut) in [(&b"fits"[..], false), (b"does not", true)] {
+    ///     a.send(message).await?;
+    ///     let (received, _) = b.recv_owned(Vec::with_capacity(4)).await;
+    ///     assert_eq!(received?.truncated(), cut);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn truncated(&self) -> bool {
         self.message_len > self.bytes_read
     }
 
     /// Whether ancillary data was discarded (`MSG_CTRUNC`): there was no room for it, or the
     /// process had no room for more file descriptors. Descriptors that were discarded are closed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// a.send_owned_with_ancillary("a file", file).await.0?;
+    /// // A receive that is not prepared for one.
+    /// let (received, _) = b.recv_owned(Vec::with_capacity(64)).await;
+    /// let info = received?;
+    /// assert!(info.ancillary_truncated() && !info.truncated());
+    /// # Ok(()) }
+    /// ```
     pub fn ancillary_truncated(&self) -> bool {
         self.ancillary_truncated
     }

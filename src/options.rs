@@ -29,6 +29,16 @@ pub struct Options {
 
 impl Options {
     /// What the short-hand constructors use.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, UnixSeqpacket};
+    ///
+    /// let (a, _b) = Options::new().pair()?;
+    /// let (c, _d) = UnixSeqpacket::pair()?;
+    /// assert_eq!(a.backend(), c.backend());
+    /// # Ok(()) }
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
@@ -36,6 +46,18 @@ impl Options {
     /// The backend to run on. [`Selection::Auto`], the default, follows the environment variable
     /// `TOKIO_SEQPACKET_BACKEND`; anything else overrides it, and is an error where it cannot be
     /// had.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Backend, Options};
+    ///
+    /// // io_uring or nothing: an error tells why not, where there is none.
+    /// match Options::new().backend(Backend::Uring).pair() {
+    ///     Ok((a, _b)) => assert_eq!(a.backend(), Backend::Uring),
+    ///     Err(error) => assert!(error.to_string().contains("io_uring")),
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub fn backend(mut self, selection: impl Into<Selection>) -> Self {
         self.selection = selection.into();
         self
@@ -69,6 +91,20 @@ impl Options {
     ///
     /// The file has no permission more than these from its first moment, and all of them before the
     /// first connection is possible. An abstract name has no permissions and is refused.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::unix::fs::PermissionsExt;
+    /// use tokio_seqpacket::Options;
+    ///
+    /// # let path = std::env::temp_dir().join(format!("seqpacket-mode-{}", std::process::id()));
+    /// let options = Options::new().mode(0o600).unlink_on_drop(true);
+    /// let listener = options.bind(&path, 128)?;
+    /// assert_eq!(std::fs::metadata(&path)?.permissions().mode() & 0o777, 0o600);
+    /// assert!(options.bind("\0service", 128).is_err());
+    /// # drop(listener);
+    /// # Ok(()) }
+    /// ```
     pub fn mode(mut self, mode: u32) -> Self {
         self.file.mode = Some(mode);
         self
@@ -182,6 +218,20 @@ impl Options {
     ///
     /// # Errors
     /// As [`connect`](Self::connect); `InvalidInput` for an unnamed address.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
+    /// client.send(b"hello").await?;
+    /// // That address leads to no listener.
+    /// let refused = Options::new().connect_addr(&SocketAddr::unnamed()).await.unwrap_err();
+    /// assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    /// # Ok(()) }
+    /// ```
     pub async fn connect_addr(&self, address: &SocketAddr) -> io::Result<UnixSeqpacket> {
         let backend = backend::select(self.selection)?;
         let (fd, file) = self.connecting(address)?;
@@ -197,6 +247,19 @@ impl Options {
     ///
     /// # Errors
     /// As [`connect`](Self::connect).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, UnixSeqpacketListener};
+    ///
+    /// # let name = format!("\0seqpacket-example-blocking-{}", std::process::id());
+    /// let listener = UnixSeqpacketListener::bind(&name)?;
+    /// let connecting = tokio::task::spawn_blocking(|| Options::new().connect_blocking(name));
+    /// let client = connecting.await??;
+    /// client.send(b"hello").await?;
+    /// assert_eq!(listener.accept().await?.recv(&mut [0; 16]).await?, 5);
+    /// # Ok(()) }
+    /// ```
     pub fn connect_blocking<P: AsRef<Path>>(&self, address: P) -> io::Result<UnixSeqpacket> {
         let backend = backend::select(self.selection)?;
         let address = SocketAddr::from_path(address)?;
@@ -228,6 +291,15 @@ impl Options {
     ///
     /// # Errors
     /// As [`UnixSeqpacket::pair`], and if the backend cannot be had.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Backend, Options};
+    ///
+    /// let (a, b) = Options::new().backend(Backend::Epoll).pair()?;
+    /// assert_eq!((a.backend(), b.backend()), (Backend::Epoll, Backend::Epoll));
+    /// # Ok(()) }
+    /// ```
     pub fn pair(&self) -> io::Result<(UnixSeqpacket, UnixSeqpacket)> {
         let backend = backend::select(self.selection)?;
         let (a, b) = sys::socketpair()?;
@@ -265,6 +337,18 @@ impl Options {
     ///
     /// # Errors
     /// As [`UnixSeqpacketListener::bind`], and if the backend cannot be had.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, UnixSeqpacket};
+    ///
+    /// # let name = format!("\0seqpacket-example-options-{}", std::process::id());
+    /// let listener = Options::new().bind(&name, 1024)?;
+    /// let client = UnixSeqpacket::connect(&name).await?;
+    /// assert_eq!(listener.accept().await?.backend(), listener.backend());
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
     pub fn bind<P: AsRef<Path>>(
         &self,
         address: P,
@@ -280,6 +364,18 @@ impl Options {
     ///
     /// # Errors
     /// As [`bind`](Self::bind).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// # let name = format!("seqpacket-example-bind-addr-{}", std::process::id());
+    /// let address = SocketAddr::from_abstract_name(name)?;
+    /// let listener = Options::new().bind_addr(&address, 128)?;
+    /// assert_eq!(listener.local_socket_addr()?, address);
+    /// assert!(Options::new().bind_addr(&address, 128).is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn bind_addr(
         &self,
         address: &SocketAddr,

@@ -11,6 +11,19 @@ use crate::UnixSeqpacket;
 /// has all calls.
 ///
 /// Dropping it does nothing as long as the other half lives.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// let (socket, peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// let (reader, writer) = socket.into_split();
+/// peer.send(b"question").await?;
+/// assert_eq!(reader.recv(&mut [0; 16]).await?, 8);
+/// drop(reader);
+/// // Nothing is shut down by that.
+/// peer.send(b"another").await?;
+/// assert_eq!(writer.recv(&mut [0; 16]).await?, 7);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct OwnedReadHalf(Arc<UnixSeqpacket>);
 
@@ -20,6 +33,19 @@ pub struct OwnedReadHalf(Arc<UnixSeqpacket>);
 /// Dropping it shuts down writing (`shutdown(2)`, so for duplicates of the socket in other processes,
 /// too): the peer reads what was sent and then end of stream, while the other half goes on receiving.
 /// [`forget`](Self::forget) drops it without that.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// let (socket, peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// let (reader, writer) = socket.into_split();
+/// writer.send(b"the last").await?;
+/// drop(writer);
+/// assert_eq!(peer.recv(&mut [0; 16]).await?, 8);
+/// assert_eq!(peer.recv(&mut [0; 16]).await?, 0);
+/// peer.send(b"goodbye").await?;
+/// assert_eq!(reader.recv(&mut [0; 16]).await?, 7);
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct OwnedWriteHalf {
     socket: Arc<UnixSeqpacket>,
@@ -27,6 +53,18 @@ pub struct OwnedWriteHalf {
 }
 
 /// The halves were not of the same socket. Both are in here.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{ReuniteError, UnixSeqpacket};
+///
+/// let (a, b) = UnixSeqpacket::pair()?;
+/// let ((a_reader, a_writer), (_b_reader, b_writer)) = (a.into_split(), b.into_split());
+/// let ReuniteError(reader, _b_writer) = a_reader.reunite(b_writer).unwrap_err();
+/// // Both have come back, to be tried again.
+/// assert!(reader.reunite(a_writer).is_ok());
+/// # Ok(()) }
+/// ```
 #[derive(Debug)]
 pub struct ReuniteError(pub OwnedReadHalf, pub OwnedWriteHalf);
 
@@ -94,6 +132,17 @@ impl OwnedWriteHalf {
     ///
     /// # Errors
     /// As [`OwnedReadHalf::reunite`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (reader, writer) = a.into_split();
+    /// // The writing half is used up, but nothing is shut down.
+    /// let a = writer.reunite(reader).expect("they are of the same socket");
+    /// a.send(b"whole again").await?;
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 11);
+    /// # Ok(()) }
+    /// ```
     pub fn reunite(self, other: OwnedReadHalf) -> Result<UnixSeqpacket, ReuniteError> {
         reunite(other, self)
     }

@@ -45,6 +45,19 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`peek`](Self::peek).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"headbody").await?;
+    /// let (mut head, mut body) = ([0; 4], [0; 60]);
+    /// let mut parts = [IoSliceMut::new(&mut head), IoSliceMut::new(&mut body)];
+    /// assert_eq!(b.peek_vectored(&mut parts).await?.bytes_read(), 8);
+    /// assert_eq!((&head, &body[..4]), (b"head", &b"body"[..]));
+    /// # Ok(()) }
+    /// ```
     pub async fn peek_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<MessageInfo> {
         loop {
             tokio::task::coop::consume_budget().await;
@@ -86,6 +99,18 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_peek`](Self::try_peek).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"kind 7 and the rest").await?;
+    /// let (mut word, mut kind) = ([0; 5], [0; 1]);
+    /// b.try_peek_vectored(&mut [IoSliceMut::new(&mut word), IoSliceMut::new(&mut kind)])?;
+    /// assert_eq!(&kind, b"7");
+    /// # Ok(()) }
+    /// ```
     pub fn try_peek_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<MessageInfo> {
         if let Some(info) = self.try_peek_left_behind(buffer)? {
             return Ok(info);
@@ -123,6 +148,20 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`peek`](Self::peek).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// use std::io::IoSliceMut;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// let (mut one, mut two) = ([0; 2], [0; 2]);
+    /// let mut parts = [IoSliceMut::new(&mut one), IoSliceMut::new(&mut two)];
+    /// let info = poll_fn(|cx| b.poll_peek_vectored(cx, &mut parts)).await?;
+    /// assert_eq!((info.bytes_read(), info.message_len(), &two), (4, 7, b"ss"));
+    /// # Ok(()) }
+    /// ```
     pub fn poll_peek_vectored(
         &self,
         cx: &mut Context<'_>,

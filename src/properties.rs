@@ -55,6 +55,14 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// // Some of it is for the kernel's bookkeeping.
+    /// assert!(a.send_buffer_size()? > a.max_message_size()?);
+    /// # Ok(()) }
+    /// ```
     pub fn send_buffer_size(&self) -> io::Result<usize> {
         sys::send_buffer_size(self.as_fd())
     }
@@ -84,6 +92,16 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// What `getsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// b.set_recv_buffer_size(4 << 10)?;
+    /// let message = vec![0; 2 * b.recv_buffer_size()?];
+    /// a.send(&message).await?;
+    /// assert_eq!(b.recv(&mut vec![0; 64 << 10]).await?, message.len());
+    /// # Ok(()) }
+    /// ```
     pub fn recv_buffer_size(&self) -> io::Result<usize> {
         sys::recv_buffer_size(self.as_fd())
     }
@@ -94,6 +112,14 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.set_recv_buffer_size(64 << 10)?;
+    /// assert_eq!(a.recv_buffer_size()?, 128 << 10);
+    /// # Ok(()) }
+    /// ```
     pub fn set_recv_buffer_size(&self, bytes: usize) -> io::Result<()> {
         sys::set_recv_buffer_size(self.as_fd(), bytes)
     }

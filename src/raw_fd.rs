@@ -45,6 +45,19 @@ impl UnixSeqpacketListener {
     ///
     /// # Safety
     /// `fd` is open and nobody else owns it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, SocketAddr, UnixSeqpacketListener};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let address = listener.local_socket_addr()?;
+    /// let number = listener.into_raw_fd();
+    /// // SAFETY: it is open, and was given away just now.
+    /// let listener = unsafe { UnixSeqpacketListener::from_raw_fd(number)? };
+    /// assert_eq!(listener.local_socket_addr()?, address);
+    /// # Ok(()) }
+    /// ```
     pub unsafe fn from_raw_fd(fd: RawFd) -> io::Result<Self> {
         // SAFETY: the caller's promise is the one that OwnedFd wants.
         Self::try_from(unsafe { OwnedFd::from_raw_fd(fd) })

@@ -707,6 +707,24 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// use std::io::IoSlice;
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let mut control = [0; 32];
+    /// let mut ancillary = AncillaryMessageWriter::new(&mut control);
+    /// ancillary.add_fds(&[&file])?;
+    /// let parts = [IoSlice::new(b"a"), IoSlice::new(b" file")];
+    /// let send = poll_fn(|cx| a.poll_send_vectored_with_ancillary(cx, &parts, &mut ancillary));
+    /// assert_eq!(send.await?, 6);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn poll_send_vectored_with_ancillary(
         &self,
         cx: &mut Context<'_>,
@@ -1243,6 +1261,23 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// b.set_pass_credentials(true)?;
+    /// a.send(b"message").await?;
+    /// let mut bytes = [0; 64];
+    /// let came = poll_fn(|cx| {
+    ///     let mut control = [0; 64];
+    ///     let polled = b.poll_recv_with_ancillary(cx, &mut bytes, &mut control);
+    ///     polled.map_ok(|(len, ancillary)| (len, ancillary.is_empty()))
+    /// });
+    /// assert_eq!(came.await?, (7, false));
+    /// # Ok(()) }
+    /// ```
     pub fn poll_recv_with_ancillary<'a>(
         &self,
         cx: &mut Context<'_>,
@@ -1515,6 +1550,16 @@ impl UnixSeqpacket {
     // ----- descriptors -----
 
     /// The number of the file descriptor.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::fd::{AsFd, AsRawFd};
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// assert_eq!(a.as_raw_fd(), a.as_fd().as_raw_fd());
+    /// assert_ne!(a.as_raw_fd(), b.as_raw_fd());
+    /// # Ok(()) }
+    /// ```
     pub fn as_raw_fd(&self) -> RawFd {
         self.as_fd().as_raw_fd()
     }

@@ -9,25 +9,25 @@ use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessage
 use crate::buffer::{self, One, Parts, PartsMut, Scatter};
 use crate::{MessageInfo, UnixSeqpacket};
 
-/// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-/// use std::io::ErrorKind;
-///
-/// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-/// let (received, buffer) = b.try_recv_owned(Vec::with_capacity(64));
-/// assert_eq!(received.unwrap_err().kind(), ErrorKind::WouldBlock);
-///
-/// let (sent, _) = a.try_send_owned(b"message".to_vec());
-/// assert_eq!(sent?, 7);
-/// let (received, buffer) = b.try_recv_owned(buffer);
-/// assert_eq!((received?.bytes_read(), &buffer[..]), (7, &b"message"[..]));
-/// # Ok(()) }
-/// ```
 impl UnixSeqpacket {
     /// Send a message with ancillary data, if that is possible at once.
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = std::fs::File::open("/dev/null")?;
+    /// let mut control = [0; 32];
+    /// let mut ancillary = AncillaryMessageWriter::new(&mut control);
+    /// ancillary.add_fds(&[&file])?;
+    /// assert_eq!(a.try_send_with_ancillary(b"a file", &mut ancillary)?, 6);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn try_send_with_ancillary(
         &self,
         buffer: &[u8],
@@ -41,6 +41,21 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (sent, message) = a.try_send_owned(b"message".to_vec());
+    /// assert_eq!(sent?, 7);
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 7);
+    /// drop(b);
+    /// let (refused, message) = a.try_send_owned(message);
+    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::BrokenPipe);
+    /// assert_eq!(message, b"message");
+    /// # Ok(()) }
+    /// ```
     pub fn try_send_owned<B>(&self, buffer: B) -> BufResult<usize, B>
     where
         B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
@@ -55,6 +70,18 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// let (sent, _, file) = a.try_send_owned_with_ancillary("a file", file);
+    /// assert_eq!((sent?, file.fds().len()), (6, 1));
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn try_send_owned_with_ancillary<B>(
         &self,
         buffer: B,
@@ -73,6 +100,15 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (sent, parts) = a.try_send_owned_vectored(vec!["head", "body"]);
+    /// assert_eq!((sent?, parts), (8, vec!["head", "body"]));
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 8);
+    /// # Ok(()) }
+    /// ```
     pub fn try_send_owned_vectored<B>(&self, buffers: Vec<B>) -> BufResult<usize, Vec<B>>
     where
         B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
@@ -87,6 +123,19 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_send`](Self::try_send).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// let parts = vec!["a", " file"];
+    /// let (sent, parts, _file) = a.try_send_owned_vectored_with_ancillary(parts, file);
+    /// assert_eq!((sent?, parts.len()), (6, 2));
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn try_send_owned_vectored_with_ancillary<B>(
         &self,
         buffers: Vec<B>,
@@ -114,6 +163,20 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+    /// let none = b.try_recv_with_ancillary(&mut bytes, &mut control).unwrap_err();
+    /// assert_eq!(none.kind(), ErrorKind::WouldBlock);
+    /// a.send(b"message").await?;
+    /// let (len, ancillary) = b.try_recv_with_ancillary(&mut bytes, &mut control)?;
+    /// assert_eq!((len, ancillary.is_empty()), (7, true));
+    /// # Ok(()) }
+    /// ```
     pub fn try_recv_with_ancillary<'a>(
         &self,
         buffer: &mut [u8],
@@ -127,6 +190,19 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (received, buffer) = b.try_recv_owned(Vec::with_capacity(64));
+    /// assert_eq!(received.unwrap_err().kind(), ErrorKind::WouldBlock);
+    /// a.send(b"message").await?;
+    /// let (received, buffer) = b.try_recv_owned(buffer);
+    /// assert_eq!((received?.bytes_read(), &buffer[..]), (7, &b"message"[..]));
+    /// # Ok(()) }
+    /// ```
     pub fn try_recv_owned<B>(&self, buffer: B) -> BufResult<MessageInfo, B>
     where
         B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
@@ -141,6 +217,20 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv); `ancillary` comes back as it was then.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// a.send_owned_with_ancillary("a file", file).await.0?;
+    /// let ancillary = AncillaryBuffer::new();
+    /// let (received, bytes, ancillary) = b.try_recv_owned_with_ancillary(vec![0; 6], ancillary);
+    /// assert_eq!((received?.bytes_read(), ancillary.fds().len()), (6, 1));
+    /// # drop(bytes);
+    /// # Ok(()) }
+    /// ```
     pub fn try_recv_owned_with_ancillary<B>(
         &self,
         buffer: B,
@@ -159,6 +249,17 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"headbody").await?;
+    /// let parts = vec![Vec::with_capacity(4), Vec::with_capacity(60)];
+    /// let (received, parts) = b.try_recv_owned_vectored(parts);
+    /// assert_eq!(received?.bytes_read(), 8);
+    /// assert_eq!(parts, [b"head", b"body"]);
+    /// # Ok(()) }
+    /// ```
     pub fn try_recv_owned_vectored<B>(&self, buffers: Vec<B>) -> BufResult<MessageInfo, Vec<B>>
     where
         B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
@@ -174,6 +275,21 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv); `ancillary` comes back as it was then.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// b.set_pass_credentials(true)?;
+    /// a.send(b"headbody").await?;
+    /// let (parts, ancillary) = (vec![vec![0; 4]; 2], AncillaryBuffer::new());
+    /// let (received, parts, ancillary) =
+    ///     b.try_recv_owned_vectored_with_ancillary(parts, ancillary);
+    /// assert_eq!((received?.bytes_read(), &parts[1][..]), (8, &b"body"[..]));
+    /// assert!(ancillary.credentials().is_some());
+    /// # Ok(()) }
+    /// ```
     pub fn try_recv_owned_vectored_with_ancillary<B>(
         &self,
         buffers: Vec<B>,
