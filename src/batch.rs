@@ -53,6 +53,19 @@ impl<'a> SendBatch<'a> {
     }
 
     /// Add a message.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let lines = String::from("first line\nand the second\nthird\n");
+    /// let mut batch = a.batch();
+    /// for line in lines.lines() {
+    ///     batch.push(line.as_bytes());
+    /// }
+    /// assert_eq!(batch.send().await?, 3);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn push(&mut self, message: &'a [u8]) {
         self.messages.push(Entry { bytes: message, control: 0..0 });
     }
@@ -92,17 +105,59 @@ impl<'a> SendBatch<'a> {
     }
 
     /// Messages in the batch, sent or not.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let mut batch = a.batch();
+    /// batch.push(b"one");
+    /// batch.push(b"two");
+    /// batch.send().await?;
+    /// batch.push(b"three");
+    /// assert_eq!((batch.len(), batch.sent()), (3, 2));
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn len(&self) -> usize {
         self.messages.len()
     }
 
     /// Whether there are none.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let mut batch = a.batch();
+    /// assert!(batch.is_empty());
+    /// assert_eq!(batch.send().await?, 0);
+    /// batch.push(b"message");
+    /// assert!(!batch.is_empty());
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
     /// How many messages have gone out. After an error this is the index of the message that it is
     /// about.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    ///
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.set_send_buffer_size(64 << 10)?;
+    /// let message = vec![0; 32 << 10];
+    /// let mut batch = a.batch();
+    /// (0..16).for_each(|_| batch.push(&message));
+    /// // Nobody receives, so that some have to wait.
+    /// let sent = tokio::time::timeout(Duration::from_millis(10), batch.send()).await;
+    /// assert!(sent.is_err());
+    /// assert!((1..16).contains(&batch.sent()));
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn sent(&self) -> usize {
         self.sent
     }
@@ -137,6 +192,20 @@ impl<'a> SendBatch<'a> {
     }
 
     /// Empty the batch, for other messages. Its memory is kept.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let mut batch = a.batch();
+    /// for round in [[b"one", b"two"], [b"six", b"ten"]] {
+    ///     round.into_iter().for_each(|message| batch.push(message));
+    ///     assert_eq!(batch.send().await?, 2);
+    ///     batch.clear();
+    /// }
+    /// assert_eq!((batch.len(), batch.sent()), (0, 0));
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn clear(&mut self) {
         self.waiting = None;
         self.messages.clear();
@@ -159,6 +228,22 @@ impl<'a> SendBatch<'a> {
     /// and those behind it have not.
     ///
     /// [send]: crate::UnixSeqpacket::send
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let mut batch = a.batch();
+    /// batch.push(b"one");
+    /// batch.push(b"two");
+    /// assert_eq!(batch.send().await?, 2);
+    /// // What was sent is not sent again.
+    /// batch.push(b"three");
+    /// assert_eq!(batch.send().await?, 1);
+    /// for len in [3, 3, 5] {
+    ///     assert_eq!(b.recv(&mut [0; 8]).await?, len);
+    /// }
+    /// # Ok(()) }
+    /// ```
     pub async fn send(&mut self) -> io::Result<usize> {
         let before = self.sent;
         loop {

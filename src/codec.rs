@@ -61,31 +61,113 @@ pub struct Framed<C, S = UnixSeqpacket> {
 
 impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
     /// Values over `socket`, with room for messages of 64 KiB.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use futures_util::SinkExt;
+    /// use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// use tokio_util::codec::BytesCodec;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut frames = Framed::new(a, BytesCodec::new());
+    /// frames.send(bytes::Bytes::from_static(b"frame")).await?;
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 5);
+    /// # Ok(()) }
+    /// ```
     pub fn new(socket: S, codec: C) -> Self {
         Self::with_capacity(socket, codec, ROOM)
     }
 
     /// Values over `socket`, with room for messages of so many bytes.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use futures_util::StreamExt;
+    /// use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// use tokio_util::codec::BytesCodec;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut frames = Framed::with_capacity(b, BytesCodec::new(), 8);
+    /// a.send(b"too long for it").await?;
+    /// a.send(b"short").await?;
+    /// assert!(frames.next().await.unwrap().is_err());
+    /// assert_eq!(frames.next().await.unwrap()?, "short");
+    /// # Ok(()) }
+    /// ```
     pub fn with_capacity(socket: S, codec: C, bytes: usize) -> Self {
         Self { socket, codec, capacity: bytes, room: BytesMut::new(), outgoing: None }
     }
 
     /// The socket.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// # use tokio_util::codec::BytesCodec;
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let frames = Framed::new(a, BytesCodec::new());
+    /// frames.get_ref().set_send_buffer_size(1 << 20)?;
+    /// assert_eq!(frames.get_ref().peer_cred()?.pid(), Some(std::process::id() as i32));
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn get_ref(&self) -> &UnixSeqpacket {
         self.socket.as_ref()
     }
 
     /// The codec.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// # use tokio_util::codec::LinesCodec;
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let lines = Framed::new(a, LinesCodec::new_with_max_length(80));
+    /// assert_eq!(lines.codec().max_length(), 80);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn codec(&self) -> &C {
         &self.codec
     }
 
     /// The codec, to be changed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use futures_util::SinkExt;
+    /// # use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// # use tokio_util::codec::LengthDelimitedCodec;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut frames = Framed::new(a, LengthDelimitedCodec::new());
+    /// frames.codec_mut().set_max_frame_length(4);
+    /// assert!(frames.send(&b"longer than that"[..]).await.is_err());
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
     pub fn codec_mut(&mut self) -> &mut C {
         &mut self.codec
     }
 
     /// The socket back. A message that was not flushed is dropped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use futures_util::StreamExt;
+    /// # use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// # use tokio_util::codec::LinesCodec;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// a.send(b"a greeting\n").await?;
+    /// a.send(b"\0\x01\x02").await?;
+    /// let mut lines = Framed::new(b, LinesCodec::new());
+    /// assert_eq!(lines.next().await.unwrap().unwrap(), "a greeting");
+    /// // What follows is no text.
+    /// let b = lines.into_inner();
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 3);
+    /// # Ok(()) }
+    /// ```
     pub fn into_inner(self) -> S {
         self.socket
     }

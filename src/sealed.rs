@@ -50,6 +50,21 @@ impl SealedMemory {
     ///
     /// # Errors
     /// As `memfd_create(2)` and `write(2)`: no descriptor or no memory left.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use std::io::Write;
+    /// use std::os::fd::OwnedFd;
+    /// use tokio_seqpacket::SealedMemory;
+    ///
+    /// let memory = SealedMemory::new(b"frame")?;
+    /// assert_eq!(&memory.map()?[..], b"frame");
+    /// // Not even its owner can change it.
+    /// let mut file = File::from(OwnedFd::from(memory));
+    /// assert!(file.write_all(b"other").is_err());
+    /// # Ok(()) }
+    /// ```
     pub fn new(bytes: &[u8]) -> io::Result<Self> {
         Self::from_reader(&mut &*bytes)
     }
@@ -84,11 +99,29 @@ impl SealedMemory {
     }
 
     /// Bytes.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::SealedMemory;
+    ///
+    /// assert_eq!(SealedMemory::new(&[0; 5000])?.len(), 5000);
+    /// # Ok(()) }
+    /// ```
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether it has none.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::SealedMemory;
+    ///
+    /// // That is allowed, and can be mapped too.
+    /// let nothing = SealedMemory::new(b"")?;
+    /// assert!(nothing.is_empty() && nothing.map()?.is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
@@ -97,6 +130,18 @@ impl SealedMemory {
     ///
     /// # Errors
     /// As `mmap(2)`: no address space left.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::SealedMemory;
+    ///
+    /// let memory = SealedMemory::new(&[7; 5000])?;
+    /// let bytes = memory.map()?;
+    /// assert!(bytes.iter().all(|byte| *byte == 7));
+    /// // Another place, the same pages.
+    /// assert_ne!(memory.map()?.as_ptr(), bytes.as_ptr());
+    /// # Ok(()) }
+    /// ```
     pub fn map(&self) -> io::Result<MappedMemory> {
         if self.is_empty() {
             return Ok(MappedMemory { start: NonNull::dangling(), len: 0 });
@@ -150,6 +195,17 @@ impl AsFd for SealedMemory {
 }
 
 /// Sealed memory, mapped to be read: dereferences to its bytes. Outlives the [`SealedMemory`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{MappedMemory, SealedMemory};
+///
+/// let bytes: MappedMemory = SealedMemory::new(b"a frame")?.map()?;
+/// // A slice like any other, for every thread.
+/// let counting = std::thread::spawn(move || bytes.iter().filter(|byte| **byte == b'a').count());
+/// assert_eq!(counting.join().unwrap(), 2);
+/// # Ok(()) }
+/// ```
 pub struct MappedMemory {
     start: NonNull<u8>,
     len: usize,

@@ -40,17 +40,52 @@ impl Default for MessagesOptions {
 
 impl MessagesOptions {
     /// 64 buffers of 16 KiB.
+    ///
+    /// ```
+    /// use tokio_seqpacket::MessagesOptions;
+    ///
+    /// assert_eq!(MessagesOptions::new(), MessagesOptions::new().buffers(64).size(16 << 10));
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// How many messages can be held at a time: received and not yet dropped. At least 1.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::time::Duration;
+    /// use tokio::time::timeout;
+    /// # use tokio_seqpacket::MessagesOptions;
+    ///
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"one").await?;
+    /// a.send(b"two").await?;
+    /// let mut messages = b.messages(MessagesOptions::new().buffers(1))?;
+    /// let one = messages.next().await.unwrap()?;
+    /// // The second has to wait for the only buffer.
+    /// assert!(timeout(Duration::from_millis(10), messages.next()).await.is_err());
+    /// drop(one);
+    /// assert_eq!(&messages.next().await.unwrap()?[..], b"two");
+    /// # Ok(()) }
+    /// ```
     pub fn buffers(self, buffers: usize) -> Self {
         Self { buffers: buffers.max(1), ..self }
     }
 
     /// Bytes of the longest message that is received whole. One that is longer is cut, and says so:
     /// [`Message::info`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::MessagesOptions;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"too long").await?;
+    /// let mut messages = b.messages(MessagesOptions::new().size(3))?;
+    /// let message = messages.next().await.unwrap()?;
+    /// assert_eq!((&message[..], message.info().message_len()), (&b"too"[..], 8));
+    /// # Ok(()) }
+    /// ```
     pub fn size(self, size: usize) -> Self {
         Self { size, ..self }
     }
@@ -182,21 +217,75 @@ impl Message {
     }
 
     /// How long the message was, and whether it or its ancillary data was cut.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::MessagesOptions;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let info = messages.next().await.unwrap()?.info();
+    /// assert_eq!(info.bytes_read(), 7);
+    /// assert!(!info.truncated() && !info.ancillary_truncated());
+    /// # Ok(()) }
+    /// ```
     pub fn info(&self) -> MessageInfo {
         self.info
     }
 
     /// What came with the message: file descriptors, credentials.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::MessagesOptions;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// b.set_pass_credentials(true)?;
+    /// a.send(b"message").await?;
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let message = messages.next().await.unwrap()?;
+    /// let ancillary = message.ancillary();
+    /// assert!(ancillary.credentials().is_some() && ancillary.fds().is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn ancillary(&self) -> &AncillaryBuffer {
         &self.ancillary
     }
 
     /// The credentials of its sender, if `SO_PASSCRED` is set on the receiving socket.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::MessagesOptions;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let own = tokio_seqpacket::UCred::from_current_process();
+    /// b.set_pass_credentials(true)?;
+    /// a.send(b"message").await?;
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// assert_eq!(messages.next().await.unwrap()?.credentials(), Some(own));
+    /// # Ok(()) }
+    /// ```
     pub fn credentials(&self) -> Option<UCred> {
         self.ancillary.credentials()
     }
 
     /// Take the file descriptors that came with it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// # use tokio_seqpacket::MessagesOptions;
+    /// # use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let file = AncillaryBuffer::from_iter([File::open("/proc/self/comm")?.into()]);
+    /// # a.send_owned_with_ancillary("a file", file).await.0?;
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let mut message = messages.next().await.unwrap()?;
+    /// let file = message.take_fds().pop().map(File::from).expect("it came with one");
+    /// assert!(file.metadata()?.is_file());
+    /// assert!(message.take_fds().is_empty());
+    /// # Ok(()) }
+    /// ```
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {
         self.ancillary.take_fds()
     }
@@ -247,6 +336,24 @@ impl Message {
     }
 
     /// Take all that came with it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::MessagesOptions;
+    /// # use tokio_seqpacket::ancillary::AncillaryBuffer;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let (c, d) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// # let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// # a.send_owned_with_ancillary("a file", file).await.0?;
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let mut message = messages.next().await.unwrap()?;
+    /// // Passed on to somebody else.
+    /// let ancillary = message.take_ancillary();
+    /// c.send_owned_with_ancillary(message.to_vec(), ancillary).await.0?;
+    /// assert!(message.ancillary().is_empty());
+    /// # drop(d);
+    /// # Ok(()) }
+    /// ```
     pub fn take_ancillary(&mut self) -> AncillaryBuffer {
         std::mem::take(&mut self.ancillary)
     }
@@ -436,6 +543,24 @@ impl<'a> Messages<'a> {
     ///
     /// # Cancel safety
     /// A future that is dropped loses nothing.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// # use tokio_seqpacket::MessagesOptions;
+    ///
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// b.send(b"never read").await?;
+    /// drop(a);
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let reset = messages.next().await.unwrap().unwrap_err();
+    /// assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
+    /// // That was not the end.
+    /// assert_eq!(&messages.next().await.unwrap()?[..], b"message");
+    /// assert!(messages.next().await.is_none());
+    /// # Ok(()) }
+    /// ```
     pub async fn next(&mut self) -> Option<io::Result<Message>> {
         if !self.queue.is_empty() {
             budget::done().await;
@@ -484,12 +609,45 @@ impl<'a> Messages<'a> {
     }
 
     /// A message that has been received already: without waiting, and without a system call.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::MessagesOptions;
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"one").await?;
+    /// a.send(b"two").await?;
+    /// drop(a);
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let mut count = 0;
+    /// while let Some(message) = messages.next().await {
+    ///     // This one, and those that came along with it.
+    ///     let rest = std::iter::from_fn(|| messages.next_buffered());
+    ///     count += std::iter::once(message?).chain(rest).count();
+    /// }
+    /// assert_eq!(count, 2);
+    /// # Ok(()) }
+    /// ```
     pub fn next_buffered(&mut self) -> Option<Message> {
         self.queue.pop_front()
     }
 
     /// The next message, or have the task woken when there may be one. For hand-written futures and
     /// `Stream`; between two calls nothing is in flight.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// # use tokio_seqpacket::MessagesOptions;
+    ///
+    /// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"message").await?;
+    /// drop(a);
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let message = poll_fn(|cx| messages.poll_next(cx)).await.unwrap()?;
+    /// assert_eq!(&message[..], b"message");
+    /// assert!(poll_fn(|cx| messages.poll_next(cx)).await.is_none());
+    /// # Ok(()) }
+    /// ```
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Message>>> {
         // Also where nothing has to be received: a loop over what is here must yield, too.
         ready!(budget::poll_done(cx));

@@ -34,6 +34,19 @@ pub enum UringSupport {
 }
 
 /// Why io_uring cannot be used. The text says what would change it.
+///
+/// ```
+/// use tokio_seqpacket::{Unavailable, UringSupport, probe};
+///
+/// // A hint for whoever runs the service.
+/// let hint = match probe() {
+///     UringSupport::Unavailable(Unavailable::FileDescriptors) => "raise LimitNOFILE=".into(),
+///     UringSupport::Unavailable(why) => why.to_string(),
+///     _ => String::new(),
+/// };
+/// # drop(hint);
+/// assert!(Unavailable::DisabledBySysctl { value: 2 }.to_string().contains("set it to 0"));
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unavailable {
