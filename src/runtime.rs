@@ -21,6 +21,10 @@ static LIVES: Mutex<Option<HashMap<Id, Weak<Life>>>> = Mutex::new(None);
 #[derive(Debug)]
 pub(crate) struct Life {
     over: AtomicBool,
+    /// Something has been registered with the I/O driver: there is one.
+    has_driver: AtomicBool,
+    /// The task that holds this ends with the runtime.
+    handle: Handle,
     multi_thread: bool,
     /// How long receives look before they are parked, in nanoseconds.
     busy: AtomicU64,
@@ -100,6 +104,8 @@ impl Life {
             }
             let life = Arc::new(Self {
                 over: AtomicBool::new(false),
+                has_driver: AtomicBool::new(false),
+                handle: handle.clone(),
                 multi_thread: handle.runtime_flavor() != RuntimeFlavor::CurrentThread,
                 busy: AtomicU64::new(0),
                 rings: AtomicU8::new(COOPERATIVE),
@@ -143,6 +149,21 @@ impl Life {
 
     pub(crate) fn is_multi_thread(&self) -> bool {
         self.multi_thread
+    }
+
+    /// Run `f` where tokio finds this runtime.
+    pub(crate) fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _guard = self.handle.enter();
+        f()
+    }
+
+    /// Whether the runtime is known to have its I/O driver.
+    pub(crate) fn has_driver(&self) -> bool {
+        self.has_driver.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn found_driver(&self) {
+        self.has_driver.store(true, Ordering::Relaxed);
     }
 
     /// # Errors

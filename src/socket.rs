@@ -230,14 +230,14 @@ impl UnixSeqpacket {
     /// The socket as registered with tokio's I/O driver, to wait for readiness and make system calls
     /// of your own.
     ///
-    /// On io_uring this is a duplicate, registered when it is first asked for; from then on every
-    /// message costs an event. System calls of your own are exact only while no receive is in flight
-    /// or has been dropped unfinished: a message may have been received for the next call here.
+    /// This is a duplicate of the descriptor, registered when it is first asked for; from then on every
+    /// message costs an event. On io_uring, system calls of your own are exact only while no receive is
+    /// in flight or has been dropped unfinished: a message may have been received for the next call
+    /// here.
     ///
     /// # Panics
-    /// On io_uring, if the duplicate cannot be made or registered: no descriptor is left, or the
-    /// runtime is gone. [`readable`](Self::readable) and [`writable`](Self::writable) return an error
-    /// there.
+    /// If the duplicate cannot be made or registered: no descriptor is left, or the runtime is gone.
+    /// [`readable`](Self::readable) and [`writable`](Self::writable) return an error there.
     ///
     /// ```no_run
     /// # async fn f() -> std::io::Result<()> {

@@ -6,11 +6,14 @@
 //! stand there, first polled, first served; only the first waits for readiness and calls the kernel,
 //! and in the sending direction he does so for all.
 //!
+//! A socket is registered with epoll while its calls have to wait ([`registration`]): a busy one is not.
+//!
 //! Safe code only: the descriptor is registered in `crate::async_fd`, called in `crate::sys`.
 
 mod lane;
 mod listener;
 mod operation;
+mod registration;
 mod send;
 mod socket;
 

@@ -1,17 +1,17 @@
-//! The receiving direction of a registered descriptor, and one call in it.
+//! The receiving direction of a socket, and one call in it. Keeps the registration for readiness, too.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use filedesc::FileDesc;
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::task::coop;
 
 use super::lane::{Lane, Ticket};
+use super::registration::{Registration, Waits};
 use crate::budget;
 use crate::look::{self, AfterLook, Aside, Busy, Looks};
 use crate::runtime::Life;
@@ -27,7 +27,7 @@ pub(super) enum Direction {
 
 /// Call the kernel when epoll says so.
 pub(super) fn poll_call<T>(
-    io: &AsyncFd<FileDesc>,
+    io: &Registration,
     direction: Direction,
     cx: &mut Context<'_>,
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
@@ -45,9 +45,9 @@ pub(super) fn poll_call<T>(
 }
 
 /// Call the kernel at once. Also where tokio has not heard of readiness yet, as it has not for a new
-/// socket; through `try_io`, so that readiness found wrong is cleared.
+/// registration; through `try_io`, so that readiness found wrong is cleared.
 pub(super) fn try_call<T>(
-    io: &AsyncFd<FileDesc>,
+    io: &Registration,
     direction: Direction,
     mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
 ) -> io::Result<T> {
@@ -63,10 +63,18 @@ pub(super) fn try_call<T>(
     if called { result } else { call(io.get_ref().as_fd()) }
 }
 
-/// The receiving direction, or that of accepting: its line, and what looks have found in it.
+/// The receiving direction, or that of accepting: its line, what looks have found in it, and the
+/// registration, which the sending direction borrows.
 #[derive(Debug)]
 pub(super) struct Gate {
+    fd: Arc<OwnedFd>,
     state: Mutex<State>,
+    /// Whether there is a registration, as the last who had the lock left it.
+    registered: AtomicBool,
+    /// Direct sends since that was last looked at.
+    sends: AtomicU8,
+    /// How many sends stand in line.
+    senders: AtomicUsize,
     settled: Bell,
     life: Arc<Life>,
 }
@@ -75,16 +83,120 @@ pub(super) struct Gate {
 struct State {
     lane: Lane,
     looks: Looks,
+    waits: Waits,
 }
 
+/// A send stands in line until this is dropped.
+#[derive(Debug)]
+pub(super) struct InLine<'a>(&'a AtomicUsize);
+
+impl Drop for InLine<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// So many direct sends are counted together: the lock is not taken for each.
+const TOGETHER: u8 = 32;
+
 impl Gate {
-    pub(super) fn new(life: &Arc<Life>) -> Self {
-        Self { state: Mutex::default(), settled: Bell::default(), life: life.clone() }
+    /// # Errors
+    /// The runtime has no I/O driver, or it is going.
+    pub(super) fn new(fd: OwnedFd, life: &Arc<Life>) -> io::Result<Self> {
+        let gate = Self {
+            fd: Arc::new(fd),
+            state: Mutex::default(),
+            registered: AtomicBool::new(false),
+            sends: AtomicU8::new(0),
+            senders: AtomicUsize::new(0),
+            settled: Bell::default(),
+            life: life.clone(),
+        };
+        if !life.has_driver() {
+            // Registering tells, and nothing else does.
+            gate.registration()?;
+            life.found_driver();
+        }
+        Ok(gate)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock panics half-way or runs foreign code.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(super) fn into_fd(self) -> OwnedFd {
+        drop(self.state);
+        Arc::into_inner(self.fd).expect("no call is under way, and the registration is gone")
+    }
+
+    /// The registration, for who has to wait now; made if there is none.
+    pub(super) fn registration(&self) -> io::Result<Arc<Registration>> {
+        self.with_registration(&mut self.lock()).cloned()
+    }
+
+    /// As [`registration`](Self::registration), and it stays: its readiness, or the wakers in it, are
+    /// somebody's who stands in no line.
+    pub(super) fn lasting_registration(&self) -> io::Result<Arc<Registration>> {
+        let mut state = self.lock();
+        state.waits.keep();
+        self.with_registration(&mut state).cloned()
+    }
+
+    /// The registration, if there is one.
+    pub(super) fn registered(&self) -> Option<Arc<Registration>> {
+        if !self.registered.load(Ordering::Acquire) {
+            return None;
+        }
+        self.lock().waits.registered()
+    }
+
+    fn with_registration<'s>(&self, state: &'s mut State) -> io::Result<&'s Arc<Registration>> {
+        let registration = state.waits.needed(&self.fd, &self.life)?;
+        if !self.registered.load(Ordering::Relaxed) {
+            self.registered.store(true, Ordering::Release);
+        }
+        Ok(registration)
+    }
+
+    /// Calls did not need the registration. It comes back if it is to be given up, to be dropped after
+    /// the lock is gone: there may be wakers in it.
+    fn did_without(&self, state: &mut State, calls: u8) -> Option<Arc<Registration>> {
+        // A send that comes to wait after this makes another.
+        let given_up = state.waits.did_without(calls, self.senders.load(Ordering::Relaxed) == 0)?;
+        self.registered.store(false, Ordering::Relaxed);
+        Some(given_up)
+    }
+
+    /// A send went out without waiting.
+    pub(super) fn sent_directly(&self) {
+        if !self.registered.load(Ordering::Relaxed) {
+            return;
+        }
+        // Not exact where several threads send, and need not be.
+        let sends = self.sends.load(Ordering::Relaxed) + 1;
+        self.sends.store(sends % TOGETHER, Ordering::Relaxed);
+        if sends == TOGETHER {
+            let mut state = self.lock();
+            let given_up =
+                if state.lane.is_idle() { self.did_without(&mut state, TOGETHER) } else { None };
+            drop(state);
+            drop(given_up);
+        }
+    }
+
+    /// A send is about to stand in line.
+    pub(super) fn in_line(&self) -> InLine<'_> {
+        self.senders.fetch_add(1, Ordering::Relaxed);
+        InLine(&self.senders)
+    }
+
+    pub(super) fn life(&self) -> &Life {
+        &self.life
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -119,7 +231,6 @@ impl Gate {
     /// Call the kernel from a `poll_*` function: nothing waits in line between two calls.
     pub(super) fn poll_operation<T>(
         &self,
-        io: &AsyncFd<FileDesc>,
         cx: &mut Context<'_>,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
@@ -128,7 +239,8 @@ impl Gate {
         // Also where the lane is idle: a call that comes and waits takes over the one waker that
         // tokio keeps for a direction.
         let polled = if state.lane.is_idle() {
-            poll_call(io, Direction::Read, cx, call)
+            state.waits.keep();
+            poll_call(self.with_registration(&mut state)?, Direction::Read, cx, call)
         } else {
             Poll::Pending
         };
@@ -143,37 +255,31 @@ impl Gate {
     /// Call the kernel now, if nobody waits in line.
     pub(super) fn try_operation<T>(
         &self,
-        io: &AsyncFd<FileDesc>,
-        call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         self.life.check()?;
         let state = self.lock();
         if !state.lane.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        try_call(io, Direction::Read, call)
+        match state.waits.registered() {
+            Some(io) => try_call(&io, Direction::Read, call),
+            None => call(self.fd()),
+        }
     }
 
     /// Wait in line, then call the kernel.
-    pub(super) fn operation<'a, T, F>(
-        &'a self,
-        io: &'a AsyncFd<FileDesc>,
-        call: F,
-    ) -> Operation<'a, F>
+    pub(super) fn operation<T, F>(&self, call: F) -> Operation<'_, F>
     where
         F: FnMut(BorrowedFd<'_>) -> io::Result<T>,
     {
-        self.request(io, call)
+        self.request(call)
     }
 
     /// As [`operation`](Self::operation), of a type that has a name.
-    pub(super) fn request<'a, F: Request>(
-        &'a self,
-        io: &'a AsyncFd<FileDesc>,
-        call: F,
-    ) -> Operation<'a, F> {
+    pub(super) fn request<F: Request>(&self, call: F) -> Operation<'_, F> {
         let (aside, busy) = (Aside::now(), Busy::default());
-        Operation { gate: self, io, call, ticket: None, aside, busy }
+        Operation { gate: self, call, ticket: None, aside, busy }
     }
 }
 
@@ -208,7 +314,6 @@ impl Request for Bytes<'_> {
 #[derive(Debug)]
 pub(crate) struct Operation<'a, F> {
     gate: &'a Gate,
-    io: &'a AsyncFd<FileDesc>,
     call: F,
     ticket: Option<Ticket>,
     aside: Aside,
@@ -242,12 +347,15 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
             return Poll::Pending;
         }
         if state.looks.first_is_due() {
-            match self.call.call(self.io.get_ref().as_fd()) {
+            match self.call.call(self.gate.fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     state.looks.first_found(false);
                 }
                 result => {
                     state.looks.first_found(true);
+                    let given_up = self.gate.did_without(&mut state, 1);
+                    drop(state);
+                    drop(given_up);
                     return Poll::Ready(result);
                 }
             }
@@ -258,7 +366,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
             looks => looks,
         };
         if looks == 0 {
-            let polled = poll_call(self.io, Direction::Read, cx, |fd| self.call.call(fd));
+            let polled = self.poll_readiness(&mut state, cx);
             if polled.is_pending() {
                 self.aside = Aside::now();
                 self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
@@ -289,10 +397,10 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
             drop(replaced);
             return Some(Poll::Pending);
         }
-        let State { lane, looks } = &mut *state;
+        let State { lane, looks, .. } = &mut *state;
         if let Some(left @ 1..) = lane.looks() {
             let worth_it = !self.gate.life.is_multi_thread() || self.aside.others_ran();
-            match self.call.call(self.io.get_ref().as_fd()) {
+            match self.call.call(self.gate.fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     *left = if worth_it { *left - 1 } else { 0 };
                     if *left == 0 {
@@ -319,18 +427,33 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
                 }
                 result => {
                     looks.second_found(worth_it);
-                    return Some(self.served(ticket, state, result));
+                    let given_up = self.gate.did_without(&mut state, 1);
+                    let served = self.served(ticket, state, result);
+                    drop(given_up);
+                    return Some(served);
                 }
             }
         }
-        let Poll::Ready(result) = poll_call(self.io, Direction::Read, cx, |fd| self.call.call(fd))
-        else {
+        let Poll::Ready(result) = self.poll_readiness(&mut state, cx) else {
             return Some(Poll::Pending);
         };
         if self.aside.many_ran() {
             state.looks.second_may_pay();
         }
         Some(self.served(ticket, state, result))
+    }
+
+    /// Call the kernel when epoll says so.
+    fn poll_readiness(&mut self, state: &mut State, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if !state.waits.are_registered() {
+            // Of a message that is there already a new registration learns later.
+            match self.call.call(self.gate.fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return Poll::Ready(result),
+            }
+        }
+        let gate = self.gate;
+        poll_call(gate.with_registration(state)?, Direction::Read, cx, |fd| self.call.call(fd))
     }
 
     fn served(

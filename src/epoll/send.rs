@@ -11,11 +11,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use filedesc::FileDesc;
-use tokio::io::unix::AsyncFd;
 use tokio::task::coop;
 
-use super::operation::{Direction, poll_call, try_call};
+use super::operation::{Direction, Gate, InLine, poll_call, try_call};
 use crate::ancillary::AncillaryBuffer;
 use crate::budget;
 use crate::buffer::Parts;
@@ -71,14 +69,15 @@ impl SendGate {
     /// Send from a `poll_*` function: nothing waits in line between two calls.
     pub(super) fn poll_send(
         &self,
-        io: &AsyncFd<FileDesc>,
+        socket: &Gate,
         cx: &mut Context<'_>,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         self.life.check()?;
+        let registration = socket.lasting_registration()?;
         let mut state = self.line.lock();
         let polled = if state.lane.is_idle() {
-            poll_call(io, Direction::Write, cx, call)
+            poll_call(&registration, Direction::Write, cx, call)
         } else {
             Poll::Pending
         };
@@ -95,41 +94,44 @@ impl SendGate {
     /// Send now, if nobody waits in line.
     pub(super) fn try_send(
         &self,
-        io: &AsyncFd<FileDesc>,
-        call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        socket: &Gate,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
         self.life.check()?;
         if !self.line.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        try_call(io, Direction::Write, call)
+        match socket.registered() {
+            Some(registration) => try_call(&registration, Direction::Write, call),
+            None => call(socket.fd()),
+        }
     }
 
     /// Send what the caller lends.
     pub(super) async fn send(
         &self,
-        io: &AsyncFd<FileDesc>,
+        socket: &Gate,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
         message: &[IoSlice<'_>],
         control: &[u8],
     ) -> io::Result<usize> {
-        match self.directly(io, call).await {
+        match self.directly(socket, call).await {
             Ok(sent) => sent,
-            Err(spare) => self.in_line(io, Outgoing::copy(message, control, spare)?).await.0,
+            Err(spare) => self.in_line(socket, Outgoing::copy(message, control, spare)?).await.0,
         }
     }
 
     /// Send what the caller gives away.
     pub(super) async fn send_owned<P: Parts>(
         &self,
-        io: &AsyncFd<FileDesc>,
+        socket: &Gate,
         parts: P,
         ancillary: AncillaryBuffer,
     ) -> (io::Result<usize>, P, AncillaryBuffer) {
         let sent = {
             let message = parts.slices();
             let call = |fd: BorrowedFd<'_>| sys::send_with_ancillary(fd, &message, &ancillary);
-            self.directly(io, call).await
+            self.directly(socket, call).await
         };
         let spare = match sent {
             Ok(sent) => return (sent, parts, ancillary),
@@ -139,7 +141,7 @@ impl SendGate {
             Ok(payload) => payload,
             Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),
         };
-        let (sent, payload) = self.in_line(io, payload).await;
+        let (sent, payload) = self.in_line(socket, payload).await;
         let payload = payload.expect("a payload in line comes back");
         let (parts, ancillary, spare) = payload.take();
         if let Some(spare) = spare {
@@ -152,7 +154,7 @@ impl SendGate {
     /// with that answer.
     pub(super) async fn directly(
         &self,
-        io: &AsyncFd<FileDesc>,
+        socket: &Gate,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Result<io::Result<usize>, Option<Box<Outgoing>>> {
         let mut done = None;
@@ -165,7 +167,7 @@ impl SendGate {
                 if !self.line.is_idle() {
                     return Poll::Ready(Err(self.line.spare()));
                 }
-                match try_call(io, Direction::Write, &mut call) {
+                match call(socket.fd()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         return Poll::Ready(Err(self.line.spare()));
                     }
@@ -173,6 +175,7 @@ impl SendGate {
                     // before it learns of it.
                     result => done = Some(result),
                 }
+                socket.sent_directly();
             }
             budget::take(ready!(coop));
             Poll::Ready(Ok(done.take().expect("called, not polled after completion")))
@@ -184,26 +187,22 @@ impl SendGate {
     /// awaited: the place in line is that of the first poll.
     async fn in_line(
         &self,
-        io: &AsyncFd<FileDesc>,
+        socket: &Gate,
         payload: Box<Outgoing>,
     ) -> (io::Result<usize>, Option<Box<Outgoing>>) {
-        let mut waiting = self.wait(io, payload);
+        let mut waiting = self.wait(socket, payload);
         std::future::poll_fn(|cx| waiting.poll(cx)).await
     }
 
     /// As [`in_line`](Self::in_line), to be polled by hand.
-    pub(super) fn wait<'a>(
-        &'a self,
-        io: &'a AsyncFd<FileDesc>,
-        payload: Box<Outgoing>,
-    ) -> Waiting<'a> {
-        Waiting { gate: self, io, payload: Some(payload), slot: None }
+    pub(super) fn wait<'a>(&'a self, socket: &'a Gate, payload: Box<Outgoing>) -> Waiting<'a> {
+        Waiting { gate: self, socket, payload: Some(payload), place: None }
     }
 
     /// Send for those who wait, in order, as long as there is room, but not for ever. They are woken
     /// in the end: who is woken earlier may be stolen by another worker, and come to stand in line
     /// again meanwhile.
-    fn send_waiting(&self, io: &AsyncFd<FileDesc>) -> Ended {
+    fn send_waiting(&self, socket: &Gate) -> Ended {
         let (mut next, mut wakes) = {
             let mut state = self.line.lock();
             (state.lane.next(), std::mem::take(&mut state.wakes))
@@ -211,7 +210,7 @@ impl SendGate {
         let mut ended = Ended::AllSent;
         let mut sent_for = 0;
         while let Some((slot, payload)) = next {
-            let sent = payload.send_now(io.get_ref().as_fd());
+            let sent = payload.send_now(socket.fd());
             if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
                 let after = self.line.lock().lane.put_back(slot, payload);
                 self.carry_out(after);
@@ -259,23 +258,36 @@ enum Ended {
 #[derive(Debug)]
 pub(crate) struct Waiting<'a> {
     gate: &'a SendGate,
-    io: &'a AsyncFd<FileDesc>,
+    socket: &'a Gate,
     /// Until the first poll.
     payload: Option<Box<Outgoing>>,
-    slot: Option<usize>,
+    /// From then on, until it leaves the line.
+    place: Option<Place<'a>>,
+}
+
+/// A place in line. As long as there is one, the socket's registration is not given up.
+#[derive(Debug)]
+struct Place<'a> {
+    slot: usize,
+    _in_line: InLine<'a>,
 }
 
 impl Waiting<'_> {
+    fn slot(&self) -> Option<usize> {
+        self.place.as_ref().map(|place| place.slot)
+    }
+
     fn poll_first(
         &mut self,
         cx: &mut Context<'_>,
         payload: Box<Outgoing>,
     ) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
+        let in_line = self.socket.in_line();
         let mut state = self.gate.line.lock();
         let (slot, after) = state.lane.enqueue(cx.waker(), payload);
         let is_next = state.lane.is_next(slot);
         drop(state);
-        self.slot = Some(slot);
+        self.place = Some(Place { slot, _in_line: in_line });
         self.gate.carry_out(after);
         if is_next { self.poll(cx) } else { Poll::Pending }
     }
@@ -288,7 +300,7 @@ impl Waiting<'_> {
             return self.poll_first(cx, payload);
         }
         let gate = self.gate;
-        let slot = self.slot.expect("not polled after completion");
+        let slot = self.slot().expect("not polled after completion");
         let coop = ready!(coop::poll_proceed(cx));
         let mut left_others = false;
         loop {
@@ -299,7 +311,7 @@ impl Waiting<'_> {
             match polled {
                 Ok((result, payload)) => {
                     budget::take(coop);
-                    self.slot = None;
+                    self.place = None;
                     if left_others {
                         gate.wake_next();
                     }
@@ -313,9 +325,13 @@ impl Waiting<'_> {
             if !is_next {
                 return Poll::Pending;
             }
-            match ready!(self.io.poll_write_ready(cx)) {
+            let registration = match self.socket.registration() {
+                Ok(registration) => registration,
+                Err(error) => return self.give_up(cx, error),
+            };
+            match ready!(registration.poll_write_ready(cx)) {
                 Ok(mut guard) => {
-                    let ended = gate.send_waiting(self.io);
+                    let ended = gate.send_waiting(self.socket);
                     left_others |= ended != Ended::AllSent;
                     if ended == Ended::Full {
                         guard.clear_ready();
@@ -333,7 +349,7 @@ impl Waiting<'_> {
         cx: &mut Context<'_>,
         error: io::Error,
     ) -> Poll<(io::Result<usize>, Option<Box<Outgoing>>)> {
-        let (gate, slot) = (self.gate, self.slot.expect("it waits"));
+        let (gate, slot) = (self.gate, self.slot().expect("it waits"));
         let withdrawn = gate.line.lock().lane.withdraw(slot);
         let settled = match withdrawn {
             Withdrawn::Settled(result, payload) => (result, payload),
@@ -347,7 +363,7 @@ impl Waiting<'_> {
                 (Err(error), payload)
             }
         };
-        self.slot = None;
+        self.place = None;
         gate.wake_next();
         Poll::Ready(settled)
     }
@@ -355,7 +371,7 @@ impl Waiting<'_> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot {
+        if let Some(slot) = self.slot() {
             let after = self.gate.line.lock().lane.forget(slot);
             self.gate.carry_out(after);
             self.gate.wake_next();

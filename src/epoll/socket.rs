@@ -1,5 +1,6 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
 use filedesc::FileDesc;
@@ -20,12 +21,13 @@ use crate::{MessageInfo, batch};
 /// A receive into one buffer.
 pub(crate) type Recv<'a> = Operation<'a, Bytes<'a>>;
 
-/// A connected socket, registered with the runtime's I/O driver.
+/// A connected socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    io: AsyncFd<FileDesc>,
     receive: Gate,
     send: SendGate,
+    /// A duplicate, registered when somebody first asks for that.
+    async_fd: OnceLock<Box<AsyncFd<FileDesc>>>,
 }
 
 impl Socket {
@@ -33,27 +35,37 @@ impl Socket {
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         let life = Life::here()?;
         Ok(Self {
-            io: async_fd::register(fd, async_fd::BOTH)?,
-            receive: Gate::new(&life),
+            receive: Gate::new(fd, &life)?,
             send: SendGate::new(&life),
+            async_fd: OnceLock::new(),
         })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
-        self.io.get_ref().as_fd()
+        self.receive.fd()
     }
 
+    /// # Panics
+    /// If no descriptor is left for the duplicate, or the runtime is gone.
     pub(crate) fn as_async_fd(&self) -> &AsyncFd<FileDesc> {
-        &self.io
+        self.async_fd.get_or_init(|| {
+            let registered = self.fd().try_clone_to_owned().and_then(|duplicate| {
+                self.receive.life().enter(|| async_fd::register(duplicate, async_fd::BOTH))
+            });
+            match registered {
+                Ok(registered) => Box::new(registered),
+                Err(error) => panic!("the socket cannot be registered for readiness: {error}"),
+            }
+        })
     }
 
     pub(crate) fn into_fd(self) -> OwnedFd {
-        self.io.into_inner().into_fd()
+        self.receive.into_fd()
     }
 
     pub(crate) async fn send(&self, message: &[u8]) -> io::Result<usize> {
         let slice = [IoSlice::new(message)];
-        self.send.send(&self.io, |fd| sys::send(fd, message), &slice, &[]).await
+        self.send.send(&self.receive, |fd| sys::send(fd, message), &slice, &[]).await
     }
 
     pub(crate) async fn send_message(
@@ -62,7 +74,7 @@ impl Socket {
         control: &[u8],
     ) -> io::Result<usize> {
         let call = |fd: BorrowedFd<'_>| sys::send_message(fd, message, control);
-        self.send.send(&self.io, call, message, control).await
+        self.send.send(&self.receive, call, message, control).await
     }
 
     pub(crate) async fn send_owned<P: Parts>(
@@ -70,7 +82,7 @@ impl Socket {
         parts: P,
         ancillary: AncillaryBuffer,
     ) -> (io::Result<usize>, P, AncillaryBuffer) {
-        self.send.send_owned(&self.io, parts, ancillary).await
+        self.send.send_owned(&self.receive, parts, ancillary).await
     }
 
     /// Send many with one call, if nobody is ahead; else a spare payload comes with that answer.
@@ -78,15 +90,15 @@ impl Socket {
         &self,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Result<io::Result<usize>, Option<Box<Outgoing>>> {
-        self.send.directly(&self.io, call).await
+        self.send.directly(&self.receive, call).await
     }
 
     pub(crate) fn wait(&self, payload: Box<Outgoing>) -> Waiting<'_> {
-        self.send.wait(&self.io, payload)
+        self.send.wait(&self.receive, payload)
     }
 
     pub(crate) async fn recv_many(&self, filler: &mut Filler<'_>) -> io::Result<()> {
-        self.receive.operation(&self.io, |fd| filler.receive(fd)).await
+        self.receive.operation(|fd| filler.receive(fd)).await
     }
 
     pub(crate) fn poll_recv_many(
@@ -94,7 +106,7 @@ impl Socket {
         cx: &mut Context<'_>,
         filler: &mut Filler<'_>,
     ) -> Poll<io::Result<()>> {
-        self.receive.poll_operation(&self.io, cx, |fd| filler.receive(fd))
+        self.receive.poll_operation(cx, |fd| filler.receive(fd))
     }
 
     pub(crate) async fn recv_batch(
@@ -102,11 +114,11 @@ impl Socket {
         buffers: &mut [IoSliceMut<'_>],
         infos: &mut Vec<MessageInfo>,
     ) -> io::Result<()> {
-        self.receive.operation(&self.io, |fd| batch::receive(fd, buffers, infos)).await
+        self.receive.operation(|fd| batch::receive(fd, buffers, infos)).await
     }
 
     pub(crate) fn recv<'a>(&'a self, buffer: &'a mut [u8]) -> Recv<'a> {
-        self.receive.request(&self.io, Bytes(buffer))
+        self.receive.request(Bytes(buffer))
     }
 
     pub(crate) fn recv_message<'a>(
@@ -115,7 +127,7 @@ impl Socket {
         mut control: &'a mut [u8],
     ) -> impl Future<Output = io::Result<(Received, AncillaryMessageReader<'a>)>> + Unpin {
         let call = move |fd: BorrowedFd<'_>| sys::recv_message(fd, buffers, &mut control);
-        self.receive.operation(&self.io, call)
+        self.receive.operation(call)
     }
 
     /// Without an ancillary buffer there is no room for control data.
@@ -126,7 +138,7 @@ impl Socket {
     ) -> (io::Result<Received>, P) {
         let call =
             |fd: BorrowedFd<'_>| sys::recv_scattered(fd, &mut parts, ancillary.as_deref_mut());
-        let received = self.receive.operation(&self.io, call).await;
+        let received = self.receive.operation(call).await;
         (received, parts.settle())
     }
 
@@ -135,7 +147,7 @@ impl Socket {
         cx: &mut Context<'_>,
         message: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.send.poll_send(&self.io, cx, |fd| sys::send(fd, message))
+        self.send.poll_send(&self.receive, cx, |fd| sys::send(fd, message))
     }
 
     pub(crate) fn poll_send_message(
@@ -144,7 +156,7 @@ impl Socket {
         message: &[IoSlice<'_>],
         control: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.send.poll_send(&self.io, cx, |fd| sys::send_message(fd, message, control))
+        self.send.poll_send(&self.receive, cx, |fd| sys::send_message(fd, message, control))
     }
 
     pub(crate) fn poll_recv(
@@ -152,7 +164,7 @@ impl Socket {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.receive.poll_operation(&self.io, cx, |fd| sys::recv(fd, buffer))
+        self.receive.poll_operation(cx, |fd| sys::recv(fd, buffer))
     }
 
     pub(crate) fn poll_recv_message<'a>(
@@ -162,11 +174,11 @@ impl Socket {
         mut control: &'a mut [u8],
     ) -> Poll<io::Result<(Received, AncillaryMessageReader<'a>)>> {
         let call = |fd: BorrowedFd<'_>| sys::recv_message(fd, buffers, &mut control);
-        self.receive.poll_operation(&self.io, cx, call)
+        self.receive.poll_operation(cx, call)
     }
 
     pub(crate) fn try_send(&self, message: &[u8]) -> io::Result<usize> {
-        self.send.try_send(&self.io, |fd| sys::send(fd, message))
+        self.send.try_send(&self.receive, |fd| sys::send(fd, message))
     }
 
     pub(crate) fn try_send_message(
@@ -174,11 +186,11 @@ impl Socket {
         message: &[IoSlice<'_>],
         control: &[u8],
     ) -> io::Result<usize> {
-        self.send.try_send(&self.io, |fd| sys::send_message(fd, message, control))
+        self.send.try_send(&self.receive, |fd| sys::send_message(fd, message, control))
     }
 
     pub(crate) fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.receive.try_operation(&self.io, |fd| sys::recv(fd, buffer))
+        self.receive.try_operation(|fd| sys::recv(fd, buffer))
     }
 
     pub(crate) fn try_recv_message<'a>(
@@ -186,7 +198,7 @@ impl Socket {
         buffers: &mut [IoSliceMut<'_>],
         mut control: &'a mut [u8],
     ) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
-        self.receive.try_operation(&self.io, |fd| sys::recv_message(fd, buffers, &mut control))
+        self.receive.try_operation(|fd| sys::recv_message(fd, buffers, &mut control))
     }
 
     pub(crate) fn try_send_owned<P: Parts>(
@@ -195,7 +207,7 @@ impl Socket {
         ancillary: &AncillaryBuffer,
     ) -> io::Result<usize> {
         let message = parts.slices();
-        self.send.try_send(&self.io, |fd| sys::send_with_ancillary(fd, &message, ancillary))
+        self.send.try_send(&self.receive, |fd| sys::send_with_ancillary(fd, &message, ancillary))
     }
 
     pub(crate) fn try_recv_owned<P: PartsMut>(
@@ -203,14 +215,14 @@ impl Socket {
         mut parts: Scatter<P>,
         mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<Received>, P) {
-        let received = self.receive.try_operation(&self.io, |fd| {
-            sys::recv_scattered(fd, &mut parts, ancillary.as_deref_mut())
-        });
+        let received = self
+            .receive
+            .try_operation(|fd| sys::recv_scattered(fd, &mut parts, ancillary.as_deref_mut()));
         (received, parts.settle())
     }
 
     pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
-        self.receive.try_operation(&self.io, |fd| sys::peek(fd, buffers))
+        self.receive.try_operation(|fd| sys::peek(fd, buffers))
     }
 
     /// No message is ever between the kernel's queue and a caller.
@@ -221,6 +233,7 @@ impl Socket {
     /// Readiness as tokio has it, without the directions in which somebody waits in line.
     pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         let (read, write) = (interest.is_readable(), interest.is_writable());
+        let registration = self.receive.lasting_registration()?;
         loop {
             match (read, write) {
                 (true, true) => either(self.receive.idle(), self.send.idle()).await,
@@ -229,7 +242,7 @@ impl Socket {
                 (false, false) => {}
             }
             let mut ready = {
-                let mut guard = self.io.ready(interest).await?;
+                let mut guard = registration.ready(interest).await?;
                 guard.retain_ready();
                 guard.ready()
             };
@@ -250,12 +263,13 @@ impl Socket {
         cx: &mut Context<'_>,
         interest: Interest,
     ) -> Poll<io::Result<()>> {
+        let registration = self.receive.lasting_registration()?;
         let guard = if interest.is_readable() {
             ready!(self.receive.poll_idle(cx.waker()));
-            ready!(self.io.poll_read_ready(cx))
+            ready!(registration.poll_read_ready(cx))
         } else {
             ready!(self.send.poll_idle(cx.waker()));
-            ready!(self.io.poll_write_ready(cx))
+            ready!(registration.poll_write_ready(cx))
         };
         guard?.retain_ready();
         Poll::Ready(Ok(()))

@@ -68,9 +68,10 @@
 //!   1.8 KB on epoll when that was measured (RELIABILITY.md).
 //! - **Raw access.** [`as_async_fd`](crate::UnixSeqpacket::as_async_fd) and the functions that wait for
 //!   readiness ([`readable`](crate::UnixSeqpacket::readable), [`peek`](crate::UnixSeqpacket::peek)) register
-//!   a duplicate of an io_uring socket when they first need it; from then on every message costs an event
-//!   more. System calls of your own on the descriptor can miss a message that a dropped receive has left in
-//!   the library.
+//!   the socket for good when they first need it; from then on every message costs an event more. (Else it is
+//!   registered only while calls have to wait, on io_uring rarely.) On io_uring, and for `as_async_fd` on both,
+//!   it is a duplicate that is registered. System calls of your own on the descriptor of an io_uring socket can
+//!   miss a message that a dropped receive has left in the library.
 //! - **Giving the descriptor away.** On io_uring a message may have been received for nobody:
 //!   [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses then, where
 //!   [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) drops it.

@@ -7,6 +7,7 @@
 mod harness;
 
 mod ancillary;
+mod busy;
 mod cancel;
 mod connect;
 mod fairness;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         reset::tests(),
         limits::tests(),
         readiness::tests(),
+        busy::tests(),
         connect::tests(),
         owned::tests(),
         fairness::tests(),
