@@ -51,7 +51,8 @@ pub fn candidates() -> Vec<Box<dyn Contestant>> {
         Box::new(monoio::Monoio),
         Box::new(OnTokio::new("tokio UnixDatagram", "dgram", tokio_net::Datagram)),
         Box::new(OnTokio::new("tokio UnixStream, framed", "stream", tokio_net::Framed)),
-        Box::new(calls::Calls),
+        Box::new(calls::Calls::Epoll),
+        Box::new(calls::Calls::Sweep),
         Box::new(ring::RawRing::Plain),
         Box::new(ring::RawRing::Messages),
         Box::new(ring::RawRing::Multishot),
@@ -63,7 +64,11 @@ pub fn able() -> (Vec<Box<dyn Contestant>>, Vec<String>) {
     let (mut able, mut reasons) = (Vec::new(), Vec::new());
     let echo = Work::Echo { pairs: 1, size: SMALL, descriptor: false };
     for candidate in candidates() {
-        let tried = candidate.rig(Setting::CurrentThread, echo).and_then(|mut rig| rig.round(1));
+        // Some take part in rows of two threads only.
+        let rig = candidate
+            .rig(Setting::CurrentThread, echo)
+            .or_else(|reason| candidate.rig(Setting::TwoRuntimes, echo).map_err(|_| reason));
+        let tried = rig.and_then(|mut rig| rig.round(1));
         match tried {
             Ok(_) => able.push(candidate),
             Err(reason) => reasons.push(format!("{}: {reason}", candidate.name())),

@@ -101,7 +101,7 @@ fn compare(options: &Options) -> Result<(), String> {
     let mut report = Report {
         machine: machine::Machine::this(),
         quick: options.quick,
-        rounds: plan.rounds,
+        rounds: plan.all_rounds(),
         reference: REFERENCE,
         contestants: contestants
             .iter()

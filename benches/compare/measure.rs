@@ -13,6 +13,10 @@ use crate::work::{Row, Work};
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
+    /// What is measured is built so often. Where the kernel puts a socket and its queue, and the allocator
+    /// what belongs to it, can make a tenth for as long as they live.
+    pub sittings: usize,
+    /// Rounds of each.
     pub rounds: usize,
     /// A contestant's share of a round.
     pub slice: Duration,
@@ -25,14 +29,34 @@ pub struct Plan {
 }
 
 impl Plan {
+    pub fn all_rounds(&self) -> usize {
+        self.sittings * self.rounds
+    }
+
     pub fn new(quick: bool) -> Self {
         let ms = Duration::from_millis;
         if quick {
             let idle = 2_000;
-            Self { rounds: 3, slice: ms(4), paced: 30, beside: 4, idle, idle_rounds: 1 }
+            Self {
+                sittings: 1,
+                rounds: 3,
+                slice: ms(4),
+                paced: 30,
+                beside: 4,
+                idle,
+                idle_rounds: 1,
+            }
         } else {
             let idle = 10_000;
-            Self { rounds: 15, slice: ms(40), paced: 300, beside: 25, idle, idle_rounds: 3 }
+            Self {
+                sittings: 5,
+                rounds: 3,
+                slice: ms(40),
+                paced: 300,
+                beside: 25,
+                idle,
+                idle_rounds: 3,
+            }
         }
     }
 }
@@ -40,7 +64,8 @@ impl Plan {
 /// One contestant in a row, round by round.
 struct Lane {
     place: usize,
-    rig: Box<dyn Rig>,
+    /// Of the current sitting.
+    rig: Option<Box<dyn Rig>>,
     rounds: Vec<Taken>,
 }
 
@@ -64,17 +89,24 @@ pub fn row(
     let groups: Vec<&[usize]> =
         if others.is_empty() { vec![&[]] } else { others.chunks(at_once).collect() };
     for group in groups {
-        let mut lanes = Vec::new();
-        for place in std::iter::once(0).chain(group.iter().copied()) {
-            progress.now(&row.name, contestants[place].name(), 0, plan.rounds);
-            match contestants[place].rig(row.setting, row.work) {
-                Ok(rig) => lanes.push(Lane { place, rig, rounds: Vec::new() }),
-                Err(reason) => cells[place].reason = Some(reason),
-            }
+        let lanes = std::iter::once(0).chain(group.iter().copied());
+        let mut lanes: Vec<Lane> =
+            lanes.map(|place| Lane { place, rig: None, rounds: Vec::new() }).collect();
+        let mut each = None;
+        for sitting in 0..plan.sittings {
+            self::sitting(
+                contestants,
+                &mut lanes,
+                row,
+                plan,
+                &mut each,
+                &mut cells,
+                |place, round| {
+                    let round = sitting * plan.rounds + round;
+                    progress.now(&row.name, contestants[place].name(), round, plan.all_rounds());
+                },
+            );
         }
-        rounds(&mut lanes, row, plan, &mut cells, |place, round| {
-            progress.now(&row.name, contestants[place].name(), round, plan.rounds);
-        });
         let reference: Vec<(f64, f64)> = match lanes.first() {
             Some(lane) if lane.place == 0 => {
                 lane.rounds.iter().map(|taken| (taken.value, taken.cpu)).collect()
@@ -88,45 +120,56 @@ pub fn row(
     cells
 }
 
-fn rounds(
+/// Build everything anew, warm up, and take rounds in turn. `each` is how many operations a round has.
+fn sitting(
+    contestants: &[Box<dyn Contestant>],
     lanes: &mut Vec<Lane>,
     row: &Row,
     plan: &Plan,
+    each: &mut Option<usize>,
     cells: &mut [Cell],
     mut tell: impl FnMut(usize, usize),
 ) {
-    // Warm up; who fails here fails later.
+    // Who fails is out.
     let mut keep = |lanes: &mut Vec<Lane>, run: &mut dyn FnMut(&mut Lane) -> Result<(), String>| {
         lanes.retain_mut(|lane| match run(lane) {
             Ok(()) => true,
             Err(reason) => {
-                cells[lane.place].reason = Some(format!("failed: {reason}"));
+                cells[lane.place].reason = Some(reason);
                 false
             }
         });
     };
-    let few = if row.work.is_timed() { 3 } else { 16 };
-    keep(lanes, &mut |lane| lane.rig.round(few).map(drop));
-    let mut each = 0;
+    let failed = |reason| format!("failed: {reason}");
+    lanes.iter_mut().for_each(|lane| lane.rig = None);
     keep(lanes, &mut |lane| {
-        if each == 0 {
-            each = calibrate(&mut *lane.rig, row.work, plan)?;
-        }
+        tell(lane.place, 0);
+        lane.rig = Some(contestants[lane.place].rig(row.setting, row.work)?);
         Ok(())
     });
+    keep(lanes, &mut |lane| {
+        let rig = lane.rig.as_deref_mut().expect("made above");
+        let count = match *each {
+            Some(count) => count,
+            None => *each.insert(calibrate(rig, row.work, plan).map_err(failed)?),
+        };
+        rig.round(count).map(drop).map_err(failed)
+    });
+    let Some(each) = *each else { return };
     for round in 0..plan.rounds {
-        if !lanes.is_empty() {
-            // Lanes keep their order; who begins changes.
-            let first = round % lanes.len();
-            lanes.rotate_left(first);
-            keep(lanes, &mut |lane| {
-                tell(lane.place, round + 1);
-                let taken = timed(&mut *lane.rig, each)?;
-                lane.rounds.push(taken);
-                Ok(())
-            });
-            lanes.sort_by_key(|lane| lane.place);
+        if lanes.is_empty() {
+            return;
         }
+        // Lanes keep their order; who begins changes.
+        let first = round % lanes.len();
+        lanes.rotate_left(first);
+        keep(lanes, &mut |lane| {
+            tell(lane.place, round + 1);
+            let rig = lane.rig.as_deref_mut().expect("made above");
+            lane.rounds.push(timed(rig, each).map_err(failed)?);
+            Ok(())
+        });
+        lanes.sort_by_key(|lane| lane.place);
     }
 }
 

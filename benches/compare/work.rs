@@ -62,11 +62,6 @@ impl Work {
         }
     }
 
-    /// Each round trip or message is timed by itself.
-    pub fn is_timed(self) -> bool {
-        matches!(self, Self::Paced | Self::Beside { .. })
-    }
-
     /// File descriptors of one contestant, with room for what a library makes beside its sockets.
     pub fn descriptors(self) -> usize {
         match self {

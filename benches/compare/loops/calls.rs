@@ -20,22 +20,38 @@ use crate::libraries::{socketpair, whole};
 use crate::rig::PAUSE;
 use crate::work::{SMALL, Setting, Work};
 
-pub struct Calls;
+/// How a loop finds out where there is something to receive, if it does not know.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// epoll says so.
+    Epoll,
+    /// It tries one socket after the other, and never waits: what two threads can reach at best.
+    Sweep,
+}
 
 type Pairs = Vec<(OwnedFd, OwnedFd)>;
 
 impl Contestant for Calls {
     fn name(&self) -> &'static str {
-        "raw system calls"
+        match self {
+            Self::Epoll => "raw system calls",
+            Self::Sweep => "raw system calls, sweeping",
+        }
     }
 
     fn short(&self) -> &'static str {
-        "calls"
+        match self {
+            Self::Epoll => "calls",
+            Self::Sweep => "sweep",
+        }
     }
 
     fn rig(&self, setting: Setting, work: Work) -> Result<Box<dyn Rig>, String> {
-        let pairs = match work {
-            Work::Echo { pairs, .. } | Work::Calls { pairs } => pairs,
+        let how = *self;
+        let pairs = match (how, setting, work) {
+            (Self::Sweep, Setting::TwoRuntimes, Work::Echo { pairs, .. }) => pairs,
+            (Self::Sweep, ..) => return Err("as raw system calls, but with two threads".into()),
+            (_, _, Work::Echo { pairs, .. } | Work::Calls { pairs }) => pairs,
             _ => 1,
         };
         let sockets: io::Result<Pairs> =
@@ -54,8 +70,9 @@ impl Contestant for Calls {
             }
             (Setting::TwoRuntimes, Work::Echo { size, .. }) => {
                 let (servers, clients) = sockets.into_iter().unzip();
-                let server = move || serve(servers, size);
-                Threads::new(pairs, vec![Box::new(server), Box::new(move || ask(clients, size))])
+                let server = move || serve(servers, size, how);
+                let client = move || ask(clients, size, how);
+                Threads::new(pairs, vec![Box::new(server), Box::new(client)])
             }
             (Setting::CurrentThread, Work::Echo { size, .. }) => {
                 Threads::new(pairs, vec![Box::new(move || echo(sockets, size))])
@@ -73,7 +90,7 @@ impl Contestant for Calls {
             }
             (_, Work::Paced) => {
                 let (server, client) = sockets.remove(0);
-                let server = move || serve(vec![server], SMALL);
+                let server = move || serve(vec![server], SMALL, how);
                 Threads::new(1, vec![Box::new(server), Box::new(move || Ok(paced(client)))])
             }
             (_, Work::Connect) => Threads::new(1, vec![Box::new(connect)]),
@@ -157,19 +174,22 @@ fn take_descriptor(fd: &OwnedFd) -> io::Result<OwnedFd> {
 
 /// Sockets that are waited for together.
 struct Many {
-    epoll: OwnedFd,
+    epoll: Option<OwnedFd>,
     sockets: Vec<OwnedFd>,
     ready: Vec<epoll::Event>,
 }
 
 impl Many {
-    fn new(sockets: Vec<OwnedFd>) -> io::Result<Self> {
+    fn new(sockets: Vec<OwnedFd>, how: Calls) -> io::Result<Self> {
+        if how == Calls::Sweep {
+            return Ok(Self { epoll: None, sockets, ready: Vec::new() });
+        }
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         for (at, socket) in sockets.iter().enumerate() {
             let data = epoll::EventData::new_u64(at as u64);
             epoll::add(&epoll, socket, data, epoll::EventFlags::IN)?;
         }
-        Ok(Self { epoll, sockets, ready: Vec::with_capacity(1024) })
+        Ok(Self { epoll: Some(epoll), sockets, ready: Vec::with_capacity(1024) })
     }
 
     /// Receive `count` messages, wherever they come, and call `then` after each.
@@ -180,9 +200,24 @@ impl Many {
         mut then: impl FnMut(usize, &OwnedFd, &mut [u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut left = count;
+        let Some(epoll) = &self.epoll else {
+            while left > 0 {
+                for (at, socket) in self.sockets.iter().enumerate() {
+                    match take(socket, buffer) {
+                        Err(error) if Errno::from_io_error(&error) == Some(Errno::AGAIN) => {}
+                        received => {
+                            received?;
+                            then(at, socket, buffer)?;
+                            left -= 1;
+                        }
+                    }
+                }
+            }
+            return Ok(());
+        };
         while left > 0 {
             self.ready.clear();
-            epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.ready), None)?;
+            epoll::wait(epoll, rustix::buffer::spare_capacity(&mut self.ready), None)?;
             for event in &self.ready {
                 let at = event.data.u64() as usize;
                 take(&self.sockets[at], buffer)?;
@@ -194,8 +229,8 @@ impl Many {
     }
 }
 
-fn serve(sockets: Vec<OwnedFd>, size: usize) -> io::Result<Turn> {
-    let mut many = Many::new(sockets)?;
+fn serve(sockets: Vec<OwnedFd>, size: usize, how: Calls) -> io::Result<Turn> {
+    let mut many = Many::new(sockets, how)?;
     let mut buffer = vec![0; size];
     Ok(Box::new(move |each| {
         let count = each * many.sockets.len();
@@ -204,8 +239,8 @@ fn serve(sockets: Vec<OwnedFd>, size: usize) -> io::Result<Turn> {
     }))
 }
 
-fn ask(sockets: Vec<OwnedFd>, size: usize) -> io::Result<Turn> {
-    let mut many = Many::new(sockets)?;
+fn ask(sockets: Vec<OwnedFd>, size: usize, how: Calls) -> io::Result<Turn> {
+    let mut many = Many::new(sockets, how)?;
     let mut buffer = vec![7; size];
     Ok(Box::new(move |each| {
         let pairs = many.sockets.len();

@@ -12,6 +12,8 @@ pub struct Goal<'a> {
     pub wanted: f64,
     /// Not measured if the row or the contestant was left out.
     pub reached: Option<f64>,
+    /// The best that a raw loop reached in this row.
+    pub floor: Option<f64>,
 }
 
 impl Goal<'_> {
@@ -24,15 +26,29 @@ impl Goal<'_> {
             None => "not measured",
         }
     }
+
+    /// What to say beside the verdict: where the goal is not met, what was to be had.
+    pub fn remark(&self) -> String {
+        match self.floor {
+            Some(floor) if self.verdict() == "NOT MET" => {
+                format!(", the best raw loop is at {floor:.2}")
+            }
+            _ => String::new(),
+        }
+    }
 }
 
 pub fn goals(report: &Report) -> Vec<Goal<'_>> {
     let mut goals = Vec::new();
     for row in &report.rows {
+        let raw = report.contestants.iter().zip(&row.cells);
+        let raw = raw.filter(|(contestant, _)| contestant.name.starts_with("raw "));
+        let floor = raw.filter_map(|(_, cell)| Some(cell.ratio?.median)).reduce(f64::max);
         for (backend, wanted) in [(URING, row.goal_uring), (EPOLL, row.goal_epoll)] {
             let Some(wanted) = wanted else { continue };
             let ratio = report.place(backend).and_then(|place| row.cells[place].ratio);
-            goals.push(Goal { row, backend, wanted, reached: ratio.map(|ratio| ratio.median) });
+            let reached = ratio.map(|ratio| ratio.median);
+            goals.push(Goal { row, backend, wanted, reached, floor });
         }
     }
     goals
@@ -46,11 +62,12 @@ pub fn table(report: &Report) -> String {
         let reached = goal.reached.map_or("-".into(), |reached| format!("{reached:.2}"));
         let _ = writeln!(
             text,
-            "{:width$}  {:8}  {:4.2}  {reached:>5}  {}",
+            "{:width$}  {:8}  {:4.2}  {reached:>5}  {}{}",
             goal.row.name,
             goal.backend,
             goal.wanted,
-            goal.verdict()
+            goal.verdict(),
+            goal.remark()
         );
     }
     let met = goals.iter().filter(|goal| goal.verdict() == "met").count();

@@ -190,12 +190,13 @@ fn goal_table(page: &mut String, report: &Report) {
         };
         let _ = write!(
             page,
-            "<tr><td>{}<td>{}<td>{:.2}<td>{}<td class=\"{class}\">{}",
+            "<tr><td>{}<td>{}<td>{:.2}<td>{}<td class=\"{class}\">{}{}",
             escape(&goal.row.name),
             goal.backend,
             goal.wanted,
             goal.reached.map_or("-".into(), |reached| format!("{reached:.2}")),
-            goal.verdict()
+            goal.verdict(),
+            goal.remark()
         );
     }
     page.push_str("</table>");

@@ -17,7 +17,9 @@ pub fn heading(report: &Report, plan: &Plan) -> String {
         text,
         "\n{} rounds of {:?} for each. Median (quartiles), processor time, and the ratio to {}:\n\
          above 1 is better than it.\n",
-        plan.rounds, plan.slice, report.reference
+        plan.all_rounds(),
+        plan.slice,
+        report.reference
     );
     text
 }
