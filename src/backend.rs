@@ -253,8 +253,9 @@ impl Socket {
         on!(self, socket => socket.fd())
     }
 
-    pub(crate) fn as_async_fd(&self) -> &AsyncFd<FileDesc> {
-        on!(self, socket => socket.as_async_fd())
+    /// A duplicate of the descriptor, registered for readiness.
+    pub(crate) fn register_duplicate(&self) -> io::Result<AsyncFd<FileDesc>> {
+        on!(self, socket => socket.register_duplicate())
     }
 
     pub(crate) fn into_fd(self) -> OwnedFd {

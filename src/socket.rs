@@ -79,10 +79,17 @@ use crate::{
 /// ```
 pub struct UnixSeqpacket {
     pub(crate) inner: backend::Socket,
-    /// Made with the first stream of messages.
-    backlog: OnceLock<Box<Backlog>>,
+    /// Made when something of it is first used.
+    extras: OnceLock<Box<Extras>>,
     #[expect(dead_code, reason = "ends with the socket")]
     span: Span,
+}
+
+/// What few sockets need.
+#[derive(Debug, Default)]
+struct Extras {
+    backlog: Backlog,
+    async_fd: OnceLock<AsyncFd<FileDesc>>,
 }
 
 /// A receive into one buffer. By hand, for it is what idle connections wait in: as an `async fn` it
@@ -133,7 +140,7 @@ impl UnixSeqpacket {
     pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
         let inner = backend::Socket::new(choice, fd)?;
         let span = Span::socket(inner.backend(), inner.fd());
-        Ok(Self { inner, backlog: OnceLock::new(), span })
+        Ok(Self { inner, extras: OnceLock::new(), span })
     }
 
     /// Connect to a listener.
@@ -246,7 +253,10 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn as_async_fd(&self) -> &AsyncFd<FileDesc> {
-        self.inner.as_async_fd()
+        self.extras().async_fd.get_or_init(|| match self.inner.register_duplicate() {
+            Ok(registered) => registered,
+            Err(error) => panic!("the socket cannot be registered for readiness: {error}"),
+        })
     }
 
     /// The credentials of the process that connected or made the pair, or that listened, as they
@@ -1314,7 +1324,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn messages(&self, options: MessagesOptions) -> io::Result<Messages<'_>> {
-        Messages::new(&self.inner, self.backlog.get_or_init(Box::default), options)
+        Messages::new(&self.inner, &self.extras().backlog, options)
     }
 
     /// A batch of messages to be sent, still empty. See [`SendBatch`].
@@ -1395,8 +1405,12 @@ impl UnixSeqpacket {
             .map_or(Ok(None), |backlog| backlog.try_peek(|message| message.copy_into(buffers)))
     }
 
+    fn extras(&self) -> &Extras {
+        self.extras.get_or_init(Box::default)
+    }
+
     fn backlog_in_use(&self) -> Option<&Backlog> {
-        self.backlog.get().map(|backlog| &**backlog).filter(|backlog| backlog.is_in_use())
+        self.extras.get().map(|extras| &extras.backlog).filter(|backlog| backlog.is_in_use())
     }
 
     /// A message that a stream has received and not yielded.

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -11,7 +11,7 @@ use tokio::io::Interest;
 use tokio::task::coop;
 
 use super::lane::{Lane, Ticket};
-use super::registration::{Registration, Waits};
+use super::registration::{self, GivenUp, Registration, Waits};
 use crate::budget;
 use crate::look::{self, AfterLook, Aside, Busy, Looks};
 use crate::runtime::Life;
@@ -67,14 +67,20 @@ pub(super) fn try_call<T>(
 /// registration, which the sending direction borrows.
 #[derive(Debug)]
 pub(super) struct Gate {
+    /// Shared with the registration.
     fd: Arc<OwnedFd>,
     state: Mutex<State>,
     /// Whether there is a registration, as the last who had the lock left it.
     registered: AtomicBool,
+    /// One that was given up is being dropped.
+    giving_up: AtomicBool,
+    /// How many calls in a row did without it.
+    unused: AtomicU8,
     /// Direct sends since that was last looked at.
     sends: AtomicU8,
     /// How many sends stand in line.
-    senders: AtomicUsize,
+    senders: AtomicU32,
+    /// Told when a direction settles that somebody watches.
     settled: Bell,
     life: Arc<Life>,
 }
@@ -88,13 +94,17 @@ struct State {
 
 /// A send stands in line until this is dropped.
 #[derive(Debug)]
-pub(super) struct InLine<'a>(&'a AtomicUsize);
+pub(super) struct InLine<'a>(&'a AtomicU32);
 
 impl Drop for InLine<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// The registration is given up after so many calls that did not need it. To give it up and make it anew
+/// costs as much as some ten events.
+const UNUSED: u8 = 64;
 
 /// So many direct sends are counted together: the lock is not taken for each.
 const TOGETHER: u8 = 32;
@@ -107,14 +117,16 @@ impl Gate {
             fd: Arc::new(fd),
             state: Mutex::default(),
             registered: AtomicBool::new(false),
+            giving_up: AtomicBool::new(false),
+            unused: AtomicU8::new(0),
             sends: AtomicU8::new(0),
-            senders: AtomicUsize::new(0),
+            senders: AtomicU32::new(0),
             settled: Bell::default(),
             life: life.clone(),
         };
         if !life.has_driver() {
             // Registering tells, and nothing else does.
-            gate.registration()?;
+            gate.needed(&mut gate.lock())?;
             life.found_driver();
         }
         Ok(gate)
@@ -134,42 +146,65 @@ impl Gate {
         Arc::into_inner(self.fd).expect("no call is under way, and the registration is gone")
     }
 
-    /// The registration, for who has to wait now; made if there is none.
-    pub(super) fn registration(&self) -> io::Result<Arc<Registration>> {
-        self.with_registration(&mut self.lock()).cloned()
+    /// Room in the peer's queue, or the task is woken when there may be some.
+    pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.needed(&mut self.lock())?.poll_write_ready(cx))?.retain_ready();
+        Poll::Ready(Ok(()))
     }
 
-    /// As [`registration`](Self::registration), and it stays: its readiness, or the wakers in it, are
-    /// somebody's who stands in no line.
-    pub(super) fn lasting_registration(&self) -> io::Result<Arc<Registration>> {
-        let mut state = self.lock();
-        state.waits.keep();
-        self.with_registration(&mut state).cloned()
-    }
-
-    /// The registration, if there is one.
-    pub(super) fn registered(&self) -> Option<Arc<Registration>> {
-        if !self.registered.load(Ordering::Acquire) {
-            return None;
+    /// Call the kernel at once; readiness found wrong is cleared, where anybody looks at it.
+    pub(super) fn call_now<T>(
+        &self,
+        direction: Direction,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if self.registered.load(Ordering::Acquire)
+            && let Some(registration) = self.lock().waits.registration()
+        {
+            return try_call(registration, direction, call);
         }
-        self.lock().waits.registered()
+        call(self.fd())
     }
 
-    fn with_registration<'s>(&self, state: &'s mut State) -> io::Result<&'s Arc<Registration>> {
-        let registration = state.waits.needed(&self.fd, &self.life)?;
+    /// A registration for who stands in no line.
+    pub(super) fn lasting_registration(&self) -> io::Result<Arc<Registration>> {
+        self.lasting(&mut self.lock())
+    }
+
+    fn lasting(&self, state: &mut State) -> io::Result<Arc<Registration>> {
+        let registration = state.waits.lasting(|| self.register())?;
+        self.registered.store(true, Ordering::Release);
+        Ok(registration)
+    }
+
+    /// The registration, for who has to wait now; made if there is none.
+    fn needed<'s>(&self, state: &'s mut State) -> io::Result<&'s Registration> {
+        let registration = state.waits.needed(|| self.register())?;
+        self.unused.store(0, Ordering::Relaxed);
         if !self.registered.load(Ordering::Relaxed) {
             self.registered.store(true, Ordering::Release);
         }
         Ok(registration)
     }
 
+    fn register(&self) -> io::Result<Registration> {
+        registration::make(&self.fd, &self.life, &self.giving_up)
+    }
+
     /// Calls did not need the registration. It comes back if it is to be given up, to be dropped after
     /// the lock is gone: there may be wakers in it.
-    fn did_without(&self, state: &mut State, calls: u8) -> Option<Arc<Registration>> {
+    fn did_without(&self, state: &mut State, calls: u8) -> Option<GivenUp<'_>> {
+        if !state.waits.is_passing() {
+            return None;
+        }
+        let unused = self.unused.load(Ordering::Relaxed).saturating_add(calls);
+        self.unused.store(unused, Ordering::Relaxed);
         // A send that comes to wait after this makes another.
-        let given_up = state.waits.did_without(calls, self.senders.load(Ordering::Relaxed) == 0)?;
+        if unused < UNUSED || self.senders.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
         self.registered.store(false, Ordering::Relaxed);
-        Some(given_up)
+        Some(state.waits.give_up(&self.giving_up))
     }
 
     /// A send went out without waiting.
@@ -182,10 +217,11 @@ impl Gate {
         self.sends.store(sends % TOGETHER, Ordering::Relaxed);
         if sends == TOGETHER {
             let mut state = self.lock();
-            let given_up =
-                if state.lane.is_idle() { self.did_without(&mut state, TOGETHER) } else { None };
-            drop(state);
-            drop(given_up);
+            if state.lane.is_idle() {
+                let given_up = self.did_without(&mut state, TOGETHER);
+                drop(state);
+                drop(given_up);
+            }
         }
     }
 
@@ -197,6 +233,10 @@ impl Gate {
 
     pub(super) fn life(&self) -> &Life {
         &self.life
+    }
+
+    pub(super) fn settled(&self) -> &Bell {
+        &self.settled
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -239,8 +279,7 @@ impl Gate {
         // Also where the lane is idle: a call that comes and waits takes over the one waker that
         // tokio keeps for a direction.
         let polled = if state.lane.is_idle() {
-            state.waits.keep();
-            poll_call(self.with_registration(&mut state)?, Direction::Read, cx, call)
+            poll_call(&*self.lasting(&mut state)?, Direction::Read, cx, call)
         } else {
             Poll::Pending
         };
@@ -262,8 +301,8 @@ impl Gate {
         if !state.lane.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        match state.waits.registered() {
-            Some(io) => try_call(&io, Direction::Read, call),
+        match state.waits.registration() {
+            Some(registration) => try_call(registration, Direction::Read, call),
             None => call(self.fd()),
         }
     }
@@ -445,7 +484,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
 
     /// Call the kernel when epoll says so.
     fn poll_readiness(&mut self, state: &mut State, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
-        if !state.waits.are_registered() {
+        if state.waits.registration().is_none() {
             // Of a message that is there already a new registration learns later.
             match self.call.call(self.gate.fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -453,7 +492,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
             }
         }
         let gate = self.gate;
-        poll_call(gate.with_registration(state)?, Direction::Read, cx, |fd| self.call.call(fd))
+        poll_call(gate.needed(state)?, Direction::Read, cx, |fd| self.call.call(fd))
     }
 
     fn served(

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::io::unix::AsyncFd;
 
@@ -14,75 +15,98 @@ use crate::runtime::Life;
 
 pub(super) type Registration = AsyncFd<Arc<OwnedFd>>;
 
-/// It is given up after so many calls that did not need it. To give it up and make it anew costs as much
-/// as some ten events.
-const UNUSED: u8 = 64;
-
-/// The registration of one socket, under the lock of its receiving direction.
+/// Of one socket, under the lock of its receiving direction.
 #[derive(Debug, Default)]
-pub(super) struct Waits {
-    registration: Option<Arc<Registration>>,
-    /// How many calls in a row did without.
-    unused: u8,
-    lasting: bool,
+pub(super) enum Waits {
+    #[default]
+    Unregistered,
+    Registered(Registration),
+    /// For good: its readiness, or the wakers in it, are somebody's who stands in no line.
+    Lasting(Arc<Registration>),
 }
 
 impl Waits {
-    pub(super) fn are_registered(&self) -> bool {
-        self.registration.is_some()
-    }
-
-    pub(super) fn registered(&self) -> Option<Arc<Registration>> {
-        self.registration.clone()
-    }
-
-    /// It is not given up any more.
-    pub(super) fn keep(&mut self) {
-        self.lasting = true;
+    pub(super) fn registration(&self) -> Option<&Registration> {
+        match self {
+            Self::Unregistered => None,
+            Self::Registered(registration) => Some(registration),
+            Self::Lasting(registration) => Some(registration),
+        }
     }
 
     /// Somebody has to wait.
-    ///
-    /// # Errors
-    /// The runtime is gone or has no I/O driver; what `epoll_ctl(2)` says.
     pub(super) fn needed(
         &mut self,
-        fd: &Arc<OwnedFd>,
-        life: &Life,
-    ) -> io::Result<&Arc<Registration>> {
-        self.unused = 0;
-        let registration = match self.registration.take() {
-            Some(registration) => registration,
-            None => Arc::new(register(fd, life)?),
-        };
-        Ok(self.registration.insert(registration))
+        make: impl FnOnce() -> io::Result<Registration>,
+    ) -> io::Result<&Registration> {
+        if let Self::Unregistered = self {
+            *self = Self::Registered(make()?);
+        }
+        Ok(self.registration().expect("made above"))
     }
 
-    /// So many calls did not need it. It comes back if it is to be given up, which `nobody_else` waiting
-    /// allows.
-    pub(super) fn did_without(
+    /// As [`needed`](Self::needed), for good.
+    pub(super) fn lasting(
         &mut self,
-        calls: u8,
-        nobody_else: bool,
-    ) -> Option<Arc<Registration>> {
-        if self.registration.is_none() || self.lasting {
-            return None;
-        }
-        self.unused = self.unused.saturating_add(calls);
-        if self.unused < UNUSED || !nobody_else {
-            return None;
-        }
-        self.registration.take()
+        make: impl FnOnce() -> io::Result<Registration>,
+    ) -> io::Result<Arc<Registration>> {
+        let registration = match std::mem::take(self) {
+            Self::Unregistered => Arc::new(make()?),
+            Self::Registered(registration) => Arc::new(registration),
+            Self::Lasting(registration) => registration,
+        };
+        *self = Self::Lasting(registration.clone());
+        Ok(registration)
+    }
+
+    /// Whether there is one that may be given up.
+    pub(super) fn is_passing(&self) -> bool {
+        matches!(self, Self::Registered(_))
+    }
+
+    pub(super) fn give_up<'a>(&mut self, giving_up: &'a AtomicBool) -> GivenUp<'a> {
+        giving_up.store(true, Ordering::Relaxed);
+        GivenUp { _waits: std::mem::take(self), _until: Until(giving_up) }
     }
 }
 
-fn register(fd: &Arc<OwnedFd>, life: &Life) -> io::Result<Registration> {
+/// A registration that goes when this is dropped.
+pub(super) struct GivenUp<'a> {
+    _waits: Waits,
+    /// Behind it, also if the destructor of a waker panics.
+    _until: Until<'a>,
+}
+
+struct Until<'a>(&'a AtomicBool);
+
+impl Drop for Until<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Register the descriptor of a socket. `giving_up`: its last registration is being dropped.
+///
+/// # Errors
+/// The runtime is gone or has no I/O driver; what `epoll_ctl(2)` says.
+pub(super) fn make(
+    fd: &Arc<OwnedFd>,
+    life: &Life,
+    giving_up: &AtomicBool,
+) -> io::Result<Registration> {
+    let register = |fd| life.enter(|| async_fd::register_shared(fd, async_fd::BOTH));
     loop {
-        match life.enter(|| async_fd::register_shared(fd.clone(), async_fd::BOTH)) {
-            // The last one is being dropped on another thread just now. tokio takes it from the epoll
-            // instance before it drops the wakers, so this does not wait for anybody's code.
-            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => std::thread::yield_now(),
+        let still_there = giving_up.load(Ordering::Acquire);
+        match register(fd.clone()) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
             result => return result,
         }
+        if !still_there {
+            // The user has registered the number himself. A duplicate does as well.
+            return register(Arc::new(fd.try_clone()?));
+        }
+        // On another thread, just now. tokio takes it from the epoll instance before it drops the wakers,
+        // so this does not wait for anybody's code.
+        std::thread::yield_now();
     }
 }

@@ -8,12 +8,11 @@
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
 use tokio::task::coop;
 
-use super::operation::{Direction, Gate, InLine, poll_call, try_call};
+use super::operation::{Direction, Gate, InLine, poll_call};
 use crate::ancillary::AncillaryBuffer;
 use crate::budget;
 use crate::buffer::Parts;
@@ -21,26 +20,19 @@ use crate::foreign;
 use crate::lane::{After, Withdrawn};
 use crate::line::{AT_ONCE, Line};
 use crate::outgoing::Outgoing;
-use crate::runtime::{self, Life};
+use crate::runtime;
 use crate::sys;
-use crate::watch::{self, Bell};
+use crate::watch;
 
 #[derive(Debug)]
 pub(super) struct SendGate {
     /// Nothing is ever in flight: the kernel has a message or it has not.
     line: Line<Infallible>,
-    settled: Bell,
-    life: Arc<Life>,
 }
 
 impl SendGate {
-    pub(super) fn new(life: &Arc<Life>) -> Self {
-        Self { line: Line::new(), settled: Bell::default(), life: life.clone() }
-    }
-
-    fn carry_out(&self, after: After<Box<Outgoing>>) {
-        foreign::release(after.release);
-        after.wake.wake(&self.settled);
+    pub(super) fn new() -> Self {
+        Self { line: Line::new() }
     }
 
     pub(super) fn is_idle(&self) -> bool {
@@ -57,8 +49,8 @@ impl SendGate {
     }
 
     /// Completes when the lane is idle, which may be over by then.
-    pub(super) async fn idle(&self) {
-        watch::until(&self.settled, || {
+    pub(super) async fn idle(&self, socket: &Gate) {
+        watch::until(socket.settled(), || {
             let Some(mut state) = self.line.lock_if_busy() else { return true };
             state.lane.watchers().announce();
             false
@@ -73,7 +65,7 @@ impl SendGate {
         cx: &mut Context<'_>,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
-        self.life.check()?;
+        socket.life().check()?;
         let registration = socket.lasting_registration()?;
         let mut state = self.line.lock();
         let polled = if state.lane.is_idle() {
@@ -95,16 +87,13 @@ impl SendGate {
     pub(super) fn try_send(
         &self,
         socket: &Gate,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        self.life.check()?;
+        socket.life().check()?;
         if !self.line.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        match socket.registered() {
-            Some(registration) => try_call(&registration, Direction::Write, call),
-            None => call(socket.fd()),
-        }
+        socket.call_now(Direction::Write, call)
     }
 
     /// Send what the caller lends.
@@ -161,7 +150,7 @@ impl SendGate {
         std::future::poll_fn(|cx| {
             let coop = coop::poll_proceed(cx);
             if done.is_none() {
-                if let Err(gone) = self.life.check() {
+                if let Err(gone) = socket.life().check() {
                     return Poll::Ready(Ok(Err(gone)));
                 }
                 if !self.line.is_idle() {
@@ -210,10 +199,14 @@ impl SendGate {
         let mut ended = Ended::AllSent;
         let mut sent_for = 0;
         while let Some((slot, payload)) = next {
-            let sent = payload.send_now(socket.fd());
-            if matches!(&sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+            let mut sent = payload.send_now(socket.fd());
+            if is_full(&sent) {
+                // Once more, or the readiness that this disproves would stay.
+                sent = socket.call_now(Direction::Write, |fd| payload.send_now(fd));
+            }
+            if is_full(&sent) {
                 let after = self.line.lock().lane.put_back(slot, payload);
-                self.carry_out(after);
+                carry_out(socket, after);
                 ended = Ended::Full;
                 break;
             }
@@ -230,7 +223,7 @@ impl SendGate {
                 ended = Ended::Enough;
             }
             drop(state);
-            self.carry_out(after);
+            carry_out(socket, after);
         }
         wakes.drain(..).for_each(foreign::wake);
         self.line.lock().wakes = wakes;
@@ -246,12 +239,22 @@ impl SendGate {
     }
 }
 
+/// Do what the lane decided. Not under its lock.
+fn carry_out(socket: &Gate, after: After<Box<Outgoing>>) {
+    foreign::release(after.release);
+    after.wake.wake(socket.settled());
+}
+
 /// How sending for those in line ended.
 #[derive(PartialEq)]
 enum Ended {
     AllSent,
     Full,
     Enough,
+}
+
+fn is_full(sent: &io::Result<usize>) -> bool {
+    matches!(sent, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// A send in line; leaves it when dropped.
@@ -288,7 +291,7 @@ impl Waiting<'_> {
         let is_next = state.lane.is_next(slot);
         drop(state);
         self.place = Some(Place { slot, _in_line: in_line });
-        self.gate.carry_out(after);
+        carry_out(self.socket, after);
         if is_next { self.poll(cx) } else { Poll::Pending }
     }
 
@@ -319,24 +322,14 @@ impl Waiting<'_> {
                 }
                 Err(replaced) => drop(replaced),
             }
-            if gate.life.check().is_err() {
+            if self.socket.life().check().is_err() {
                 return self.give_up(cx, runtime::gone());
             }
             if !is_next {
                 return Poll::Pending;
             }
-            let registration = match self.socket.registration() {
-                Ok(registration) => registration,
-                Err(error) => return self.give_up(cx, error),
-            };
-            match ready!(registration.poll_write_ready(cx)) {
-                Ok(mut guard) => {
-                    let ended = gate.send_waiting(self.socket);
-                    left_others |= ended != Ended::AllSent;
-                    if ended == Ended::Full {
-                        guard.clear_ready();
-                    }
-                }
+            match ready!(self.socket.poll_writable(cx)) {
+                Ok(()) => left_others |= gate.send_waiting(self.socket) != Ended::AllSent,
                 Err(error) => return self.give_up(cx, error),
             }
         }
@@ -359,7 +352,7 @@ impl Waiting<'_> {
             }
             Withdrawn::Unsent(mut after) => {
                 let payload = after.release.take();
-                gate.carry_out(after);
+                carry_out(self.socket, after);
                 (Err(error), payload)
             }
         };
@@ -373,7 +366,7 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot() {
             let after = self.gate.line.lock().lane.forget(slot);
-            self.gate.carry_out(after);
+            carry_out(self.socket, after);
             self.gate.wake_next();
         }
     }

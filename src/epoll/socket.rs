@@ -1,6 +1,5 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
 use filedesc::FileDesc;
@@ -26,37 +25,22 @@ pub(crate) type Recv<'a> = Operation<'a, Bytes<'a>>;
 pub(crate) struct Socket {
     receive: Gate,
     send: SendGate,
-    /// A duplicate, registered when somebody first asks for that.
-    async_fd: OnceLock<Box<AsyncFd<FileDesc>>>,
 }
 
 impl Socket {
     /// `fd` is non-blocking.
     pub(crate) fn new(fd: OwnedFd) -> io::Result<Self> {
         let life = Life::here()?;
-        Ok(Self {
-            receive: Gate::new(fd, &life)?,
-            send: SendGate::new(&life),
-            async_fd: OnceLock::new(),
-        })
+        Ok(Self { receive: Gate::new(fd, &life)?, send: SendGate::new() })
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {
         self.receive.fd()
     }
 
-    /// # Panics
-    /// If no descriptor is left for the duplicate, or the runtime is gone.
-    pub(crate) fn as_async_fd(&self) -> &AsyncFd<FileDesc> {
-        self.async_fd.get_or_init(|| {
-            let registered = self.fd().try_clone_to_owned().and_then(|duplicate| {
-                self.receive.life().enter(|| async_fd::register(duplicate, async_fd::BOTH))
-            });
-            match registered {
-                Ok(registered) => Box::new(registered),
-                Err(error) => panic!("the socket cannot be registered for readiness: {error}"),
-            }
-        })
+    pub(crate) fn register_duplicate(&self) -> io::Result<AsyncFd<FileDesc>> {
+        let duplicate = self.fd().try_clone_to_owned()?;
+        self.receive.life().enter(|| async_fd::register(duplicate, async_fd::BOTH))
     }
 
     pub(crate) fn into_fd(self) -> OwnedFd {
@@ -236,9 +220,9 @@ impl Socket {
         let registration = self.receive.lasting_registration()?;
         loop {
             match (read, write) {
-                (true, true) => either(self.receive.idle(), self.send.idle()).await,
+                (true, true) => either(self.receive.idle(), self.send.idle(&self.receive)).await,
                 (true, false) => self.receive.idle().await,
-                (false, true) => self.send.idle().await,
+                (false, true) => self.send.idle(&self.receive).await,
                 (false, false) => {}
             }
             let mut ready = {

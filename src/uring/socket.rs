@@ -76,13 +76,8 @@ impl Socket {
         self.core.fd.as_fd()
     }
 
-    /// # Panics
-    /// If no descriptor is left for the duplicate, or the runtime is gone.
-    pub(crate) fn as_async_fd(&self) -> &AsyncFd<FileDesc> {
-        match self.core.readiness() {
-            Ok(readiness) => readiness,
-            Err(error) => panic!("the socket cannot be registered for readiness: {error}"),
-        }
+    pub(crate) fn register_duplicate(&self) -> io::Result<AsyncFd<FileDesc>> {
+        self.core.register_duplicate()
     }
 
     pub(crate) fn into_fd(self) -> OwnedFd {

@@ -374,9 +374,13 @@ impl Core {
         if let Some(registered) = self.readiness.get() {
             return Ok(registered);
         }
-        let duplicate = self.fd.try_clone()?;
-        let registered = self.register(|| async_fd::register(duplicate, async_fd::BOTH))?;
+        let registered = self.register_duplicate()?;
         Ok(self.readiness.get_or_init(|| Box::new(registered)))
+    }
+
+    pub(super) fn register_duplicate(&self) -> io::Result<AsyncFd<FileDesc>> {
+        let duplicate = self.fd.try_clone()?;
+        self.register(|| async_fd::register(duplicate, async_fd::BOTH))
     }
 
     /// Register for arriving messages.

@@ -1,8 +1,10 @@
 //! Sockets that are busy for a while, then wait, and the other way round. How a call waits is changed on
 //! the way, registrations come and go; nobody who waits meanwhile may miss his event.
 
+use std::os::fd::AsRawFd;
 use std::task::Poll;
 
+use tokio::io::unix::AsyncFd;
 use tokio_seqpacket::{Backend, UnixSeqpacket};
 use tokio_test::task;
 
@@ -16,6 +18,7 @@ pub fn tests() -> Vec<Test> {
         a_send_that_waits_learns_of_room_while_receives_are_busy,
         a_receive_that_waits_learns_of_a_message_while_sends_are_busy,
         a_poll_that_waits_is_woken_after_calls_that_did_not_have_to_wait,
+        a_socket_that_the_user_has_registered_himself_waits_all_the_same,
         busy_and_waiting_in_turn,
         two_tasks_alternate_between_busy_and_waiting,
     ]
@@ -125,6 +128,34 @@ async fn a_poll_that_waits_is_woken_after_calls_that_did_not_have_to_wait(cell: 
     .await;
     let polled = poll.enter(|cx, _| a.poll_recv(cx, &mut buffer));
     assert!(matches!(polled, Poll::Ready(Ok(7))), "{polled:?}");
+}
+
+async fn a_socket_that_the_user_has_registered_himself_waits_all_the_same(cell: Cell) {
+    struct Number(std::os::fd::RawFd);
+    impl AsRawFd for Number {
+        fn as_raw_fd(&self) -> std::os::fd::RawFd {
+            self.0
+        }
+    }
+    let (a, peer) = cell.half();
+    sends(&a, &peer, BUSY).await;
+    #[expect(deprecated, reason = "what replaces it is unsafe, and users still have it")]
+    let registered = AsyncFd::new(Number(a.as_raw_fd())).unwrap();
+    // One by one, so that a ring comes to prefer readiness.
+    for _ in 0..20 {
+        let mut receive = task::spawn(a.recv_owned(vec![0; 64]));
+        arm(&mut receive).await;
+        peer.send(b"awaited");
+        until_woken(&mut receive).await;
+        assert_eq!(soon(receive).await.0.unwrap().bytes_read(), 7);
+    }
+    let filled = fill(&a);
+    let mut send = task::spawn(a.send(b"awaited"));
+    arm(&mut send).await;
+    takes(&peer, filled);
+    until_woken(&mut send).await;
+    soon(send).await.unwrap();
+    drop(registered);
 }
 
 async fn busy_and_waiting_in_turn(cell: Cell) {

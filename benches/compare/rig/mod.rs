@@ -181,8 +181,10 @@ fn idle<L: Library>(library: &L, count: usize, look: &mut dyn FnMut()) -> io::Re
         for end in ends {
             let mut socket = library.adopt(end)?;
             tokio::spawn(async move { socket.recv(&mut vec![0; SMALL]).await });
+            // It comes to its receive before the next connection is made, as in a server.
+            tokio::task::yield_now().await;
         }
-        // Every task comes to its receive, and a driver task to the rest.
+        // For those that look again before they wait, and for driver tasks.
         for _ in 0..count.div_ceil(16) {
             tokio::task::yield_now().await;
         }
