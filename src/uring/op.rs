@@ -3,7 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use tokio_uring::buf::{BoundedBuf, Slice};
@@ -11,7 +11,7 @@ use tokio_uring::buf::{BoundedBuf, Slice};
 use super::graveyard;
 use super::lane::{Received as LaneReceived, Ticket};
 use super::payload::{Message, Rooms};
-use super::state::{Core, Direction, Registration, lock};
+use super::state::{Core, Direction, Receive, lock};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::budget;
 use crate::buffer::{One, PartsMut, Scatter};
@@ -262,6 +262,9 @@ impl<S: Sink> Receiving<'_, S> {
                         }
                         result => {
                             receive.looks.first_found(true);
+                            let unused = receive.did_without();
+                            drop(receive);
+                            drop(unused);
                             return Poll::Ready(result);
                         }
                     }
@@ -276,10 +279,9 @@ impl<S: Sink> Receiving<'_, S> {
                     receive.lane.waits_himself();
                     self.aside = Aside::now();
                     self.ticket = Some(ticket);
-                    let waits = receive.waits.clone();
-                    drop(receive);
+                    let polled = self.poll_readiness(receive, cx);
                     core.carry_out(Direction::Receive, after);
-                    return self.poll_readiness(ticket, waits, cx);
+                    return polled;
                 }
                 if looks > 0 {
                     let (ticket, after) = receive.lane.enqueue(cx.waker(), None, looks);
@@ -322,9 +324,7 @@ impl<S: Sink> Receiving<'_, S> {
         let core = self.core;
         let mut receive = lock(&core.receive);
         if receive.lane.is_waiting_himself(ticket) {
-            let waits = receive.waits.clone();
-            drop(receive);
-            return Some(self.poll_readiness(ticket, waits, cx));
+            return Some(self.poll_readiness(receive, cx));
         }
         if receive.lane.may_look(ticket) {
             let worth_it = !core.driver.is_multi_thread() || self.aside.others_ran();
@@ -351,9 +351,7 @@ impl<S: Sink> Receiving<'_, S> {
                     receive.looks.second_found(false);
                     if receive.prefers_readiness(&core.driver) {
                         receive.lane.waits_himself();
-                        let waits = receive.waits.clone();
-                        drop(receive);
-                        return Some(self.poll_readiness(ticket, waits, cx));
+                        return Some(self.poll_readiness(receive, cx));
                     }
                     drop(receive);
                     return Some(self.arm(cx));
@@ -413,33 +411,31 @@ impl<S: Sink> Receiving<'_, S> {
         self.pending_unless_dead(cx)
     }
 
-    /// Wait for readiness, first in line, with nothing in flight. `waits` is the registration for it,
-    /// if there is one. The future does not keep it: one that is forgotten would keep the file open.
+    /// Wait for readiness, first in line, with nothing in flight.
     fn poll_readiness(
         &mut self,
-        ticket: Ticket,
-        waits: Option<Arc<Registration>>,
+        mut receive: MutexGuard<'_, Receive>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<S::Output>> {
         let core = self.core;
-        let waits = match waits.map_or_else(|| core.waits(), Ok) {
-            Ok(waits) => waits,
-            // No descriptor is left for it: a ring needs none.
-            Err(_) => return self.arm(cx),
-        };
         loop {
-            let mut guard = match ready!(waits.poll_read_ready(cx)) {
-                Ok(guard) => guard,
+            let waits = match receive.waits.take().map_or_else(|| core.register_to_wait(), Ok) {
+                Ok(waits) => receive.waits.insert(waits),
+                // A ring needs no registration.
                 Err(_) => {
+                    drop(receive);
+                    return self.arm(cx);
+                }
+            };
+            let mut guard = match waits.poll_read_ready(cx) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(Ok(guard)) => guard,
+                Poll::Ready(Err(_)) => {
+                    drop(receive);
                     self.leave();
                     return Poll::Ready(Err(core.driver.error()));
                 }
             };
-            let mut receive = lock(&core.receive);
-            if !receive.lane.is_waiting_himself(ticket) {
-                drop(receive);
-                return self.poll_waiting(ticket, cx);
-            }
             match self.sink.direct(core.fd.as_fd()) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
                 result => {

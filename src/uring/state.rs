@@ -54,7 +54,7 @@ pub(super) struct Receive {
     pub(super) alone: u8,
     /// The registration for arriving messages, while receives wait for readiness; and how many receives
     /// in a row did without.
-    pub(super) waits: Option<Arc<Registration>>,
+    pub(super) waits: Option<Box<Registration>>,
     pub(super) unused: u8,
     /// An emptied box of an earlier receive into owned buffers.
     pub(super) spare: Option<Rooms>,
@@ -83,7 +83,7 @@ impl Receive {
     }
 
     /// A receive needed no registration; the registration, if it has not been needed for long.
-    pub(super) fn did_without(&mut self) -> Option<Arc<Registration>> {
+    pub(super) fn did_without(&mut self) -> Option<Box<Registration>> {
         self.waits.as_ref()?;
         self.unused += 1;
         if self.unused < UNUSED {
@@ -384,10 +384,9 @@ impl Core {
     }
 
     /// Register for arriving messages.
-    pub(super) fn waits(&self) -> io::Result<Arc<Registration>> {
+    pub(super) fn register_to_wait(&self) -> io::Result<Box<Registration>> {
         let register = || async_fd::register_shared(self.fd.clone(), Interest::READABLE);
-        let registered = Arc::new(self.register(register)?);
-        Ok(lock(&self.receive).waits.get_or_insert(registered).clone())
+        self.register(register).map(Box::new)
     }
 
     fn register<T>(&self, register: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
