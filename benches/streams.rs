@@ -4,12 +4,15 @@
 //! contestants of a row run in one process, in alternating rounds; the ratio is that of the first
 //! contestant's time to each one's, round by round, of which the median is shown.
 
+#![allow(unsafe_code, reason = "sendmmsg and recvmmsg in the raw, the floor of a row")]
+
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::runtime::{Builder, Runtime};
 use tokio_seqpacket::{Backend, MessagesOptions, Options, SealedMemory, Selection, UnixSeqpacket};
@@ -156,6 +159,84 @@ fn one_way(name: &str, backend: Backend) -> Vec<(String, Round)> {
     ]
 }
 
+/// The floor: nothing but system calls, one message each or [`AT_ONCE`].
+fn raw_one_way(batches: bool) -> Round {
+    Box::new(move |count| {
+        let (a, b) = socketpair();
+        let sender = thread::spawn(move || {
+            let mut left = count;
+            while left > 0 {
+                let sent = if batches {
+                    send_many(&b, left.min(AT_ONCE))
+                } else {
+                    rustix::net::send(&b, &[7; MESSAGE], SendFlags::NOSIGNAL).ok().map(|_| 1)
+                };
+                match sent {
+                    Some(sent) => left -= sent,
+                    None => wait_for(&b, PollFlags::OUT),
+                }
+            }
+        });
+        let begin = Instant::now();
+        let mut left = count;
+        while left > 0 {
+            let received = if batches {
+                receive_many(&a, left.min(AT_ONCE))
+            } else {
+                rustix::net::recv(&a, &mut [0; MESSAGE], RecvFlags::DONTWAIT).ok().map(|_| 1)
+            };
+            match received {
+                Some(received) => left -= received,
+                None => wait_for(&a, PollFlags::IN),
+            }
+        }
+        let took = begin.elapsed();
+        sender.join().unwrap();
+        took
+    })
+}
+
+/// As many as a batch of the library.
+const AT_ONCE: usize = 32;
+
+fn wait_for(fd: &OwnedFd, what: PollFlags) {
+    poll(&mut [PollFd::new(fd, what)], None).unwrap();
+}
+
+/// `None` if the call fails, as it does where it would block.
+fn with_headers(count: usize, call: impl FnOnce(*mut libc::mmsghdr) -> i32) -> Option<usize> {
+    let mut buffers = [[7; MESSAGE]; AT_ONCE];
+    let mut vectors = buffers
+        .each_mut()
+        .map(|buffer| libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: MESSAGE });
+    let mut headers = vectors.each_mut().map(|vector| {
+        // SAFETY: all zero is a header without name, control data and flags.
+        let mut header: libc::mmsghdr = unsafe { std::mem::zeroed() };
+        (header.msg_hdr.msg_iov, header.msg_hdr.msg_iovlen) = (vector, 1);
+        header
+    });
+    assert!(count <= headers.len());
+    usize::try_from(call(headers.as_mut_ptr())).ok()
+}
+
+fn send_many(fd: &OwnedFd, count: usize) -> Option<usize> {
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    with_headers(count, |headers| {
+        // SAFETY: there are `count` headers, and what they point to lives until the call returns.
+        unsafe { libc::sendmmsg(fd.as_raw_fd(), headers, count as u32, flags) }
+    })
+}
+
+fn receive_many(fd: &OwnedFd, count: usize) -> Option<usize> {
+    let flags = libc::MSG_DONTWAIT;
+    with_headers(count, |headers| {
+        // SAFETY: as above; the buffers are exclusively those of this call.
+        unsafe {
+            libc::recvmmsg(fd.as_raw_fd(), headers, count as u32, flags, std::ptr::null_mut())
+        }
+    })
+}
+
 // ----- echo on one thread -----
 
 /// `pairs` sockets that echo, and a round of trips over all of them.
@@ -240,6 +321,69 @@ fn stream_echo(pairs: usize, backend: Backend) -> Round {
             for _ in 0..trips {
                 socket.send(&[7; MESSAGE]).await.unwrap();
                 assert_eq!(messages.next().await.unwrap().unwrap().len(), MESSAGE);
+            }
+        },
+    )
+}
+
+/// Messages that a client has on the way at a time.
+const IN_FLIGHT: usize = 16;
+
+macro_rules! plain_in_flight {
+    ($socket:ty, $pairs:expr, $backend:expr) => {
+        echo::<$socket>(
+            $pairs,
+            $backend,
+            async |socket| {
+                let mut buffer = [0; MESSAGE];
+                while let Ok(len @ 1..) = socket.recv(&mut buffer).await {
+                    socket.send(&buffer[..len]).await.unwrap();
+                }
+            },
+            async |socket, trips| {
+                let mut buffer = [7; MESSAGE];
+                for _ in 0..trips.div_ceil(IN_FLIGHT) {
+                    for _ in 0..IN_FLIGHT {
+                        socket.send(&buffer).await.unwrap();
+                    }
+                    for _ in 0..IN_FLIGHT {
+                        assert_eq!(socket.recv(&mut buffer).await.unwrap(), MESSAGE);
+                    }
+                }
+            },
+        )
+    };
+}
+
+fn stream_in_flight(pairs: usize, backend: Backend) -> Round {
+    let options = MessagesOptions::new().buffers(2 * IN_FLIGHT).size(256);
+    echo::<UnixSeqpacket>(
+        pairs,
+        backend,
+        async move |socket| {
+            let mut messages = socket.messages(options).unwrap();
+            let mut received = Vec::new();
+            while let Ok(1..) = messages.next_batch(&mut received).await {
+                let mut batch = socket.batch();
+                received.iter().for_each(|message| batch.push(message));
+                batch.send().await.unwrap();
+                drop(batch);
+                received.clear();
+            }
+        },
+        async move |socket, trips| {
+            let mut messages = socket.messages(options).unwrap();
+            let mut received = Vec::new();
+            for _ in 0..trips.div_ceil(IN_FLIGHT) {
+                let mut batch = socket.batch();
+                for _ in 0..IN_FLIGHT {
+                    batch.push(&[7; MESSAGE]);
+                }
+                batch.send().await.unwrap();
+                while received.len() < IN_FLIGHT {
+                    messages.next_batch(&mut received).await.unwrap();
+                }
+                received.clear();
             }
         },
     )
@@ -423,6 +567,8 @@ fn rows(has_ring: bool) -> Vec<Row> {
     for &(name, backend) in &both {
         contestants.extend(one_way(name, backend));
     }
+    contestants.push(("raw send, recv".to_owned(), raw_one_way(false)));
+    contestants.push(("raw sendmmsg, recvmmsg".to_owned(), raw_one_way(true)));
     rows.push(("one way, two threads, 64 bytes".to_owned(), 200_000, contestants));
 
     for pairs in [1, 16, 128] {
@@ -433,6 +579,17 @@ fn rows(has_ring: bool) -> Vec<Row> {
             contestants.push((format!("{name}, stream"), stream_echo(pairs, backend)));
         }
         rows.push((format!("echo, current_thread, {pairs} pairs"), 20_000, contestants));
+    }
+    for pairs in [1, 128] {
+        let mut contestants = vec![upstream(plain_in_flight!(Upstream, pairs, Backend::Epoll))];
+        for &(name, backend) in &both {
+            let plain = plain_in_flight!(UnixSeqpacket, pairs, backend);
+            contestants.push((format!("{name}, plain"), plain));
+            contestants
+                .push((format!("{name}, stream and batches"), stream_in_flight(pairs, backend)));
+        }
+        let name = format!("echo, current_thread, {pairs} pairs, {IN_FLIGHT} in flight each");
+        rows.push((name, 40_960, contestants));
     }
 
     let mut contestants = vec![upstream(ping_pong!(Upstream, Backend::Epoll, Duration::ZERO))];
