@@ -12,7 +12,10 @@ use tokio::task::coop;
 
 use super::lane::{Lane, Ticket};
 use super::registration::{self, GivenUp, Registration, Waits};
+use crate::async_fd;
 use crate::budget;
+use crate::foreign;
+use crate::lane::remember;
 use crate::look::{self, AfterLook, Aside, Busy, Looks};
 use crate::runtime::Life;
 use crate::sys;
@@ -72,6 +75,8 @@ pub(super) struct Gate {
     state: Mutex<State>,
     /// Whether there is a registration, as the last who had the lock left it.
     registered: AtomicBool,
+    /// It is for both directions; else for receiving only, and sends that the peer takes cost no events.
+    is_wide: AtomicBool,
     /// One that was given up is being dropped.
     giving_up: AtomicBool,
     /// How many calls in a row did without it.
@@ -90,6 +95,15 @@ struct State {
     lane: Lane,
     looks: Looks,
     waits: Waits,
+    /// The receive that was last parked with a registration for receiving only.
+    parked: Option<Waker>,
+}
+
+impl State {
+    /// The waker that this replaces is for the caller to drop, after the lock is gone.
+    fn park(&mut self, waker: &Waker) -> Option<Waker> {
+        remember(&mut self.parked, waker)
+    }
 }
 
 /// A send stands in line until this is dropped.
@@ -117,6 +131,7 @@ impl Gate {
             fd: Arc::new(fd),
             state: Mutex::default(),
             registered: AtomicBool::new(false),
+            is_wide: AtomicBool::new(false),
             giving_up: AtomicBool::new(false),
             unused: AtomicU8::new(0),
             sends: AtomicU8::new(0),
@@ -148,7 +163,7 @@ impl Gate {
 
     /// Room in the peer's queue, or the task is woken when there may be some.
     pub(super) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.needed(&mut self.lock())?.poll_write_ready(cx))?.retain_ready();
+        ready!(self.needed(&mut self.lock_wide())?.poll_write_ready(cx))?.retain_ready();
         Poll::Ready(Ok(()))
     }
 
@@ -168,7 +183,26 @@ impl Gate {
 
     /// A registration for who stands in no line.
     pub(super) fn lasting_registration(&self) -> io::Result<Arc<Registration>> {
-        self.lasting(&mut self.lock())
+        self.lasting(&mut self.lock_wide())
+    }
+
+    /// As [`lock`](Self::lock); a registration is for both directions.
+    fn lock_wide(&self) -> MutexGuard<'_, State> {
+        loop {
+            let mut state = self.lock();
+            if self.is_wide.load(Ordering::Relaxed) {
+                return state;
+            }
+            self.is_wide.store(true, Ordering::Relaxed);
+            // Made anew for both. A receive that is parked with the old one has to hear of that.
+            let narrow = state.waits.is_passing().then(|| state.waits.give_up(&self.giving_up));
+            let parked = state.parked.take();
+            drop(state);
+            drop(narrow);
+            if let Some(waker) = parked {
+                foreign::wake(waker);
+            }
+        }
     }
 
     fn lasting(&self, state: &mut State) -> io::Result<Arc<Registration>> {
@@ -188,7 +222,9 @@ impl Gate {
     }
 
     fn register(&self) -> io::Result<Registration> {
-        registration::make(&self.fd, &self.life, &self.giving_up)
+        let is_wide = self.is_wide.load(Ordering::Relaxed);
+        let interest = if is_wide { async_fd::BOTH } else { Interest::READABLE };
+        registration::make(&self.fd, interest, &self.life, &self.giving_up)
     }
 
     /// Calls did not need the registration. It comes back if it is to be given up, to be dropped after
@@ -204,6 +240,7 @@ impl Gate {
             return None;
         }
         self.registered.store(false, Ordering::Relaxed);
+        self.is_wide.store(false, Ordering::Relaxed);
         Some(state.waits.give_up(&self.giving_up))
     }
 
@@ -275,7 +312,7 @@ impl Gate {
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> Poll<io::Result<T>> {
         self.life.check()?;
-        let mut state = self.lock();
+        let mut state = self.lock_wide();
         // Also where the lane is idle: a call that comes and waits takes over the one waker that
         // tokio keeps for a direction.
         let polled = if state.lane.is_idle() {
@@ -409,6 +446,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
             if polled.is_pending() {
                 self.aside = Aside::now();
                 self.ticket = Some(state.lane.enqueue(cx.waker(), 0));
+                self.parked(state, cx);
             }
             return polled;
         }
@@ -474,6 +512,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
             }
         }
         let Poll::Ready(result) = self.poll_readiness(&mut state, cx) else {
+            self.parked(state, cx);
             return Some(Poll::Pending);
         };
         if self.aside.many_ran() {
@@ -493,6 +532,15 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
         }
         let gate = self.gate;
         poll_call(gate.needed(state)?, Direction::Read, cx, |fd| self.call.call(fd))
+    }
+
+    /// It waits for readiness.
+    fn parked(&self, mut state: MutexGuard<'_, State>, cx: &Context<'_>) {
+        if !self.gate.is_wide.load(Ordering::Relaxed) {
+            let replaced = state.park(cx.waker());
+            drop(state);
+            drop(replaced);
+        }
     }
 
     fn served(

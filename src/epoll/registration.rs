@@ -1,13 +1,15 @@
 //! The registration for readiness: made when a call has to wait, given up when calls do without.
 //!
-//! While there is one, every message that arrives costs an event, needed or not, and so does every
-//! message that the peer takes: a quarter of a round trip where nobody waits (BENCHMARKS.md).
+//! While there is one, every message that arrives costs an event, needed or not: a quarter of a round trip
+//! where nobody waits (BENCHMARKS.md). If it is for sending, too, so does every message that the peer takes;
+//! so it is for receiving only until a send has to wait.
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::async_fd;
@@ -91,10 +93,11 @@ impl Drop for Until<'_> {
 /// The runtime is gone or has no I/O driver; what `epoll_ctl(2)` says.
 pub(super) fn make(
     fd: &Arc<OwnedFd>,
+    interest: Interest,
     life: &Life,
     giving_up: &AtomicBool,
 ) -> io::Result<Registration> {
-    let register = |fd| life.enter(|| async_fd::register_shared(fd, async_fd::BOTH));
+    let register = |fd| life.enter(|| async_fd::register_shared(fd, interest));
     loop {
         let still_there = giving_up.load(Ordering::Acquire);
         match register(fd.clone()) {

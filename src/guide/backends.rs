@@ -58,14 +58,14 @@
 //! Not the guarantees: order, cancel safety, fairness and ownership of descriptors are tested once, for
 //! both. What differs:
 //!
-//! - **Speed.** io_uring is ahead where many sockets wait at a time, since what waits is submitted and
-//!   completed in batches. Where a single pair exchanges message after message, both come down to the same
-//!   system calls. `cargo bench --bench compare` in the repository measures both on your machine, with
+//! - **Speed.** While messages are there when somebody asks for them, both come down to the same system calls
+//!   and are level. io_uring is ahead where sockets wait: with many of them what waits is submitted and
+//!   completed in batches, and a quiet connection is registered nowhere. `cargo bench --bench compare` in the repository measures both on your machine, with
 //!   tokio-seqpacket beside them, and BENCHMARKS.md says how to read it.
 //! - **Resources.** A ring for each runtime, on a multi-thread runtime one for each worker that uses
 //!   sockets: 32 KiB of locked memory each, or 8 KiB where the limit is tight; see
-//!   [containers](super::containers). An idle connection took 4.1 KB of the process's memory on io_uring and
-//!   1.8 KB on epoll when that was measured (RELIABILITY.md).
+//!   [containers](super::containers). An idle connection with a receive pending takes 1 KB of the process's
+//!   memory on either (BENCHMARKS.md).
 //! - **Raw access.** [`as_async_fd`](crate::UnixSeqpacket::as_async_fd) and the functions that wait for
 //!   readiness ([`readable`](crate::UnixSeqpacket::readable), [`peek`](crate::UnixSeqpacket::peek)) register
 //!   the socket for good when they first need it; from then on every message costs an event more. (Else it is

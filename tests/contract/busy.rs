@@ -17,6 +17,7 @@ pub fn tests() -> Vec<Test> {
         a_busy_socket_costs_no_events,
         a_send_that_waits_learns_of_room_while_receives_are_busy,
         a_receive_that_waits_learns_of_a_message_while_sends_are_busy,
+        a_receive_that_waits_is_woken_also_after_a_send_came_to_wait,
         a_poll_that_waits_is_woken_after_calls_that_did_not_have_to_wait,
         a_socket_that_the_user_has_registered_himself_waits_all_the_same,
         busy_and_waiting_in_turn,
@@ -108,6 +109,33 @@ async fn a_receive_that_waits_learns_of_a_message_while_sends_are_busy(cell: Cel
     until_woken(&mut receive).await;
     assert_eq!(soon(receive).await.0.unwrap().bytes_read(), 7);
     nothing_is_left(&a, &peer).await;
+}
+
+async fn a_receive_that_waits_is_woken_also_after_a_send_came_to_wait(cell: Cell) {
+    let (a, peer) = cell.half();
+    for later in [false, true] {
+        let mut receive = task::spawn(a.recv_owned(vec![0; 64]));
+        arm(&mut receive).await;
+        let filled = fill(&a);
+        let mut send = task::spawn(a.send(b"awaited"));
+        arm(&mut send).await;
+        // Where the one waits is changed for the other's sake; it may be woken to learn of that.
+        if later {
+            breathe().await;
+        }
+        if receive.is_woken() {
+            arm(&mut receive).await;
+        }
+        peer.send(b"awaited");
+        until_woken(&mut receive).await;
+        assert_eq!(soon(receive).await.0.unwrap().bytes_read(), 7);
+        takes(&peer, filled);
+        until_woken(&mut send).await;
+        soon(send).await.unwrap();
+        assert_eq!(peer.recv(), b"awaited");
+        // It is given up, and begins anew.
+        receives(&a, &peer, BUSY).await;
+    }
 }
 
 async fn a_poll_that_waits_is_woken_after_calls_that_did_not_have_to_wait(cell: Cell) {

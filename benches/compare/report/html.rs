@@ -185,7 +185,7 @@ fn goal_table(page: &mut String, report: &Report) {
     for goal in goals::goals(report) {
         let class = match goal.verdict() {
             "met" => "good",
-            "not measured" => "no",
+            "not measured" | "level" => "no",
             _ => "bad",
         };
         let _ = write!(
@@ -194,7 +194,7 @@ fn goal_table(page: &mut String, report: &Report) {
             escape(&goal.row.name),
             goal.backend,
             goal.wanted,
-            goal.reached.map_or("-".into(), |reached| format!("{reached:.2}")),
+            goal.reached.map_or("-".into(), |reached| format!("{:.2}", reached.median)),
             goal.verdict(),
             goal.remark()
         );
