@@ -167,7 +167,7 @@ async fn a_socket_that_the_user_has_registered_himself_waits_all_the_same(cell: 
     }
     let (a, peer) = cell.half();
     sends(&a, &peer, BUSY).await;
-    #[expect(deprecated, reason = "what replaces it is unsafe, and users still have it")]
+    #[expect(deprecated, reason = "what replaces it wants a promise; users still have this")]
     let registered = AsyncFd::new(Number(a.as_raw_fd())).unwrap();
     // One by one, so that a ring comes to prefer readiness.
     for _ in 0..20 {
