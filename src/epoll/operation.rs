@@ -199,9 +199,7 @@ impl Gate {
             let parked = state.parked.take();
             drop(state);
             drop(narrow);
-            if let Some(waker) = parked
-                && !cfg!(planted = "parked_not_told")
-            {
+            if let Some(waker) = parked {
                 foreign::wake(waker);
             }
         }
