@@ -81,8 +81,6 @@ pub(super) struct Gate {
     giving_up: AtomicBool,
     /// How many calls in a row did without it.
     unused: AtomicU8,
-    /// Direct sends since that was last looked at.
-    sends: AtomicU8,
     /// How many sends stand in line.
     senders: AtomicU32,
     /// Told when a direction settles that somebody watches.
@@ -99,13 +97,6 @@ struct State {
     parked: Option<Waker>,
 }
 
-impl State {
-    /// The waker that this replaces is for the caller to drop, after the lock is gone.
-    fn park(&mut self, waker: &Waker) -> Option<Waker> {
-        remember(&mut self.parked, waker)
-    }
-}
-
 /// A send stands in line until this is dropped.
 #[derive(Debug)]
 pub(super) struct InLine<'a>(&'a AtomicU32);
@@ -120,9 +111,6 @@ impl Drop for InLine<'_> {
 /// costs as much as some ten events.
 const UNUSED: u8 = 64;
 
-/// So many direct sends are counted together: the lock is not taken for each.
-const TOGETHER: u8 = 32;
-
 impl Gate {
     /// # Errors
     /// The runtime has no I/O driver, or it is going.
@@ -134,7 +122,6 @@ impl Gate {
             is_wide: AtomicBool::new(false),
             giving_up: AtomicBool::new(false),
             unused: AtomicU8::new(0),
-            sends: AtomicU8::new(0),
             senders: AtomicU32::new(0),
             settled: Bell::default(),
             life: life.clone(),
@@ -173,12 +160,23 @@ impl Gate {
         direction: Direction,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
-        if self.registered.load(Ordering::Acquire)
-            && let Some(registration) = self.lock().waits.registration()
-        {
-            return try_call(registration, direction, call);
+        if self.registered.load(Ordering::Acquire) {
+            self.call_with(&self.lock(), direction, call)
+        } else {
+            call(self.fd())
         }
-        call(self.fd())
+    }
+
+    fn call_with<T>(
+        &self,
+        state: &State,
+        direction: Direction,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        match state.waits.registration() {
+            Some(registration) => try_call(registration, direction, call),
+            None => call(self.fd()),
+        }
     }
 
     /// A registration for who stands in no line.
@@ -227,16 +225,28 @@ impl Gate {
         registration::make(&self.fd, interest, &self.life, &self.giving_up)
     }
 
-    /// Calls did not need the registration. It comes back if it is to be given up, to be dropped after
+    /// Count a call that did not need the registration; whether there have been enough of them to give
+    /// that up. Begins anew then.
+    fn did_enough_without(&self) -> bool {
+        // Not exact where several threads count, and need not be.
+        let unused = self.unused.load(Ordering::Relaxed) + 1;
+        self.unused.store(unused % UNUSED, Ordering::Relaxed);
+        unused == UNUSED
+    }
+
+    /// A receive did not need the registration. It comes back if it is to be given up, to be dropped after
     /// the lock is gone: there may be wakers in it.
-    fn did_without(&self, state: &mut State, calls: u8) -> Option<GivenUp<'_>> {
-        if !state.waits.is_passing() {
-            return None;
+    fn did_without(&self, state: &mut State) -> Option<GivenUp<'_>> {
+        if state.waits.is_passing() && self.did_enough_without() {
+            self.give_up(state)
+        } else {
+            None
         }
-        let unused = self.unused.load(Ordering::Relaxed).saturating_add(calls);
-        self.unused.store(unused, Ordering::Relaxed);
+    }
+
+    fn give_up(&self, state: &mut State) -> Option<GivenUp<'_>> {
         // A send that comes to wait after this makes another.
-        if unused < UNUSED || self.senders.load(Ordering::Relaxed) > 0 {
+        if !state.waits.is_passing() || self.senders.load(Ordering::Relaxed) > 0 {
             return None;
         }
         self.registered.store(false, Ordering::Relaxed);
@@ -246,19 +256,11 @@ impl Gate {
 
     /// A send went out without waiting.
     pub(super) fn sent_directly(&self) {
-        if !self.registered.load(Ordering::Relaxed) {
-            return;
-        }
-        // Not exact where several threads send, and need not be.
-        let sends = self.sends.load(Ordering::Relaxed) + 1;
-        self.sends.store(sends % TOGETHER, Ordering::Relaxed);
-        if sends == TOGETHER {
+        if self.registered.load(Ordering::Relaxed) && self.did_enough_without() {
             let mut state = self.lock();
-            if state.lane.is_idle() {
-                let given_up = self.did_without(&mut state, TOGETHER);
-                drop(state);
-                drop(given_up);
-            }
+            let given_up = if state.lane.is_idle() { self.give_up(&mut state) } else { None };
+            drop(state);
+            drop(given_up);
         }
     }
 
@@ -331,17 +333,14 @@ impl Gate {
     /// Call the kernel now, if nobody waits in line.
     pub(super) fn try_operation<T>(
         &self,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         self.life.check()?;
         let state = self.lock();
         if !state.lane.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        match state.waits.registration() {
-            Some(registration) => try_call(registration, Direction::Read, call),
-            None => call(self.fd()),
-        }
+        self.call_with(&state, Direction::Read, call)
     }
 
     /// Wait in line, then call the kernel.
@@ -429,7 +428,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
                 }
                 result => {
                     state.looks.first_found(true);
-                    let given_up = self.gate.did_without(&mut state, 1);
+                    let given_up = self.gate.did_without(&mut state);
                     drop(state);
                     drop(given_up);
                     return Poll::Ready(result);
@@ -504,7 +503,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
                 }
                 result => {
                     looks.second_found(worth_it);
-                    let given_up = self.gate.did_without(&mut state, 1);
+                    let given_up = self.gate.did_without(&mut state);
                     return Some(self.served(ticket, state, given_up, result));
                 }
             }
@@ -535,7 +534,7 @@ impl<T, F: Request<Output = T>> Operation<'_, F> {
     /// It waits for readiness.
     fn parked(&self, mut state: MutexGuard<'_, State>, cx: &Context<'_>) {
         if !self.gate.is_wide.load(Ordering::Relaxed) {
-            let replaced = state.park(cx.waker());
+            let replaced = remember(&mut state.parked, cx.waker());
             drop(state);
             drop(replaced);
         }
