@@ -151,6 +151,10 @@ impl Life {
         self.multi_thread
     }
 
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Run `f` where tokio finds this runtime.
     pub(crate) fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
         let _guard = self.handle.enter();

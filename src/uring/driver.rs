@@ -36,7 +36,6 @@ enum Registered {
 
 /// What the sockets of one runtime share.
 pub(super) struct Driver {
-    handle: Handle,
     life: Arc<Life>,
     dead: AtomicBool,
     broken: OnceLock<String>,
@@ -70,7 +69,6 @@ impl Driver {
         let count = workers.clamp(1, 1 << 15);
         let driver = Arc::new(Self {
             life,
-            handle,
             dead: AtomicBool::new(false),
             broken: OnceLock::new(),
             shards: (0..count).map(|_| OnceLock::new()).collect(),
@@ -90,7 +88,7 @@ impl Driver {
             }
             drivers.insert(id, Registered::Alive(Arc::downgrade(&driver)));
         }
-        driver.handle.spawn(task);
+        driver.life.handle().spawn(task);
         if driver.is_dead() {
             return Err(driver.error());
         }
@@ -126,8 +124,7 @@ impl Driver {
 
     /// Run `f` where tokio finds this driver's runtime.
     pub(super) fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
-        let _guard = self.handle.enter();
-        f()
+        self.life.enter(f)
     }
 
     /// Have a lane attended to, by the shard of this worker.
@@ -155,7 +152,7 @@ impl Driver {
         let shard = self.shards[index].get_or_init(|| {
             let task = self.enter(|| DriverTask::new(self, index as u16)).ok()?;
             let shard = task.shard.clone();
-            self.handle.spawn(task);
+            self.life.handle().spawn(task);
             Some(shard)
         });
         shard.as_ref().unwrap_or_else(first)
@@ -174,15 +171,15 @@ impl Driver {
                 .for_each(|shard| shard.rouse());
         }
         if let Some(drivers) = registry().as_mut() {
-            let mine = match drivers.get(&self.handle.id()) {
+            let mine = match drivers.get(&self.life.handle().id()) {
                 Some(Registered::Alive(driver)) => std::ptr::eq(driver.as_ptr(), self),
                 _ => false,
             };
             match self.broken.get() {
                 Some(why) if mine => {
-                    drivers.insert(self.handle.id(), Registered::Broken(why.clone()));
+                    drivers.insert(self.life.handle().id(), Registered::Broken(why.clone()));
                 }
-                None if mine => drop(drivers.remove(&self.handle.id())),
+                None if mine => drop(drivers.remove(&self.life.handle().id())),
                 _ => {}
             }
         }
@@ -192,9 +189,9 @@ impl Driver {
     fn unregister_broken(&self) {
         if self.broken.get().is_some()
             && let Some(drivers) = registry().as_mut()
-            && let Some(Registered::Broken(_)) = drivers.get(&self.handle.id())
+            && let Some(Registered::Broken(_)) = drivers.get(&self.life.handle().id())
         {
-            drivers.remove(&self.handle.id());
+            drivers.remove(&self.life.handle().id());
         }
     }
 }
