@@ -93,19 +93,11 @@ pub fn row(
         let mut lanes: Vec<Lane> =
             lanes.map(|place| Lane { place, rig: None, rounds: Vec::new() }).collect();
         let mut each = None;
-        for sitting in 0..plan.sittings {
-            self::sitting(
-                contestants,
-                &mut lanes,
-                row,
-                plan,
-                &mut each,
-                &mut cells,
-                |place, round| {
-                    let round = sitting * plan.rounds + round;
-                    progress.now(&row.name, contestants[place].name(), round, plan.all_rounds());
-                },
-            );
+        for number in 0..plan.sittings {
+            sitting(contestants, &mut lanes, row, plan, &mut each, &mut cells, |place, round| {
+                let round = number * plan.rounds + round;
+                progress.now(&row.name, contestants[place].name(), round, plan.all_rounds());
+            });
         }
         let reference: Vec<(f64, f64)> = match lanes.first() {
             Some(lane) if lane.place == 0 => {
