@@ -146,11 +146,20 @@ async fn receiving_takes_no_descriptor_of_its_own(cell: Cell) {
     let (first, peer) = cell.half();
     exchange(&first, &peer).await;
     let sockets: Vec<_> = (0..4).map(|_| cell.half()).collect();
-    let before = open();
-    for (socket, peer) in &sockets {
-        exchange(socket, peer).await;
+    loop {
+        let before = open();
+        for (socket, peer) in &sockets {
+            exchange(socket, peer).await;
+        }
+        let after = open();
+        let rings = [&before, &after]
+            .map(|open| open.iter().filter(|(_, what)| what.contains("io_uring")).count());
+        if rings[0] == rings[1] {
+            assert_eq!(after, before);
+            return;
+        }
+        // Another worker has come by and made its ring, as each does once: the runtime needs that, too.
     }
-    assert_eq!(open(), before);
 }
 
 fn messages_left_by_dropped_receives_leave_none(cell: Cell) {
