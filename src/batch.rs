@@ -7,9 +7,9 @@ use std::os::fd::BorrowedFd;
 
 use crate::ancillary::AncillaryBuffer;
 use crate::ancillary::wire::MAX_CONTROL;
-use crate::backend::{self, Waiting};
+use crate::backend::{self, WaitingSend};
+use crate::common::pending_send::PendingSend;
 use crate::error::refused_send;
-use crate::outgoing::Outgoing;
 use crate::{MessageInfo, mmsg, sys};
 
 /// Messages to be sent with as few system calls as possible, in order; made by
@@ -39,7 +39,7 @@ pub struct SendBatch<'a> {
     controls: Vec<u8>,
     sent: usize,
     /// The message that is next, if it waits for room in the peer's queue.
-    waiting: Option<Waiting<'a>>,
+    waiting: Option<WaitingSend<'a>>,
 }
 
 struct Entry<'a> {
@@ -159,7 +159,7 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub fn sent(&self) -> usize {
-        self.sent
+        self.sent + usize::from(self.waiting.as_ref().is_some_and(WaitingSend::has_gone_out))
     }
 
     /// Leave out the message that is next, for instance after an error.
@@ -185,8 +185,9 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub fn skip(&mut self) {
+        self.sent = self.sent();
+        self.waiting = None;
         if self.sent < self.messages.len() {
-            self.waiting = None;
             self.messages.remove(self.sent);
         }
     }
@@ -245,10 +246,10 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub async fn send(&mut self) -> io::Result<usize> {
-        let before = self.sent;
+        let before = self.sent();
         loop {
             if let Some(waiting) = &mut self.waiting {
-                let sent = std::future::poll_fn(|cx| waiting.poll(cx)).await;
+                let (sent, _) = std::future::poll_fn(|cx| waiting.poll(cx)).await;
                 self.waiting = None;
                 self.explained(sent)?;
                 self.sent += 1;
@@ -273,10 +274,10 @@ impl<'a> SendBatch<'a> {
                 Ok(sent) => {
                     self.explained(sent)?;
                 }
-                Err(spare) => {
+                Err((reason, spare)) => {
                     let control = &controls[next.control.clone()];
-                    let payload = Outgoing::copy(&[IoSlice::new(next.bytes)], control, spare)?;
-                    self.waiting = Some(self.socket.wait(payload));
+                    let payload = PendingSend::copy(&[IoSlice::new(next.bytes)], control, spare)?;
+                    self.waiting = Some(self.socket.wait(payload, reason));
                 }
             }
         }

@@ -246,11 +246,6 @@ impl<P> Scatter<P> {
         unsafe { self.received(len) };
         len
     }
-
-    /// The buffers, to be received into by somebody else.
-    pub(crate) fn into_parts(self) -> P {
-        self.parts
-    }
 }
 
 impl<P: PartsMut> Scatter<P> {

@@ -50,6 +50,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn set_pass_credentials(&self, pass: bool) -> io::Result<()> {
+        self.inner.want_control();
         sys::set_pass_credentials(self.as_fd(), pass)
     }
 
@@ -104,6 +105,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn set_pass_pidfd(&self, pass: bool) -> io::Result<()> {
+        self.inner.want_control();
         set_pass_pidfd(self.as_fd(), pass)
     }
 
@@ -235,6 +237,7 @@ impl UnixSeqpacketListener {
     /// # Ok(()) }
     /// ```
     pub fn set_pass_credentials(&self, pass: bool) -> io::Result<()> {
+        self.inner.want_control();
         sys::set_pass_credentials(self.as_fd(), pass)
     }
 
@@ -260,6 +263,7 @@ impl UnixSeqpacketListener {
     /// # Ok(()) }
     /// ```
     pub fn set_pass_pidfd(&self, pass: bool) -> io::Result<()> {
+        self.inner.want_control();
         set_pass_pidfd(self.as_fd(), pass)
     }
 }

@@ -92,36 +92,29 @@ mod backlog;
 mod backoff;
 mod batch;
 pub mod borrow_fd;
-mod budget;
 mod buffer;
 #[cfg(feature = "codec")]
 mod codec;
+mod common;
 mod connect;
 mod credentials;
 mod epoll;
 mod error;
 mod events;
-mod foreign;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod guide;
 mod identity;
 mod incoming;
-mod lane;
-mod line;
 mod listener;
-mod look;
 mod message;
 mod mmsg;
 mod options;
-mod outgoing;
 mod owned_halves;
 mod peek;
 mod properties;
-mod queue;
 mod raw_fd;
-mod runtime;
 mod sealed;
 mod socket;
 mod socket_file;
@@ -131,11 +124,10 @@ mod sync;
 mod sys;
 mod try_calls;
 mod uring;
-mod watch;
 
 pub use activation::Activation;
 pub use address::SocketAddr;
-pub use backend::{Backend, Selection};
+pub use backend::{Backend, Selection, Submission, busy_poll};
 pub use batch::SendBatch;
 #[cfg(feature = "codec")]
 pub use codec::Framed;
@@ -145,7 +137,6 @@ pub use listener::UnixSeqpacketListener;
 pub use message::MessageInfo;
 pub use options::Options;
 pub use owned_halves::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
-pub use runtime::{busy_poll, coop_taskrun};
 pub use sealed::{MappedMemory, SealedMemory};
 pub use socket::UnixSeqpacket;
 pub use split::{ReadHalf, WriteHalf};

@@ -34,7 +34,7 @@ use crate::{Options, UnixSeqpacket, sys};
 pub struct UnixSeqpacketListener {
     /// To be removed. Dropped first: as long as the file is there, somebody listens.
     file: Option<SocketFile>,
-    inner: backend::Listener,
+    pub(crate) inner: backend::Listener,
     pub(crate) span: Span,
 }
 
@@ -163,7 +163,12 @@ impl UnixSeqpacketListener {
     }
 
     fn accepted(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
-        self.span.accept(fd, |fd| UnixSeqpacket::on(self.inner.choice(), fd))
+        let socket = self.span.accept(fd, |fd| UnixSeqpacket::on(self.inner.choice(), fd))?;
+        if self.inner.wants_control() {
+            // Inherited by what it accepts.
+            socket.inner.want_control();
+        }
+        Ok(socket)
     }
 
     /// The address it listens at, as a path; a leading NUL byte marks a name in the abstract

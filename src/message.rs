@@ -4,8 +4,9 @@ use crate::sys::Received;
 
 /// What a receive call says about the message.
 ///
-/// Cutting is reported here and nowhere else: bytes that do not fit into the buffer, and ancillary
-/// data that does not fit, are gone.
+/// Truncation is reported here: bytes that do not fit into the buffer, and ancillary data that does not fit, are gone.
+/// Ancillary data that was discarded is reported by calls that have capacity for some; a call without, like
+/// [`recv_owned`](crate::UnixSeqpacket::recv_owned), need not notice it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -16,8 +17,9 @@ use crate::sys::Received;
 /// a.send_owned_with_ancillary("a message with a file", file).await.0?;
 ///
 /// // Without room for either.
-/// let (received, _) = b.recv_owned(Vec::with_capacity(9)).await;
-/// let info = received?;
+/// let (mut buffer, mut control) = ([0; 9], [0; 4]);
+/// let mut parts = [std::io::IoSliceMut::new(&mut buffer)];
+/// let (info, _) = b.recv_message(&mut parts, &mut control).await?;
 /// assert_eq!((info.bytes_read(), info.message_len()), (9, 21));
 /// assert!(info.truncated() && info.ancillary_truncated());
 /// assert_eq!(info.end_of_stream(), Some(false));
@@ -31,6 +33,8 @@ pub struct MessageInfo {
     ancillary_truncated: bool,
     /// `None`: cannot be told.
     end_of_stream: Option<bool>,
+    /// Whether the message carried control data cannot be told either.
+    control_unknown: bool,
 }
 
 impl MessageInfo {
@@ -40,6 +44,7 @@ impl MessageInfo {
             bytes_read: received.message_len.min(capacity),
             ancillary_truncated: received.control_truncated,
             end_of_stream: (received.message_len > 0 || received.has_control).then_some(false),
+            control_unknown: received.control_unknown,
         }
     }
 
@@ -49,7 +54,9 @@ impl MessageInfo {
     }
 
     pub(crate) fn with_end(self, end_of_stream: Option<bool>) -> Self {
-        Self { end_of_stream, ..self }
+        // That it carried none would have been the sign of the end.
+        let told = end_of_stream.filter(|end| !(*end && self.control_unknown));
+        Self { end_of_stream: told, ..self }
     }
 
     /// Bytes that were written into the buffer. 0 stands for an empty message and for end of
@@ -100,8 +107,11 @@ impl MessageInfo {
         self.message_len > self.bytes_read
     }
 
-    /// Whether ancillary data was discarded (`MSG_CTRUNC`): there was no room for it, or the
-    /// process had no room for more file descriptors. Descriptors that were discarded are closed.
+    /// Whether ancillary data was discarded (`MSG_CTRUNC`): there was no capacity for it, or the
+    /// process can have no more file descriptors. Descriptors that were discarded are closed.
+    ///
+    /// A plain receive into an owned buffer has no capacity for ancillary data and does not ask: it may say false where a
+    /// peer had passed some. Use a call with capacity for it to know.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -110,9 +120,10 @@ impl MessageInfo {
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
     /// a.send_owned_with_ancillary("a file", file).await.0?;
-    /// // A receive that is not prepared for one.
-    /// let (received, _) = b.recv_owned(Vec::with_capacity(64)).await;
-    /// let info = received?;
+    /// // Capacity for a header, and for no descriptor.
+    /// let (mut buffer, mut control) = ([0; 64], [0; 16]);
+    /// let mut parts = [std::io::IoSliceMut::new(&mut buffer)];
+    /// let (info, _) = b.recv_message(&mut parts, &mut control).await?;
     /// assert!(info.ancillary_truncated() && !info.truncated());
     /// # Ok(()) }
     /// ```

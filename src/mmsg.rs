@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::ancillary::AncillaryMessageReader;
 use crate::ancillary::wire::MAX_CONTROL;
-use crate::outgoing::vector;
+use crate::common::pending_send::vector;
 use crate::sys::{RECV_NOW, Received, SEND_NOW, empty_header, retry};
 
 /// So many messages at most go through one call. The headers lie on the stack.
@@ -96,6 +96,7 @@ pub(crate) fn receive_many<'r>(
             message_len: header.msg_len as usize,
             control_truncated,
             has_control: len > 0 || control_truncated,
+            control_unknown: false,
         };
         each(index, received, reader);
     }

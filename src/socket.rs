@@ -138,7 +138,7 @@ impl Future for Recv<'_> {
 
 impl UnixSeqpacket {
     pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
-        let inner = backend::Socket::new(choice, fd)?;
+        let inner = backend::Socket::on(choice, fd)?;
         let span = Span::socket(inner.backend(), inner.fd());
         Ok(Self { inner, extras: OnceLock::new(), span })
     }
@@ -795,7 +795,10 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub async fn recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        Ok(self.recv_lent(buffer, &mut []).await?.0.bytes_read())
+        if let Some(message) = self.left_behind().await {
+            return Ok(message.deliver(buffer, &mut []).0.bytes_read());
+        }
+        self.inner.recv_vectored(buffer).await
     }
 
     /// Receive a message with its ancillary data. Else as
@@ -1129,7 +1132,10 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn try_recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        Ok(self.try_recv_vectored_with_ancillary(buffer, &mut [])?.0)
+        if let Some(message) = self.try_left_behind()? {
+            return Ok(message.deliver(buffer, &mut []).0.bytes_read());
+        }
+        self.inner.try_recv_vectored(buffer)
     }
 
     /// Receive a message with its ancillary data, if there is one.
@@ -1216,8 +1222,10 @@ impl UnixSeqpacket {
         cx: &mut Context<'_>,
         buffer: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = self.poll_recv_vectored_with_ancillary(cx, buffer, &mut []);
-        polled.map_ok(|(len, _)| len)
+        if let Some(message) = ready!(self.poll_left_behind(cx)) {
+            return Poll::Ready(Ok(message.deliver(buffer, &mut []).0.bytes_read()));
+        }
+        self.inner.poll_recv_vectored(cx, buffer)
     }
 
     /// Receive a message with its ancillary data. Else as [`poll_recv`](Self::poll_recv).

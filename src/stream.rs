@@ -8,11 +8,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl};
 use crate::backlog::{Backlog, Held};
-use crate::budget;
 use crate::buffer::Scatter;
-use crate::foreign;
+use crate::common::catch_panic;
+use crate::common::coop as budget;
 use crate::mmsg;
 use crate::sys::Received;
 use crate::{MessageInfo, UCred, backend, sys};
@@ -156,7 +156,7 @@ impl Pool {
         let waiting = free.waiting.take();
         drop(free);
         if let Some(waker) = waiting {
-            foreign::wake(waker);
+            catch_panic::wake(waker);
         }
     }
 }
@@ -297,6 +297,7 @@ impl Message {
             message_len: self.info.message_len(),
             control_truncated: self.info.ancillary_truncated() || !self.ancillary.is_empty(),
             has_control: true,
+            control_unknown: false,
         };
         MessageInfo::new(&received, capacity.min(self.lease.bytes.len()))
     }
@@ -450,8 +451,19 @@ impl Filler<'_> {
         Ok(())
     }
 
-    /// What a ring has received.
-    pub(crate) fn deliver(&mut self, lease: Lease, received: Received, ancillary: AncillaryBuffer) {
+    /// Whether one message is asked for, for which an attempt will do.
+    pub(crate) fn wants_one(&self) -> bool {
+        self.want == 1
+    }
+
+    /// A message that was received elsewhere.
+    pub(crate) fn deliver(&mut self, bytes: &[u8], received: Received, control: ReceivedControl) {
+        let Some(mut lease) = self.leases.pop() else { return };
+        let len = bytes.len().min(lease.bytes.capacity());
+        lease.bytes.clear();
+        lease.bytes.extend_from_slice(&bytes[..len]);
+        let mut ancillary = AncillaryBuffer::new();
+        control.fill(&mut ancillary);
         self.came = 1;
         push(self.queue, self.ended, lease, received, ancillary);
     }

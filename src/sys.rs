@@ -17,6 +17,8 @@ use rustix::net::{
     SocketType, sockopt,
 };
 
+use tokio::io::{Interest, Ready};
+
 use crate::address::SocketAddr;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
@@ -37,8 +39,10 @@ pub(crate) struct Received {
     pub(crate) message_len: usize,
     /// `MSG_CTRUNC`: control data was discarded.
     pub(crate) control_truncated: bool,
-    /// Control data came with the message, discarded or not.
+    /// Control data came, or was discarded.
     pub(crate) has_control: bool,
+    /// The call says nothing about control data.
+    pub(crate) control_unknown: bool,
 }
 
 /// A new non-blocking, close-on-exec socket that is not connected.
@@ -153,7 +157,71 @@ pub(crate) fn peek(fd: BorrowedFd<'_>, buffers: &mut [IoSliceMut<'_>]) -> io::Re
         rustix::net::recvmsg(fd, buffers, &mut RecvAncillaryBuffer::default(), flags)
     })?;
     let control_truncated = message.flags.contains(ReturnFlags::CTRUNC);
-    Ok(Received { message_len: message.bytes, control_truncated, has_control: control_truncated })
+    Ok(Received {
+        message_len: message.bytes,
+        control_truncated,
+        has_control: control_truncated,
+        control_unknown: false,
+    })
+}
+
+pub(crate) fn is_would_block<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn poll_now(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<PollFlags> {
+    let mut polled = [PollFd::from_borrowed_fd(fd, events)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    retry_on_intr(|| poll(&mut polled, Some(&at_once)))?;
+    Ok(polled[0].revents())
+}
+
+/// Whether a receive would find a message, the end of the stream or an error.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let wanted = PollFlags::IN | PollFlags::RDHUP;
+    Ok(poll_now(fd, wanted)?.intersects(wanted | PollFlags::HUP | PollFlags::ERR))
+}
+
+/// Whether a send would find room, or an error.
+pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let found = poll_now(fd, PollFlags::OUT)?;
+    Ok(found.intersects(PollFlags::OUT | PollFlags::ERR | PollFlags::HUP))
+}
+
+/// Readiness now, in tokio's terms: those that the interest asks for, with what tokio adds to each.
+pub(crate) fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Ready> {
+    let mut events = PollFlags::empty();
+    if interest.is_readable() {
+        events |= PollFlags::IN | PollFlags::RDHUP;
+    }
+    if interest.is_writable() {
+        events |= PollFlags::OUT;
+    }
+    if interest.is_priority() {
+        events |= PollFlags::PRI;
+    }
+    let found = poll_now(fd, events)?;
+    let has = |flags| found.intersects(flags);
+    let mut ready = Ready::EMPTY;
+    if interest.is_readable() && has(PollFlags::IN) {
+        ready |= Ready::READABLE;
+    }
+    if interest.is_readable() && has(PollFlags::HUP | PollFlags::RDHUP) {
+        ready |= Ready::READ_CLOSED;
+    }
+    if interest.is_writable() && has(PollFlags::OUT) {
+        ready |= Ready::WRITABLE;
+    }
+    if interest.is_writable() && has(PollFlags::HUP | PollFlags::ERR) {
+        ready |= Ready::WRITE_CLOSED;
+    }
+    if interest.is_priority() && has(PollFlags::PRI) {
+        ready |= Ready::PRIORITY | Ready::READ_CLOSED;
+    }
+    if has(PollFlags::ERR) {
+        ready |= Ready::ERROR;
+    }
+    Ok(ready)
 }
 
 /// Whether a receive that returned no bytes and no control data has met the end of the stream;
@@ -298,6 +366,21 @@ pub(crate) fn recv_scattered<P>(
     Ok(received)
 }
 
+/// Receives a message into owned buffers; ancillary data is discarded, and nothing says so. The result is the message's
+/// whole length.
+pub(crate) fn recv_plain<P>(fd: BorrowedFd<'_>, scatter: &mut Scatter<P>) -> io::Result<Received> {
+    let [room] = scatter.rooms() else {
+        return recv_scattered(fd, scatter, None);
+    };
+    // SAFETY: the memory is a buffer's in `scatter`, borrowed exclusively until this function returns; the kernel writes no
+    // more than `iov_len` bytes to it.
+    let message_len =
+        retry(|| unsafe { libc::recv(fd.as_raw_fd(), room.iov_base, room.iov_len, RECV_NOW) })?;
+    // SAFETY: recv has written that message into the buffer.
+    unsafe { scatter.received(message_len) };
+    Ok(Received { message_len, control_unknown: true, ..Received::default() })
+}
+
 /// # Safety
 /// The iovecs of `header` must be writable for the kernel during the call.
 unsafe fn recv_with_header<'a>(
@@ -320,7 +403,7 @@ unsafe fn recv_with_header<'a>(
     let control_truncated =
         header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
     let has_control = header.msg_controllen > 0 || control_truncated;
-    let received = Received { message_len, control_truncated, has_control };
+    let received = Received { message_len, control_truncated, has_control, control_unknown: false };
     let control = std::mem::take(control);
     let len = header.msg_controllen.min(control.len());
     // SAFETY: recvmsg has just written these `msg_controllen` bytes, and nothing else has looked at them.

@@ -16,6 +16,7 @@ mod writer;
 
 pub use buffer::AncillaryBuffer;
 pub(crate) use buffer::too_many_fds;
+pub(crate) use reader::ReceivedControl;
 pub use reader::{
     AncillaryMessage, AncillaryMessageReader, AncillaryMessages, FileDescriptors,
     IntoAncillaryMessages, OwnedAncillaryMessage, OwnedFileDescriptors, UnixCredentials,

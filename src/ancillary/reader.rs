@@ -462,6 +462,53 @@ impl<'a> AncillaryMessageReader<'a> {
     }
 }
 
+/// Control data of a message that no call has read yet. Owns the descriptors in it.
+#[derive(Debug, Default)]
+pub(crate) struct ReceivedControl {
+    bytes: Vec<u8>,
+    truncated: bool,
+}
+
+impl ReceivedControl {
+    /// Copies control data out of the memory that the kernel wrote it to.
+    ///
+    /// # Safety
+    /// As [`AncillaryMessageReader::new`]; nothing reads `control` afterwards.
+    pub(crate) unsafe fn new(control: &[u8], truncated: bool) -> Self {
+        Self { bytes: control.to_vec(), truncated }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Moves it into a buffer, truncated as the kernel does where that is shorter.
+    pub(crate) fn move_into(mut self, buffer: &mut [u8]) -> AncillaryMessageReader<'_> {
+        let (mut bytes, truncated) = (std::mem::take(&mut self.bytes), self.truncated);
+        // SAFETY: the promise of `new`; the bytes have just been taken, so they are read once.
+        unsafe { AncillaryMessageReader::new(&mut bytes, truncated) }.move_into(buffer)
+    }
+
+    /// Moves it into owned values.
+    pub(crate) fn fill(mut self, ancillary: &mut AncillaryBuffer) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        // SAFETY: as above.
+        ancillary.fill(unsafe { AncillaryMessageReader::new(&mut bytes, self.truncated) });
+    }
+}
+
+impl Drop for ReceivedControl {
+    fn drop(&mut self) {
+        let mut bytes = std::mem::take(&mut self.bytes);
+        // SAFETY: the promise of `new`: no call has read these bytes.
+        drop(unsafe { AncillaryMessageReader::new(&mut bytes, self.truncated) });
+    }
+}
+
 impl Drop for AncillaryMessageReader<'_> {
     fn drop(&mut self) {
         drop(IntoAncillaryMessages { buffer: std::mem::take(&mut self.buffer) });

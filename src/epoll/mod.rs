@@ -1,22 +1,6 @@
-//! The epoll backend: readiness from tokio's I/O driver, then a direct system call.
+//! The epoll backend: a system call at once, and tokio's readiness where it has to wait.
 //!
-//! A receive or accept happens inside one poll, so dropping its future cannot lose anything.
-//! What tokio's readiness alone does not give is order: everybody who waits for the same direction
-//! is woken at once. Here each direction has a line ([`lane`], [`crate::lane`]): those who have to wait
-//! stand there, first polled, first served; only the first waits for readiness and calls the kernel,
-//! and in the sending direction he does so for all.
-//!
-//! A socket is registered with epoll while its calls have to wait ([`registration`]): a busy one is not.
-//!
-//! Safe code only: the descriptor is registered in `crate::async_fd`, called in `crate::sys`.
+//! The calls, queues and futures are those of [`crate::backend`]; what is particular to epoll is here. Sockets of the
+//! io_uring backend wait in the same way: the ring carries messages, nothing is left in flight in it.
 
-mod lane;
-mod listener;
-mod operation;
-mod registration;
-mod send;
-mod socket;
-
-pub(crate) use listener::Listener;
-pub(crate) use send::Waiting;
-pub(crate) use socket::{Recv, Socket};
+pub(crate) mod readiness;

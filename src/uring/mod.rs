@@ -1,106 +1,73 @@
-//! The io_uring backend: receives and sends that have to wait are operations of a ring, and
-//! complete with their message.
+//! The io_uring backend: messages in batches.
 //!
-//! # What goes to the ring
+//! Under load the operations of all ready tasks go through one `io_uring_enter(2)`: all sends, then all receives, so that
+//! a receive finds the message that is sent in the same batch. [`crate::backend`] has the driver that makes the batches, and
+//! decides when; here is the ring itself.
 //!
-//! A call that can be served at once is a direct system call, made under its lane's lock with nobody
-//! ahead: a send whose peer has room, a receive whose message is there ([`crate::look`] says when a
-//! receive looks). The ring is for waiting. What waits costs no wake-up and no system call of its
-//! own: the driver submits and reaps for all of them together. Where there is nothing to batch, since
-//! message after message comes alone, the first in line waits for readiness instead
-//! ([`state::Receive::prefers_readiness`]), until receives find their messages without waiting.
-//!
-//! # Lanes and their states
-//!
-//! A socket has two lanes, [`lane::ReceiveLane`] and [`crate::lane::SendLane`], each under one lock, each
-//! with at most one operation in flight, because the kernel does not keep the order of parked
-//! operations: they are woken last in, first out. Everybody else stands in line, in the order of
-//! first polls. A lane is
-//!
-//! - *idle*: nobody waits, nothing is in flight;
-//! - *queued*: it stands on a shard's list, once, for the driver to attend to it;
-//! - *in flight*: the kernel has an operation with this lane's key. A receive in flight may serve
-//!   another caller than the one it was armed for, so it always has room for the largest message,
-//!   for 253 descriptors, credentials and a pidfd ([`payload::ReceivePayload`]);
-//! - *cancelling*: in flight, and nobody wants it. The operation's own completion is the truth, not
-//!   the cancel's: it was cancelled, or it completed first;
-//! - with a *stash*: one message that was received for nobody, or for the first in line who has not
-//!   polled yet. The next caller takes it, whoever that is. While there is a stash nothing is armed.
-//!
-//! # From submission to the last completion
-//!
-//! 1. A call that has to wait joins the lane's line and puts the lane on the list of its worker's
-//!    [`shard::Shard`], which wakes the driver task unless that is awake.
-//! 2. The driver's cycle ([`driver`]) attends to the lanes that were listed before its last cycle:
-//!    between two cycles every task that was ready has run, so a message that one of them sends is
-//!    there by then. For each lane it builds a payload in its final place, notes the lane under a
-//!    new key in the shard's table, and writes the submission; one `io_uring_enter` takes all.
-//! 3. From then on the payload belongs to the kernel. [`payload::InFlight`] is all that is left of
-//!    it in the lane; only the [`ring::Completion`] with its key, or the proof that the ring's
-//!    context is gone, gives it back. No future ever owns it.
-//! 4. The shard reaps: the key finds the lane, the lane decides under its lock, and what it decided
-//!    (wake, list again, drop) is done once the lock is gone. A message wakes the first in line and
-//!    waits in the stash until he polls. `-EAGAIN` and `-ECANCELED` are no answers, asked for or not:
-//!    the operation is submitted again if somebody still waits. Any other error is one caller's
-//!    answer, once.
-//! 5. A receive that is dropped leaves the line. If nobody is left, its operation is cancelled; if a
-//!    message came all the same, it goes to the stash, and out of the dropped caller's buffer. A send
-//!    that is dropped in line is never sent; one in flight is cancelled, and the next waits for the
-//!    outcome.
-//! 6. Dropping the socket closes both lanes, cancels what is in flight from whatever thread this is,
-//!    and reaps once. The descriptor is closed with the last operation that knows it: at once where
-//!    this thread submitted it, else when that thread next enters the kernel.
-//!
-//! # Who may enter
-//!
-//! Anybody, at any time: the rings are plain ones ([`ring`]), one per worker on a multi-thread
-//! runtime, one on a current-thread runtime. Only a shard's driver submits operations; other threads
-//! enter to cancel. A ring that only one thread may enter (`SINGLE_ISSUER | DEFER_TASKRUN`) was
-//! measured 4 to 6 % faster for parked receives in a raw loop, level from 128 pairs on, and it dies
-//! with its thread; receives that are not parked, which is what an echo's are here, do not see the
-//! difference.
-//!
-//! # Parking
-//!
-//! The ring's eventfd is silent while the driver is awake. To sleep the driver has it written again,
-//! looks once more at the completion queue and at the flag for deferred work, and only then waits
-//! for the eventfd and for its list ([`ring::Ring::listen`]). Rings without `COOP_TASKRUN`
-//! ([`crate::coop_taskrun`]) have no such flag and no need of it: the kernel interrupts the thread that
-//! submitted, and the completion that it posts there writes the eventfd.
-//!
-//! # Death
-//!
-//! The driver task is dropped with its runtime. It fails what waits, cancels what is in flight, reaps
-//! for a millisecond at most, and closes the ring, always: a ring that is leaked keeps sockets open.
-//! What has not settled by then stays in the [`graveyard`] until the kernel has forgotten the ring.
-//! A ring that refuses service dies the same way, but for the cancels; what has completed by then is
-//! delivered, the other operations fail, and new sockets of its runtime go to epoll. Whoever is
-//! refused while he cancels leaves that to the driver, which then finds out.
-//!
-//! # Locks
-//!
-//! A lane's lock may be held while a shard's table or list is locked, or the pool of payloads; no
-//! lane's lock while a ring is entered, a waker called, or a caller's buffer touched by its own
-//! methods or dropped. Only the cloning of a waker happens under a lane's lock, as under tokio's own.
+//! - Receives are *attempts*: `MSG_DONTWAIT` has one that finds nothing answered `-EAGAIN` at once. It goes through
+//!   some more batches, then its socket waits for readiness as on epoll.
+//! - An attempt takes the whole message, whatever the buffer of the receive that claims it ([`recv_slots`]), and with
+//!   `RECVMSG` all ancillary data, once a receive of the socket has shown interest in any. `RECV` discards it.
+//! - Nothing is in flight between two batches ([`ring`]): no cancel, no buffer lent for longer than one system call, and a
+//!   ring that breaks takes nothing with it: its sockets call directly from then on.
 
-mod buffers;
-
-mod driver;
-mod graveyard;
-mod lane;
-#[cfg(all(test, seqpacket_loom))]
-mod loom_tests;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod model;
-mod op;
-mod payload;
 pub(crate) mod probe;
-#[cfg(any(test, quarantine))]
-mod quarantine;
-mod ring;
-mod shard;
-mod socket;
-mod state;
+mod recv_slots;
+pub(crate) mod ring;
 
-pub(crate) use op::Sending;
-pub(crate) use socket::{Recv, Socket};
+use std::os::fd::AsFd;
+use std::sync::OnceLock;
+use std::time::{Duration, Instant};
+
+use crate::common::metrics::Counters;
+use crate::common::policy::Costs;
+use crate::sys;
+use ring::{Operation, Ring};
+
+static COSTS: OnceLock<Costs> = OnceLock::new();
+
+/// What system calls and batches cost in this process, if a ring has been made.
+pub(crate) fn known_costs() -> Option<&'static Costs> {
+    COSTS.get()
+}
+
+/// What system calls and batches cost in this process. Measured with the first ring, in some 100 us.
+pub(crate) fn costs(ring: &mut Ring) -> Costs {
+    *COSTS.get_or_init(|| measure(ring).unwrap_or(Costs { saved: 100.0, enter: 250.0 }))
+}
+
+/// Receives that find nothing, one by one and in batches: filters and audit differ by system call, so `recvmsg(2)` it is.
+fn measure(ring: &mut Ring) -> Option<Costs> {
+    const ROUNDS: usize = 5;
+    let (socket, _peer) = sys::socketpair().ok()?;
+    let (fd, counters) = (socket.as_fd(), Counters::default());
+    let size = ring.receives_at_once();
+    let nanos = |elapsed: Duration, count: usize| elapsed.as_nanos() as f32 / count as f32;
+    let mut best = [f32::MAX; 3];
+    for _ in 0..ROUNDS {
+        let begin = Instant::now();
+        for _ in 0..size {
+            let _ = sys::recv_message(fd, &mut [], &mut &mut [][..]);
+        }
+        let called = Instant::now();
+        let batch = std::iter::repeat_n(Operation::RecvMsg(fd), size);
+        ring.run(batch, &counters, |_, _| {}).ok()?;
+        let batched = Instant::now();
+        for _ in 0..8 {
+            ring.run(std::iter::once(Operation::RecvMsg(fd)), &counters, |_, _| {}).ok()?;
+        }
+        let times = [
+            nanos(called - begin, size),
+            nanos(batched - called, size),
+            nanos(batched.elapsed(), 8),
+        ];
+        for (best, time) in best.iter_mut().zip(times) {
+            *best = best.min(time);
+        }
+    }
+    let [call, batched, single] = best;
+    // batched = operation + enter / size, single = operation + enter
+    let enter = ((single - batched) / (1.0 - 1.0 / size as f32)).max(0.0);
+    let operation = (single - enter).max(0.0);
+    Some(Costs { saved: (call - operation).max(0.0), enter })
+}

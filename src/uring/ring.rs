@@ -1,272 +1,345 @@
-//! The only file that names [`IoUring`]: one ring, its eventfd, and the locks that make its two
-//! queues safe to share.
+//! The only file that names [`IoUring`], but for the probe: one ring, and one batch at a time through it.
 //!
-//! A plain ring (neither `SINGLE_ISSUER` nor `DEFER_TASKRUN`): any thread may enter it, so a socket
-//! can be dropped, and a runtime driven, anywhere. The kernel finishes a parked operation on the
-//! thread that submitted it. On a cooperative ring it does so when that thread next enters the kernel
-//! (`COOP_TASKRUN`), and says in the shared flags that there is such work (`TASKRUN_FLAG`). On another it
-//! interrupts the thread; there is nothing deferred to be seen then, only completions, and the eventfd
-//! tells of each.
+//! Every operation of a batch has `MSG_DONTWAIT`, so the kernel completes it within `io_uring_enter(2)`: it arms nothing
+//! and hands nothing to its worker threads (without `LINK`, `DRAIN` and `ASYNC`; `tests/kernel_facts.rs` would notice a
+//! change). [`Ring::run`] returns when each operation has been reported. So the kernel has no pointer of ours between two
+//! batches, nothing is ever cancelled, and a ring can be closed at any time.
 //!
-//! Two locks, never held together: `submission` while entries are written and entered, `completion`
-//! while entries are read. No lane's lock is taken under either.
-#![allow(unsafe_code, reason = "the queues shared with the kernel")]
+//! Order: sends first, receives after them. A receive whose message is sent in the same batch finds it.
+#![allow(unsafe_code, reason = "the queues shared with the kernel, and pointers in their entries")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd};
 
-/// Entries of the submission queue; the completion queue has twice as many. 256 take 32 KiB of locked
-/// memory, 32 take 8.
+use super::recv_slots::{RecvSlots, SLOT_LEN};
+use crate::ancillary::ReceivedControl;
+use crate::ancillary::wire::MAX_CONTROL;
+use crate::common::metrics::{Counter, Counters};
+use crate::common::pending_send::{PendingSend, vector};
+use crate::sys::{RECV_NOW, Received, SEND_NOW, empty_header};
+
+/// Entries of the submission queue; the completion queue has twice as many. 256 take 32 KiB of locked memory, 32
+/// take 8.
 const ENTRIES: [u32; 2] = [256, 32];
-
-/// `user_data` of requests whose completion says nothing: cancels.
-const NOBODY: u64 = u64::MAX;
 
 /// `IORING_ENTER_GETEVENTS`.
 const GETEVENTS: u32 = 1;
 
-/// An operation for the kernel. Made by the modules that own what it points to
-/// (`payload::InFlight`), which keep that alive and in place until the operation's completion.
-pub(super) struct Submission(squeue::Entry);
+/// How often a ring that is short of memory is asked again before it counts as broken.
+const PATIENCE: u32 = 16;
 
-impl Submission {
-    /// # Safety
-    /// Everything `entry` points to stays valid for the kernel until the completion with `key` has
-    /// been reaped, or the ring's context is gone.
-    pub(super) unsafe fn new(entry: squeue::Entry, key: u64) -> Self {
-        debug_assert_ne!(key, NOBODY);
-        Self(entry.user_data(key))
-    }
+/// One operation of a batch.
+#[derive(Clone, Copy)]
+pub(crate) enum Operation<'a> {
+    /// `SEND`, or `SENDMSG` where that is needed.
+    Send(BorrowedFd<'a>, &'a PendingSend),
+    /// `RECV`, which discards ancillary data.
+    Recv(BorrowedFd<'a>),
+    /// `RECVMSG`, with capacity for all control data that can come with a message.
+    RecvMsg(BorrowedFd<'a>),
+}
 
-    /// Cancel the operation with this key.
-    pub(super) fn cancel(key: u64) -> Self {
-        Self(opcode::AsyncCancel::new(key).build().user_data(NOBODY))
-    }
+const SEND: u16 = 0;
+const RECV: u16 = 1;
+const RECVMSG: u16 = 2;
 
-    fn cancel_all() -> Self {
-        let any = types::CancelBuilder::any().all();
-        Self(opcode::AsyncCancel2::new(any).build().user_data(NOBODY))
+impl Operation<'_> {
+    fn kind(&self) -> u16 {
+        match self {
+            Self::Send(..) => SEND,
+            Self::Recv(_) => RECV,
+            Self::RecvMsg(_) => RECVMSG,
+        }
     }
 }
 
-/// The outcome of an operation. Comes from [`Ring::reap`] only, once for each operation.
+/// `user_data`: which entry of the batch, its slot, and what it is.
+struct Key {
+    at: u16,
+    slot: u16,
+    kind: u16,
+}
+
+impl Key {
+    fn encode(self) -> u64 {
+        u64::from(self.at) | u64::from(self.slot) << 16 | u64::from(self.kind) << 32
+    }
+
+    fn decode(key: u64) -> Self {
+        Self { at: key as u16, slot: (key >> 16) as u16, kind: (key >> 32) as u16 }
+    }
+}
+
+/// The outcome of one operation.
+pub(crate) enum Done<'a> {
+    Sent(io::Result<usize>),
+    /// The whole message. `control` owns the descriptors that came with it.
+    Received {
+        bytes: &'a [u8],
+        control: ReceivedControl,
+        received: Received,
+    },
+    NotReceived(i32),
+    /// The kernel has not taken it: nothing was sent or received.
+    NotTaken,
+    /// The kernel took it and does not say what became of it. What it points to must never be freed.
+    Unknown,
+}
+
+/// `io_uring_enter(2)` does not work here any more: a seccomp filter, for example. Drop the ring.
 #[derive(Debug)]
-pub(super) struct Completion {
-    key: u64,
-    result: i32,
-}
+pub(crate) struct Refused(pub(crate) io::Error);
 
-impl Completion {
-    pub(super) fn key(&self) -> u64 {
-        self.key
-    }
-
-    /// What the system call would have returned, or a negated error number.
-    pub(super) fn result(&self) -> i32 {
-        self.result
-    }
-}
-
-pub(super) struct Ring {
+pub(crate) struct Ring {
     ring: IoUring,
-    eventfd: OwnedFd,
-    submission: Mutex<()>,
-    completion: Mutex<()>,
+    /// `None` once they are leaked: the kernel may still write to them.
+    slots: Option<RecvSlots>,
+    /// By slot.
+    messages: Box<[Message]>,
+}
+
+struct Message {
+    header: libc::msghdr,
+    vector: libc::iovec,
+}
+
+// SAFETY: the pointers lead into the slots and into `messages`, which move with the ring.
+unsafe impl Send for Ring {}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring").field("fd", &self.ring.as_raw_fd()).finish_non_exhaustive()
+    }
 }
 
 impl Ring {
-    /// A ring whose eventfd is registered, and silent until [`listen`](Self::listen).
-    pub(super) fn new(cooperative: bool) -> io::Result<(Self, ContextWatch)> {
+    pub(crate) fn new() -> io::Result<Self> {
         let mut builder = IoUring::builder();
+        // One failing entry does not end a batch. A plain ring otherwise: any thread may enter it, since tasks move
+        // between workers.
         builder.setup_submit_all();
-        if cooperative {
-            // The flag exists for deferred work only: EINVAL without.
-            builder.setup_coop_taskrun().setup_taskrun_flag();
-        }
         let [usual, small] = ENTRIES;
         let ring = match builder.build(usual) {
-            // The limit on locked memory: a small ring submits more often, and works.
+            // The limit on locked memory: a small ring enters more often, and works.
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => builder.build(small)?,
             ring => ring?,
         };
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        ring.submitter().register_eventfd(eventfd.as_raw_fd())?;
-        let (watch, tied) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-        // A registered file is released with the context. Not when the ring is closed: a filter may
-        // refuse the call by then.
-        ring.submitter().register_files(&[tied.as_raw_fd()])?;
-        let watch = ContextWatch { watch };
-        let ring = Self { ring, eventfd, submission: Mutex::new(()), completion: Mutex::new(()) };
-        ring.silence();
+        let slots = RecvSlots::new()?;
+        let message = || Message { header: empty_header(), vector: vector(std::ptr::null(), 0) };
+        let messages = (0..slots.count()).map(|_| message()).collect();
+        let mut ring = Self { ring, slots: Some(slots), messages };
         // A filter may refuse this call alone.
-        ring.get_events().map_err(|refused| refused.error)?;
-        Ok((ring, watch))
+        ring.enter(0, 0)?;
+        Ok(ring)
     }
 
-    /// Written by the kernel for completions while the ring is listened to.
-    pub(super) fn eventfd(&self) -> BorrowedFd<'_> {
-        self.eventfd.as_fd()
+    /// How many receives go through one `io_uring_enter(2)`.
+    pub(crate) fn receives_at_once(&self) -> usize {
+        self.messages.len()
     }
 
-    /// Hand operations to the kernel, all of them, and run what is deferred.
-    ///
-    /// `relieve` is called without a lock where the kernel asks for completions to be reaped first.
+    /// Runs operations in order and reports each one once, with its index, before it returns. Sends come before
+    /// receives.
     ///
     /// # Errors
-    /// `io_uring_enter(2)` refused; the operations that `left` then counts have not been taken.
-    pub(super) fn submit(
-        &self,
-        submissions: &[Submission],
-        mut relieve: impl FnMut(),
+    /// `io_uring_enter(2)` is refused. Operations from the first that was not reported on have not been taken.
+    pub(crate) fn run<'a>(
+        &mut self,
+        operations: impl Iterator<Item = Operation<'a>>,
+        counters: &Counters,
+        mut report: impl FnMut(usize, Done<'_>),
     ) -> Result<(), Refused> {
-        let mut rest = submissions;
-        loop {
-            let (pushed, entered) = self.push_and_enter(rest);
-            rest = &rest[pushed..];
-            match entered {
-                Ok(0) if rest.is_empty() => return Ok(()),
-                Ok(_) => {}
-                Err(error) if is_busy(&error) => relieve(),
-                Err(error) => return Err(Refused { error }),
-            }
-        }
-    }
-
-    /// Write what fits and enter; how many were written, and how many the kernel has left to take.
-    fn push_and_enter(&self, submissions: &[Submission]) -> (usize, io::Result<usize>) {
-        let _lock = lock(&self.submission);
-        let mut pushed = 0;
-        let waiting = {
-            // SAFETY: the lock is held, so this is the only SubmissionQueue.
-            let mut queue = unsafe { self.ring.submission_shared() };
-            for submission in submissions {
-                // SAFETY: whoever made the Submission promised that what it points to stays valid
-                // until its completion.
-                if unsafe { queue.push(&submission.0) }.is_err() {
-                    break;
-                }
+        let mut operations = operations.peekable();
+        let mut first = 0;
+        while operations.peek().is_some() {
+            let (mut pushed, mut slot) = (0, 0);
+            let capacity = self.ring.params().sq_entries() as usize;
+            while pushed < capacity
+                && let Some(operation) = operations.next_if(|operation| {
+                    matches!(operation, Operation::Send(..)) || slot < self.messages.len()
+                })
+            {
+                let entry = self.entry(operation, slot);
+                let kind = operation.kind();
+                let key = Key { at: pushed as u16, slot: slot as u16, kind }.encode();
+                slot += usize::from(kind != SEND);
+                // SAFETY: what the entry points to stays until its completion: a slot and `messages` belong to the
+                // ring, a pending send is borrowed for longer than this call. `submit` returns when every entry that
+                // the kernel has taken is completed; else the memory is leaked, below and by the caller.
+                let full = unsafe { self.ring.submission().push(&entry.user_data(key)) };
+                full.expect("no more are pushed than the queue has entries");
                 pushed += 1;
             }
-            queue.len()
-        };
-        let entered = self.enter(waiting).map(|taken| waiting.saturating_sub(taken));
-        (pushed, entered)
+            counters.add(Counter::Submissions, pushed as u64);
+            let done = self.submit(pushed, first, counters, &mut report);
+            first += pushed;
+            done?;
+        }
+        Ok(())
     }
 
-    /// Run deferred work and flush overflown completions. Submits only what the kernel has not taken
-    /// from others, who were refused.
-    pub(super) fn get_events(&self) -> Result<(), Refused> {
-        match self.push_and_enter(&[]).1 {
-            Err(error) if !is_busy(&error) => Err(Refused { error }),
-            _ => Ok(()),
+    fn entry(&mut self, operation: Operation<'_>, slot: usize) -> squeue::Entry {
+        match operation {
+            Operation::Send(fd, message) => {
+                let fd = types::Fd(fd.as_raw_fd());
+                match message.pointers() {
+                    (_, Some(bytes)) => {
+                        opcode::Send::new(fd, bytes.iov_base.cast(), bytes.iov_len as u32)
+                            .flags(SEND_NOW)
+                            .build()
+                    }
+                    (header, None) => {
+                        opcode::SendMsg::new(fd, header).flags(SEND_NOW as u32).build()
+                    }
+                }
+            }
+            Operation::Recv(fd) => {
+                let fd = types::Fd(fd.as_raw_fd());
+                opcode::Recv::new(fd, self.slots().payload(slot), SLOT_LEN as u32)
+                    .flags(RECV_NOW)
+                    .build()
+            }
+            Operation::RecvMsg(fd) => {
+                let fd = types::Fd(fd.as_raw_fd());
+                let (payload, control) = (self.slots().payload(slot), self.slots().control(slot));
+                let Message { header, vector: one } = &mut self.messages[slot];
+                *one = vector(payload, SLOT_LEN);
+                *header = empty_header();
+                (header.msg_iov, header.msg_iovlen) = (one, 1);
+                (header.msg_control, header.msg_controllen) = (control.cast(), MAX_CONTROL);
+                opcode::RecvMsg::new(fd, header).flags(RECV_NOW as u32).build()
+            }
         }
     }
 
-    fn enter(&self, to_submit: usize) -> io::Result<usize> {
+    fn slots(&mut self) -> &mut RecvSlots {
+        self.slots.as_mut().expect("a ring that has leaked them is dropped")
+    }
+
+    /// Has the kernel run `pushed` entries, and reports them.
+    fn submit(
+        &mut self,
+        pushed: usize,
+        first: usize,
+        counters: &Counters,
+        report: &mut impl FnMut(usize, Done<'_>),
+    ) -> Result<(), Refused> {
+        let (mut reported, mut patience) = (0, PATIENCE);
+        let mut open = [u64::MAX; 4];
         loop {
-            // SAFETY: no argument is passed; `to_submit` entries have been published by the drop of
-            // the SubmissionQueue. Nothing is waited for.
+            let left = self.ring.submission().len();
+            // Each completes within the call that submits it. If one ever did not, wait for it.
+            let missing = if left == 0 { pushed - reported } else { 0 };
+            counters.add(Counter::Enters, 1);
+            let entered = self.enter(left, missing);
+            reported += self.reap(first, &mut open, report);
+            if reported == pushed {
+                return Ok(());
+            }
+            match entered {
+                Ok(_) => {}
+                Err(error) if is_short_of_memory(&error) && patience > 0 => patience -= 1,
+                Err(error) => {
+                    let taken = pushed - self.ring.submission().len();
+                    for at in (0..pushed).filter(|at| open[at / 64] & (1 << (at % 64)) != 0) {
+                        if at < taken {
+                            std::mem::forget(self.slots.take());
+                            report(first + at, Done::Unknown);
+                        } else {
+                            report(first + at, Done::NotTaken);
+                        }
+                    }
+                    return Err(Refused(error));
+                }
+            }
+        }
+    }
+
+    fn enter(&mut self, to_submit: usize, to_wait_for: usize) -> io::Result<usize> {
+        loop {
+            // SAFETY: no argument is passed. `to_submit` entries were published when the SubmissionQueue was dropped.
             let entered = unsafe {
-                self.ring.submitter().enter::<libc::sigset_t>(to_submit as u32, 0, GETEVENTS, None)
+                self.ring.submitter().enter::<libc::sigset_t>(
+                    to_submit as u32,
+                    to_wait_for as u32,
+                    GETEVENTS,
+                    None,
+                )
             };
             match entered {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 result => return result,
             }
         }
     }
 
-    /// Ask the kernel to cancel everything in flight. What has settled can be reaped afterwards.
-    pub(super) fn cancel_all(&self) -> Result<(), Refused> {
-        self.submit(&[Submission::cancel_all()], || {})
-    }
-
-    /// Take completions, as many as `into` has room for; how many it took.
-    pub(super) fn reap(&self, into: &mut Vec<Completion>, room: usize) -> usize {
-        let _lock = lock(&self.completion);
-        // SAFETY: the lock is held, so this is the only CompletionQueue.
-        let mut queue = unsafe { self.ring.completion_shared() };
-        queue.sync();
-        let mut taken = 0;
-        for entry in queue.by_ref().take(room) {
-            taken += 1;
-            if entry.user_data() != NOBODY {
-                into.push(Completion { key: entry.user_data(), result: entry.result() });
+    fn reap(
+        &mut self,
+        first: usize,
+        open: &mut [u64; 4],
+        report: &mut impl FnMut(usize, Done<'_>),
+    ) -> usize {
+        let Self { ring, slots: Some(slots), messages } = self else { return 0 };
+        let mut count = 0;
+        for completion in ring.completion() {
+            let Key { at, slot, kind } = Key::decode(completion.user_data());
+            let (at, slot, result) = (usize::from(at), usize::from(slot), completion.result());
+            open[at / 64] &= !(1 << (at % 64));
+            count += 1;
+            if result < 0 {
+                report(
+                    first + at,
+                    match kind {
+                        SEND => Done::Sent(Err(io::Error::from_raw_os_error(-result))),
+                        _ => Done::NotReceived(-result),
+                    },
+                );
+                continue;
             }
-        }
-        taken
-    }
-
-    /// Whether entering would bring completions that cannot be seen yet, or submit what was left.
-    pub(super) fn has_deferred_work(&self) -> bool {
-        let _lock = lock(&self.submission);
-        // SAFETY: the lock is held, so this is the only SubmissionQueue.
-        let queue = unsafe { self.ring.submission_shared() };
-        // What is in the queue was left there by somebody who was refused.
-        queue.taskrun() || queue.cq_overflow() || !queue.is_empty()
-    }
-
-    /// Have the eventfd written for completions, and look once more: whether something is there
-    /// already, of which the eventfd may not tell.
-    pub(super) fn listen(&self) -> bool {
-        {
-            let _lock = lock(&self.completion);
-            // SAFETY: the lock is held, so this is the only CompletionQueue.
-            let mut queue = unsafe { self.ring.completion_shared() };
-            queue.enable_eventfd();
-            // The kernel publishes work or a completion, then reads the flag; here the flag is
-            // written, then both are read. One of the two sides sees the other.
-            fence(Ordering::SeqCst);
-            queue.sync();
-            if !queue.is_empty() {
-                return true;
+            let message_len = result as usize;
+            if kind == SEND {
+                report(first + at, Done::Sent(Ok(message_len)));
+                continue;
             }
+            let (control, mut received) = match kind {
+                RECVMSG => control(&messages[slot].header, slots.control(slot)),
+                _ => (
+                    ReceivedControl::default(),
+                    Received { control_unknown: true, ..Received::default() },
+                ),
+            };
+            received.message_len = message_len;
+            let len = message_len.min(SLOT_LEN);
+            // SAFETY: the kernel has written so many bytes of the message into this slot (its completion, and the length
+            // it was given), which nothing else refers to until the next batch.
+            let bytes = unsafe { std::slice::from_raw_parts(slots.payload(slot), len) };
+            report(first + at, Done::Received { bytes, control, received });
+            slots.trim(slot, len);
         }
-        self.has_deferred_work()
-    }
-
-    /// Keep the eventfd silent: somebody is going to reap.
-    pub(super) fn silence(&self) {
-        let _lock = lock(&self.completion);
-        // SAFETY: the lock is held, so this is the only CompletionQueue.
-        unsafe { self.ring.completion_shared() }.disable_eventfd();
+        count
     }
 }
 
-/// Tells when the context of a closed ring is gone: the pipe whose other end was registered with it
-/// hangs up.
-pub(super) struct ContextWatch {
-    watch: OwnedFd,
-}
-
-/// Proof that the kernel has forgotten all operations of a ring.
-pub(super) struct ContextGone(());
-
-impl ContextWatch {
-    pub(super) fn gone(&self) -> Option<ContextGone> {
-        let mut fds = [PollFd::new(&self.watch, PollFlags::empty())];
-        let polled = rustix::event::poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }));
-        (polled.is_ok() && fds[0].revents().contains(PollFlags::HUP)).then_some(ContextGone(()))
-    }
-}
-
-/// `io_uring_enter(2)` does not work here (any more): a seccomp filter, for example.
-#[derive(Debug)]
-pub(super) struct Refused {
-    pub(super) error: io::Error,
+/// What `header` says about the control data of a message that has been received.
+fn control(header: &libc::msghdr, start: *const u8) -> (ReceivedControl, Received) {
+    let truncated =
+        header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
+    let len = header.msg_controllen.min(MAX_CONTROL);
+    // SAFETY: the memory is a slot's, which was zero when it was mapped and has been written by the kernel only:
+    // `len` bytes of it for this message, which are read this once.
+    let control =
+        unsafe { ReceivedControl::new(std::slice::from_raw_parts(start, len), truncated) };
+    let received = Received {
+        control_truncated: truncated,
+        has_control: len > 0 || truncated,
+        ..Received::default()
+    };
+    (control, received)
 }
 
 /// The kernel wants completions reaped, or memory freed, first.
-fn is_busy(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN))
-}
-
-fn lock(mutex: &Mutex<()>) -> MutexGuard<'_, ()> {
-    // The unit inside cannot be left inconsistent.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn is_short_of_memory(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::ENOMEM))
 }

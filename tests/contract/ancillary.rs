@@ -265,7 +265,10 @@ async fn data_and_control_truncation_are_told_apart(cell: Cell) {
                         assert_eq!(info.bytes_read(), bytes);
                         assert_eq!(info.message_len(), 7);
                         assert_eq!(info.truncated(), bytes < 7);
-                        assert_eq!(info.ancillary_truncated(), cut, "{way:?}");
+                        // Without capacity for any it need not notice that there was some.
+                        if way.carries_fds() || !cut {
+                            assert_eq!(info.ancillary_truncated(), cut, "{way:?}");
+                        }
                     }
                     if let Some(truncated) = got.control_truncated {
                         assert_eq!(truncated, cut, "{way:?} {bytes} {with_fd}");
@@ -588,7 +591,7 @@ async fn credentials_come_with_descriptors(cell: Cell) {
 
 async fn credentials_without_room_are_reported(cell: Cell) {
     let (a, peer) = cell.half();
-    sockopt::set_socket_passcred(&a, true).unwrap();
+    a.set_pass_credentials(true).unwrap();
     for waiting in [false, true] {
         let mut receive = task::spawn(a.recv_owned(vec![0; 16]));
         if waiting {

@@ -138,6 +138,7 @@ async fn a_receive_dropped_after_arrival_loses_nothing(cell: Cell) {
 }
 
 async fn a_receive_dropped_at_the_moment_of_completion_loses_nothing(cell: Cell) {
+    let cell = cell.keeping_ancillary();
     next_receive_gets_all(cell, |mut receive, sender| {
         Box::pin(async move {
             arm(&mut receive).await;

@@ -9,14 +9,19 @@ mod harness;
 mod ancillary;
 mod busy;
 mod cancel;
+mod closing;
 mod connect;
 mod fairness;
+mod first_poll;
 #[cfg(feature = "codec")]
 mod framed;
+mod futurelock;
 mod halves;
+mod hostile;
 mod identity;
 mod large;
 mod life;
+mod lifetimes;
 mod limits;
 mod listeners;
 mod order;
@@ -25,6 +30,7 @@ mod peek;
 mod places;
 mod properties;
 mod readiness;
+mod readiness_waiters;
 mod reset;
 mod streams;
 #[cfg(feature = "tracing")]
@@ -40,11 +46,17 @@ fn main() -> ExitCode {
         reset::tests(),
         limits::tests(),
         readiness::tests(),
+        readiness_waiters::tests(),
         busy::tests(),
         connect::tests(),
         owned::tests(),
         fairness::tests(),
+        futurelock::tests(),
+        first_poll::tests(),
         life::tests(),
+        lifetimes::tests(),
+        closing::tests(),
+        hostile::tests(),
         places::tests(),
         streams::tests(),
         large::tests(),

@@ -48,6 +48,7 @@ async fn a_message_that_was_peeked_at_is_still_received(cell: Cell) {
 }
 
 async fn a_message_left_by_a_dropped_receive_is_peeked_at(cell: Cell) {
+    let cell = cell.keeping_ancillary();
     let (a, peer) = cell.half();
     let fds = [file("passed")];
     for owned in [false, true] {

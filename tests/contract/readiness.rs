@@ -24,11 +24,11 @@ pub fn tests() -> Vec<Test> {
         everybody_who_waits_for_readiness_is_told,
         try_recv_with_nothing_there_would_block,
         try_send_without_room_would_block,
-        try_recv_does_not_take_the_message_of_a_waiting_receive,
-        readable_waits_while_another_task_receives,
+        try_recv_takes_a_message_that_a_waiting_receive_has_not_taken,
+        readable_completes_beside_a_waiting_receive,
         writable_waits_while_another_task_sends,
         ready_for_both_waits_for_the_first_direction_that_settles,
-        poll_recv_waits_for_a_receive_and_is_woken_when_it_settles,
+        poll_recv_is_woken_beside_a_receive_that_waits_or_is_dropped,
         poll_recv_and_a_later_receive_both_get_a_message,
         poll_send_waits_for_a_send_and_is_woken_when_it_settles,
         poll_ready_waits_and_wakes,
@@ -131,7 +131,7 @@ async fn try_send_without_room_would_block(cell: Cell) {
     assert_eq!(peer.everything().len(), filled);
 }
 
-async fn try_recv_does_not_take_the_message_of_a_waiting_receive(cell: Cell) {
+async fn try_recv_takes_a_message_that_a_waiting_receive_has_not_taken(cell: Cell) {
     let (a, peer) = cell.half();
     for armed in [false, true] {
         let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
@@ -142,29 +142,22 @@ async fn try_recv_does_not_take_the_message_of_a_waiting_receive(cell: Cell) {
         let refused = a.try_recv(&mut [0; 64]).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::WouldBlock);
         peer.send(b"first");
-        let refused = a.try_recv(&mut [0; 64]).unwrap_err();
-        assert_eq!(refused.kind(), ErrorKind::WouldBlock);
-        assert_eq!(soon(receive).await.unwrap().bytes, b"first");
-        peer.send(b"second");
         let got = soon(ways::recv(RecvBy::Try, &a, Room::AMPLE)).await.unwrap();
-        assert_eq!(got.bytes, b"second");
+        assert_eq!(got.bytes, b"first");
+        peer.send(b"second");
+        assert_eq!(soon(receive).await.unwrap().bytes, b"second");
     }
 }
 
-async fn readable_waits_while_another_task_receives(cell: Cell) {
+async fn readable_completes_beside_a_waiting_receive(cell: Cell) {
     let (a, peer) = cell.half();
     let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
     arm(&mut receive).await;
     let mut readable = task::spawn(a.readable());
     arm(&mut readable).await;
     peer.send(b"first");
-    until_woken(&mut receive).await;
-    // The message is spoken for.
-    starts_waiting(&mut readable);
-    assert_eq!(soon(receive).await.unwrap().bytes, b"first");
-    peer.send(b"second");
     soon(readable).await.unwrap();
-    assert_eq!(soon(ways::recv(RecvBy::Try, &a, Room::AMPLE)).await.unwrap().bytes, b"second");
+    assert_eq!(soon(receive).await.unwrap().bytes, b"first");
 }
 
 async fn writable_waits_while_another_task_sends(cell: Cell) {
@@ -200,7 +193,7 @@ async fn ready_for_both_waits_for_the_first_direction_that_settles(cell: Cell) {
     starts_waiting(&mut receive);
 }
 
-async fn poll_recv_waits_for_a_receive_and_is_woken_when_it_settles(cell: Cell) {
+async fn poll_recv_is_woken_beside_a_receive_that_waits_or_is_dropped(cell: Cell) {
     for dropped in [false, true] {
         let (a, peer) = cell.half();
         let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
@@ -211,10 +204,8 @@ async fn poll_recv_waits_for_a_receive_and_is_woken_when_it_settles(cell: Cell) 
             drop(receive);
         } else {
             peer.send(b"first");
-            breathe().await;
-            // It is spoken for.
-            starts_waiting(&mut polled);
             assert_eq!(soon(receive).await.unwrap().bytes, b"first");
+            starts_waiting(&mut polled);
         }
         peer.send(b"second");
         until_woken(&mut polled).await;

@@ -6,12 +6,13 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Command, Stdio};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
 use crate::harness::peer::Peer;
-use crate::harness::tools::{arm, content, file, is_close_on_exec, recv, soon, starts_waiting};
+use crate::harness::tools::{
+    Full, arm, content, file, is_close_on_exec, recv, soon, starts_waiting,
+};
 use crate::harness::ways::{self, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Flavor, Test, alone, only};
 
@@ -36,42 +37,6 @@ pub fn tests() -> Vec<Test> {
         ]
         .concat(),
     )
-}
-
-/// Descriptors up to the limit, which is lowered so that there are few.
-struct Full {
-    filler: Vec<File>,
-    before: Rlimit,
-}
-
-impl Full {
-    fn new() -> Self {
-        let before = getrlimit(Resource::Nofile);
-        let highest = std::fs::read_dir("/proc/self/fd")
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap())
-            .max()
-            .unwrap();
-        let low = Rlimit { current: Some(highest + 5), maximum: before.maximum };
-        setrlimit(Resource::Nofile, low).unwrap();
-        let mut filler = Vec::new();
-        while let Ok(file) = File::open("/dev/null") {
-            filler.push(file);
-        }
-        Self { filler, before }
-    }
-
-    fn free(&mut self, count: usize) {
-        for _ in 0..count {
-            self.filler.pop().unwrap();
-        }
-    }
-}
-
-impl Drop for Full {
-    fn drop(&mut self) {
-        setrlimit(Resource::Nofile, self.before).unwrap();
-    }
 }
 
 async fn a_message_with_descriptors_that_find_no_room_is_delivered_and_says_so(cell: Cell) {

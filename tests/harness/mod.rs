@@ -1,7 +1,8 @@
 //! Runs every test body on every backend and in every kind of runtime.
 //!
 //! A body is written once. [`tasks!`] lists bodies that are async: they run inside a runtime, on
-//! {epoll, io_uring} x {current_thread, multi_thread, `tokio_uring::start`}. [`blocking!`] lists
+//! {epoll, io_uring, io_uring with every operation through the ring} x {current_thread, multi_thread,
+//! `tokio_uring::start`}. [`blocking!`] lists
 //! bodies that make and drive runtimes themselves (not in tokio-uring's). A body that is not listed
 //! is dead code, which clippy refuses.
 //!
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::{Builder, Runtime};
-use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UnixSeqpacketListener};
+use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket, UnixSeqpacketListener};
 
 use peer::Peer;
 
@@ -70,18 +71,38 @@ impl Flavor {
 #[derive(Debug, Clone, Copy)]
 pub struct Cell {
     pub backend: Backend,
+    pub submission: Submission,
     pub flavor: Flavor,
+    /// Ancillary data of a message that a dropped plain receive leaves is kept in every case.
+    pub keep_ancillary: bool,
 }
 
 impl Cell {
     fn all() -> impl Iterator<Item = Self> {
-        [Backend::Epoll, Backend::Uring]
-            .into_iter()
-            .flat_map(|backend| Flavor::ALL.into_iter().map(move |flavor| Self { backend, flavor }))
+        let places = [
+            (Backend::Epoll, Submission::Adaptive),
+            (Backend::Uring, Submission::Adaptive),
+            (Backend::Uring, Submission::Ring),
+        ];
+        places.into_iter().flat_map(|(backend, submission)| {
+            Flavor::ALL.into_iter().map(move |flavor| Self {
+                backend,
+                submission,
+                flavor,
+                keep_ancillary: false,
+            })
+        })
+    }
+
+    pub fn keeping_ancillary(self) -> Self {
+        Self { keep_ancillary: true, ..self }
     }
 
     pub fn options(self) -> Options {
-        Options::new().backend(self.backend)
+        Options::new()
+            .backend(self.backend)
+            .submission(self.submission)
+            .keep_ancillary(self.keep_ancillary)
     }
 
     pub fn pair(self) -> (UnixSeqpacket, UnixSeqpacket) {
@@ -275,9 +296,10 @@ pub fn main(tests: Vec<Test>) -> ExitCode {
     let mut trials = Vec::new();
     for cell in Cell::all() {
         let refused = cell.available().err();
-        let place = match cell.backend {
-            Backend::Epoll => "epoll",
-            Backend::Uring => "io_uring",
+        let place = match (cell.backend, cell.submission) {
+            (Backend::Epoll, _) => "epoll",
+            (Backend::Uring, Submission::Ring) => "ring",
+            (Backend::Uring, _) => "io_uring",
         };
         for test in tests.iter().filter(|test| test.flavors.contains(&cell.flavor)).cloned() {
             let name = format!("{place}::{}::{}", cell.flavor.name(), test.name);

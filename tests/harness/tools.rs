@@ -7,6 +7,7 @@ use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::unix::pipe;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task::Spawn;
@@ -223,6 +224,42 @@ impl Trace {
                 self.0.readable().await.expect("a pipe");
             }
         })
+    }
+}
+
+/// Descriptors up to the limit, which is lowered so that there are few. For tests in a process of their own.
+pub struct Full {
+    filler: Vec<File>,
+    before: Rlimit,
+}
+
+impl Full {
+    pub fn new() -> Self {
+        let before = getrlimit(Resource::Nofile);
+        let highest = std::fs::read_dir("/proc/self/fd")
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap())
+            .max()
+            .unwrap();
+        let low = Rlimit { current: Some(highest + 5), maximum: before.maximum };
+        setrlimit(Resource::Nofile, low).unwrap();
+        let mut filler = Vec::new();
+        while let Ok(file) = File::open("/dev/null") {
+            filler.push(file);
+        }
+        Self { filler, before }
+    }
+
+    pub fn free(&mut self, count: usize) {
+        for _ in 0..count {
+            self.filler.pop().unwrap();
+        }
+    }
+}
+
+impl Drop for Full {
+    fn drop(&mut self) {
+        setrlimit(Resource::Nofile, self.before).unwrap();
     }
 }
 

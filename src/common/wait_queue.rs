@@ -1,38 +1,38 @@
-//! A line of those who wait. The first has his place in it: most lines never have a second, and
+//! First in, first out. The first element lies in the queue itself: most queues never have a second, and
 //! allocate nothing.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;
 
-/// Identifies somebody who stands in a line.
-pub(crate) type Ticket = NonZeroU64;
+/// Identifies a waiter of one queue.
+pub(crate) type WaiterId = NonZeroU64;
 
-/// How many have been given out.
+/// How many ids a queue has given out.
 #[derive(Debug, Default)]
-pub(crate) struct Tickets(u64);
+pub(crate) struct WaiterIds(u64);
 
-impl Tickets {
-    pub(crate) fn next(&mut self) -> Ticket {
+impl WaiterIds {
+    pub(crate) fn next(&mut self) -> WaiterId {
         self.0 += 1;
-        Ticket::new(self.0).expect("as many are never given out")
+        WaiterId::new(self.0).expect("as many are never given out")
     }
 }
 
 #[derive(Debug)]
-pub(crate) struct Queue<T> {
+pub(crate) struct WaitQueue<T> {
     first: Option<T>,
-    /// Empty while there is no first. Kept when there is nobody left.
+    /// Empty while there is no first. Its allocation is kept.
     #[expect(clippy::box_collection, reason = "one pointer in each of many sockets")]
     others: Option<Box<VecDeque<T>>>,
 }
 
-impl<T> Default for Queue<T> {
+impl<T> Default for WaitQueue<T> {
     fn default() -> Self {
         Self { first: None, others: None }
     }
 }
 
-impl<T> Queue<T> {
+impl<T> WaitQueue<T> {
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
     }
@@ -79,8 +79,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_a_line() {
-        let mut queue = Queue::default();
+    fn elements_leave_in_the_order_in_which_they_came() {
+        let mut queue = WaitQueue::default();
         assert_eq!(queue.pop_front(), None);
         (0..5).for_each(|number| queue.push_back(number));
         assert_eq!(queue.remove(2), Some(2));

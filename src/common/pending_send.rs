@@ -1,4 +1,4 @@
-//! A message that has to wait to be sent, and owns all of it: bytes, control data, descriptors.
+//! A send that waits in its socket's queue. It owns all of the message: bytes, control data, descriptors.
 #![allow(unsafe_code, reason = "a header that points into what its owner owns; sendmsg(2)")]
 
 use std::io::{self, IoSlice};
@@ -16,18 +16,18 @@ pub(crate) fn vector(bytes: *const u8, len: usize) -> libc::iovec {
 /// Emptied payloads of one socket, for the next sends that have to wait.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "payloads stay in their boxes")]
-pub(crate) struct Spares(Vec<Box<Outgoing>>);
+pub(crate) struct SparePayloads(Vec<Box<PendingSend>>);
 
-impl Spares {
+impl SparePayloads {
     /// How many are kept.
     const KEPT: usize = 64;
 
-    pub(crate) fn take(&mut self) -> Option<Box<Outgoing>> {
+    pub(crate) fn take(&mut self) -> Option<Box<PendingSend>> {
         self.0.pop()
     }
 
     /// Keep one, unless there are enough.
-    pub(crate) fn keep(&mut self, spare: Box<Outgoing>) {
+    pub(crate) fn keep(&mut self, spare: Box<PendingSend>) {
         if self.0.len() < Self::KEPT {
             self.0.push(spare);
         }
@@ -35,7 +35,7 @@ impl Spares {
 }
 
 /// A send that has to wait: the bytes and the descriptors are its own.
-pub(crate) struct Outgoing {
+pub(crate) struct PendingSend {
     header: libc::msghdr,
     vectors: Vec<libc::iovec>,
     control: Vec<u8>,
@@ -50,9 +50,9 @@ pub(crate) struct Outgoing {
 }
 
 // SAFETY: the pointers lead into what the payload owns.
-unsafe impl Send for Outgoing {}
+unsafe impl Send for PendingSend {}
 
-impl Outgoing {
+impl PendingSend {
     fn empty() -> Box<Self> {
         Box::new(Self {
             header: empty_header(),
@@ -154,11 +154,6 @@ impl Outgoing {
         (&raw const self.header, plain)
     }
 
-    #[cfg(planted = "freed_on_drop")]
-    pub(crate) fn overwrite(&mut self) {
-        self.bytes.fill(0xdd);
-    }
-
     /// Give back what [`given`](Self::given) took; the rest can be kept for another.
     pub(crate) fn take<P: Parts>(mut self: Box<Self>) -> (P, AncillaryBuffer, Option<Box<Self>>) {
         let given = self.given.as_mut().and_then(|shell| {
@@ -209,8 +204,8 @@ fn duplicate(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 
-impl std::fmt::Debug for Outgoing {
+impl std::fmt::Debug for PendingSend {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Outgoing").field("fds", &self.fds).finish_non_exhaustive()
+        f.debug_struct("PendingSend").field("fds", &self.fds).finish_non_exhaustive()
     }
 }

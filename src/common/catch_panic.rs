@@ -1,18 +1,17 @@
-//! Code of the user's that runs on behalf of others: wakers, and destructors of owned buffers.
+//! User code that the library runs on behalf of other tasks: wakers, and destructors of owned buffers.
 //!
-//! A driver works for all sockets of its runtime, and so does a task that sends for those in line.
-//! A panic that came out of there would end them all, half-way. It is reported by the panic hook, and
-//! ends here, as the panic of a task ends with the task.
+//! A driver works for all sockets of its runtime. A panic that unwound through it would end them all. The panic
+//! hook reports it, and it ends here, as the panic of a task ends with the task.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
-/// Wake somebody else.
+/// Wakes another task.
 pub(crate) fn wake(waker: Waker) {
     contain(|| waker.wake());
 }
 
-/// Drop what may have buffers of the user's in it.
+/// Drops what may contain buffers of the user.
 pub(crate) fn release<T>(value: T) {
     if std::mem::needs_drop::<T>() {
         contain(|| drop(value));

@@ -1,0 +1,577 @@
+//! A socket or listener as its calls, its runtime's drivers and its waker know it.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Wake, Waker};
+
+use super::Submission;
+use super::driver::{Work, Worker};
+use super::runtime::Runtime;
+use crate::common::catch_panic;
+use crate::common::completed::Completed;
+use crate::common::idle_notify::{IdleNotify, WakeList};
+use crate::common::metrics::Counter;
+use crate::common::pending_send::PendingSend;
+use crate::common::policy::RecvPolicy;
+use crate::common::recv_queue::{RecvQueue, Wakes};
+use crate::common::send_queue::{Effects, SharedSendQueue};
+use crate::epoll::readiness::{Direction, Readiness};
+use crate::sys;
+use crate::uring::ring::{Done, Operation};
+
+/// Closed when the last owner releases it: the socket, or a driver that works for it just now.
+#[derive(Debug)]
+pub(crate) struct Core {
+    /// Shared with the registration in `readiness`.
+    pub(super) fd: Arc<OwnedFd>,
+    pub(super) runtime: Arc<Runtime>,
+    /// How a socket on io_uring submits; `None` on epoll.
+    submission: Option<Submission>,
+    /// A receive had capacity for ancillary data, or messages carry some. From then on attempts take it along.
+    wants_control: AtomicBool,
+    pub(super) recv: Mutex<Recv>,
+    pub(super) send: SharedSendQueue,
+    pub(super) readiness: Readiness,
+    pub(super) notify: IdleNotify,
+}
+
+/// The receive direction.
+#[derive(Debug)]
+pub(super) struct Recv {
+    pub(super) queue: RecvQueue<Completed>,
+    pub(super) policy: RecvPolicy,
+    /// Through how many more batches the attempt goes before the socket parks.
+    pub(super) attempts_left: u8,
+    /// The buffer of the last completed message.
+    pub(super) spare: Vec<u8>,
+}
+
+/// What a pass does with a listed send direction.
+pub(super) enum NextSend {
+    /// One send waits: it goes into the batch.
+    Batch(usize, Box<PendingSend>),
+    /// Several do, or there is no ring: see [`Core::send_waiting`].
+    Call,
+    Nothing,
+}
+
+/// What came of an attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Attempted {
+    /// There was nothing.
+    pub(super) empty: bool,
+    /// What to list the socket for.
+    pub(super) again: Option<Work>,
+}
+
+impl Core {
+    pub(super) fn new(
+        fd: OwnedFd,
+        runtime: Arc<Runtime>,
+        submission: Option<Submission>,
+    ) -> io::Result<Arc<Self>> {
+        let core = Arc::new(Self {
+            fd: Arc::new(fd),
+            runtime,
+            submission,
+            wants_control: AtomicBool::new(false),
+            recv: Mutex::new(Recv {
+                queue: RecvQueue::new(),
+                policy: RecvPolicy::default(),
+                attempts_left: 0,
+                spare: Vec::new(),
+            }),
+            send: SharedSendQueue::new(),
+            readiness: Readiness::default(),
+            notify: IdleNotify::default(),
+        });
+        if !core.runtime.has_driver() {
+            // Registering is the only way to find out.
+            core.park(Direction::Read, || Err::<(), _>(io::ErrorKind::WouldBlock.into()))?;
+            core.readiness.forget();
+            core.runtime.found_driver();
+        }
+        Ok(core)
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub(super) fn is_uring(&self) -> bool {
+        self.submission.is_some()
+    }
+
+    /// From now on attempts take ancillary data along.
+    pub(super) fn want_control(&self) {
+        if !self.wants_control.load(Ordering::Relaxed) {
+            self.wants_control.store(true, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn wants_control(&self) -> bool {
+        self.wants_control.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn lock_recv(&self) -> MutexGuard<'_, Recv> {
+        // The queue's methods do not panic half-way, and no user code runs under this lock.
+        self.recv.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The worker to whose next batch an operation is left; `None` where it calls directly.
+    pub(super) fn batching_worker(self: &Arc<Self>) -> Option<&Arc<Worker>> {
+        let submission = self.submission?;
+        if submission == Submission::Direct {
+            return None;
+        }
+        let index = tokio::runtime::worker_index()?;
+        let known = self.runtime.known_worker(index);
+        if submission == Submission::Adaptive && !known.is_some_and(|worker| worker.is_batched()) {
+            return None;
+        }
+        let worker = self.runtime.worker(self.runtime.own_index()?);
+        worker.may_have_ring().then_some(worker)
+    }
+
+    /// An operation was a direct call.
+    pub(super) fn called(&self) {
+        self.did_without();
+        if self.is_uring() {
+            self.runtime.some_worker().called();
+        }
+    }
+
+    /// An operation did without waiting for readiness.
+    fn did_without(&self) {
+        if self.readiness.did_without() {
+            let mut recv = self.lock_recv();
+            let sends_wait = !self.send.is_idle()
+                || self.send.lock_if_used().is_some_and(|send| send.queue.observers.any());
+            if recv.queue.unpark() || sends_wait {
+                self.readiness.is_used();
+            } else {
+                self.readiness.drop_unused();
+            }
+        }
+    }
+
+    fn list(self: &Arc<Self>, worker: &Worker, work: Work) {
+        if worker.list(self, work).is_err() {
+            let mut wakes = WakeList::default();
+            self.wake_all(&mut wakes);
+            wakes.wake_all();
+        }
+    }
+
+    /// Does what a receive queue decided. No lock is held.
+    pub(super) fn apply(self: &Arc<Self>, wakes: Wakes) {
+        if wakes.relay {
+            self.list(self.runtime.some_worker(), Work::Relay);
+        }
+        if let Some(waker) = wakes.one {
+            catch_panic::wake(waker);
+        }
+        let mut list = WakeList::default();
+        wakes.observers.collect(&self.notify, &mut list);
+        list.wake_all();
+    }
+
+    /// Does what a send queue decided. No lock is held.
+    pub(super) fn apply_send(&self, effects: Effects<Box<PendingSend>>) {
+        let mut list = WakeList::default();
+        self.collect_send(effects, &mut list);
+        list.wake_all();
+    }
+
+    fn collect_send(&self, effects: Effects<Box<PendingSend>>, wakes: &mut WakeList) {
+        wakes.wakers.extend(effects.one);
+        effects.observers.collect(&self.notify, wakes);
+        catch_panic::release(effects.release);
+    }
+
+    /// Lists the socket for an attempt that was queued.
+    pub(super) fn list_receive(self: &Arc<Self>, worker: &Worker) {
+        self.list(worker, Work::Receive);
+    }
+
+    /// Lists the socket if sends wait that no driver knows of.
+    pub(super) fn list_send(self: &Arc<Self>, worker: &Worker) {
+        let list = self.send.lock_if_used().is_some_and(|mut send| send.queue.list());
+        if list {
+            self.list(worker, Work::Send);
+        }
+    }
+
+    /// Waits for readiness: see [`Readiness::park`].
+    pub(super) fn park<T>(
+        self: &Arc<Self>,
+        direction: Direction,
+        call: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<Option<T>> {
+        self.runtime.check()?;
+        let waker = Waker::from(self.clone());
+        let handle = self.runtime.handle();
+        let found = self.readiness.park(direction, &self.fd, handle, &waker, call)?;
+        if found.is_none() {
+            self.runtime.some_worker().counters.add(Counter::Parked, 1);
+        }
+        Ok(found)
+    }
+
+    /// Waits until the socket is readable. False if it is by now.
+    pub(super) fn park_until_readable(self: &Arc<Self>) -> io::Result<bool> {
+        let found = self.park(Direction::Read, || sys::is_readable(self.fd()).and_then(ready))?;
+        Ok(found.is_none())
+    }
+
+    /// Waits until the socket is writable. False if it is by now.
+    pub(super) fn park_until_writable(self: &Arc<Self>) -> io::Result<bool> {
+        let found = self.park(Direction::Write, || sys::is_writable(self.fd()).and_then(ready))?;
+        Ok(found.is_none())
+    }
+
+    // ----- for the driver -----
+
+    pub(super) fn next_send(&self, may_batch: bool) -> NextSend {
+        let Some(mut send) = self.send.lock_if_used() else { return NextSend::Nothing };
+        send.queue.unlist();
+        match send.queue.waiting() {
+            0 => NextSend::Nothing,
+            1 if may_batch => match send.queue.next() {
+                Some((slot, payload)) => NextSend::Batch(slot, payload),
+                None => NextSend::Nothing,
+            },
+            _ => NextSend::Call,
+        }
+    }
+
+    /// Sends what waits, in order, until the peer's queue is full or `most` went out. Whether to list the socket again.
+    pub(super) fn send_waiting(self: &Arc<Self>, most: usize, wakes: &mut WakeList) -> bool {
+        for _ in 0..most {
+            let next = self.send.lock().queue.next();
+            let Some((slot, payload)) = next else { return false };
+            let result = payload.send_now(self.fd());
+            if sys::is_would_block(&result) {
+                return self.full(slot, payload, wakes);
+            }
+            self.settle_send(slot, payload, result, wakes);
+        }
+        self.relist_send()
+    }
+
+    /// The peer's queue is full. Whether to list the socket again.
+    fn full(
+        self: &Arc<Self>,
+        slot: usize,
+        payload: Box<PendingSend>,
+        wakes: &mut WakeList,
+    ) -> bool {
+        self.send_put_back(slot, payload, wakes) && self.park_send(wakes) && self.relist_send()
+    }
+
+    /// A batch has an answer for a send. Whether to list the socket again.
+    pub(super) fn sent_in_batch(
+        self: &Arc<Self>,
+        slot: usize,
+        payload: Box<PendingSend>,
+        mut result: io::Result<usize>,
+        worker: &Worker,
+        wakes: &mut WakeList,
+    ) -> bool {
+        if result.as_ref().is_err_and(is_refusal) {
+            // Perhaps the ring refuses the operation, and not the kernel the message.
+            worker.counters.add(Counter::Refused, 1);
+            result = payload.send_now(self.fd());
+        }
+        if result.as_ref().is_err_and(is_no_answer) {
+            return self.full(slot, payload, wakes);
+        }
+        self.settle_send(slot, payload, result, wakes);
+        self.did_without();
+        self.relist_send()
+    }
+
+    fn settle_send(
+        &self,
+        slot: usize,
+        payload: Box<PendingSend>,
+        result: io::Result<usize>,
+        wakes: &mut WakeList,
+    ) {
+        let (spare, payload) = payload.sent();
+        let mut send = self.send.lock();
+        if let Some(spare) = spare {
+            send.spares.keep(spare);
+        }
+        let effects = send.queue.settle(slot, payload, result);
+        drop(send);
+        self.collect_send(effects, wakes);
+    }
+
+    /// A batch did not come to the send. Whether to list the socket again.
+    pub(super) fn send_not_taken(
+        &self,
+        slot: usize,
+        payload: Box<PendingSend>,
+        wakes: &mut WakeList,
+    ) -> bool {
+        self.send_put_back(slot, payload, wakes) && self.relist_send()
+    }
+
+    /// The send was not made. Whether one waits now.
+    fn send_put_back(&self, slot: usize, payload: Box<PendingSend>, wakes: &mut WakeList) -> bool {
+        let mut send = self.send.lock();
+        let effects = send.queue.put_back(slot, payload);
+        let waits = send.queue.waiting() > 0;
+        drop(send);
+        self.collect_send(effects, wakes);
+        waits
+    }
+
+    /// The kernel has a send and does not say what became of it.
+    pub(super) fn send_lost(&self, slot: usize, wakes: &mut WakeList) -> bool {
+        let error =
+            io::Error::other("io_uring stopped working: whether the message was sent is unknown");
+        let effects = self.send.lock().queue.settle(slot, None, Err(error));
+        self.collect_send(effects, wakes);
+        self.relist_send()
+    }
+
+    /// Whether sends wait that came while the driver had the first. They are listed in this worker's inbox then.
+    fn relist_send(&self) -> bool {
+        self.send.lock().queue.list()
+    }
+
+    /// The peer's queue is full: waits for readiness. True if there is room by now.
+    pub(super) fn park_send(self: &Arc<Self>, wakes: &mut WakeList) -> bool {
+        match self.park_until_writable() {
+            Ok(parked) => !parked,
+            Err(error) => {
+                // No readiness will come: nothing else can be told to those that wait.
+                loop {
+                    let next = self.send.lock().queue.next();
+                    let Some((slot, payload)) = next else { return false };
+                    let error = match error.raw_os_error() {
+                        Some(errno) => io::Error::from_raw_os_error(errno),
+                        None => super::runtime::gone(),
+                    };
+                    self.settle_send(slot, payload, Err(error), wakes);
+                }
+            }
+        }
+    }
+
+    /// Whether the attempt that was listed is still wanted. It goes into the batch then.
+    pub(super) fn submit_attempt(&self) -> bool {
+        self.lock_recv().queue.submit()
+    }
+
+    pub(super) fn attempt(&self) -> Operation<'_> {
+        if self.wants_control() {
+            Operation::RecvMsg(self.fd())
+        } else {
+            Operation::Recv(self.fd())
+        }
+    }
+
+    /// A batch has an answer for the attempt.
+    pub(super) fn attempt_done(
+        self: &Arc<Self>,
+        done: Done<'_>,
+        worker: &Worker,
+        wakes: &mut WakeList,
+    ) -> Attempted {
+        let mut recv = self.lock_recv();
+        let (woken, closed) = match done {
+            Done::Received { bytes, control, received } => {
+                let mut buffer = std::mem::take(&mut recv.spare);
+                buffer.clear();
+                buffer.reserve_exact(bytes.len());
+                buffer.extend_from_slice(bytes);
+                recv.policy.note_message(received.message_len, control.len() > SOME_CONTROL);
+                recv.queue.complete(Ok(Completed { bytes: buffer, control, received }))
+            }
+            Done::NotReceived(errno) => {
+                let error = io::Error::from_raw_os_error(errno);
+                if is_no_answer(&error) {
+                    return self.attempt_was_empty(recv, wakes);
+                }
+                if is_refusal(&error) {
+                    // Perhaps the ring refuses the operation. A receive asks the kernel by itself, and learns.
+                    worker.counters.add(Counter::Refused, 1);
+                    recv.queue.attempt_over(false);
+                    (recv.queue.hand_over(), None)
+                } else {
+                    recv.queue.complete(Err(errno))
+                }
+            }
+            _ => {
+                recv.queue.attempt_over(false);
+                (recv.queue.hand_over(), None)
+            }
+        };
+        drop(recv);
+        drop(closed);
+        self.did_without();
+        let relay = self.collect(woken, wakes);
+        Attempted { empty: false, again: relay.then_some(Work::Relay) }
+    }
+
+    fn attempt_was_empty(
+        self: &Arc<Self>,
+        mut recv: MutexGuard<'_, Recv>,
+        wakes: &mut WakeList,
+    ) -> Attempted {
+        let nothing = Attempted { empty: true, again: None };
+        recv.queue.attempt_over(true);
+        if !recv.queue.has_waiters() || recv.queue.is_closed() {
+            // Those may have counted on the attempt.
+            let observers = recv.queue.observers.wake();
+            drop(recv);
+            observers.collect(&self.notify, wakes);
+            return nothing;
+        }
+        recv.attempts_left = recv.attempts_left.saturating_sub(1);
+        if recv.attempts_left == 0 {
+            recv.policy.attempts_failed();
+            match self.park_until_readable() {
+                Ok(true) => {
+                    recv.queue.park();
+                    return nothing;
+                }
+                // Something has come meanwhile.
+                Ok(false) => recv.attempts_left = 1,
+                Err(_) => {
+                    // A receive that is polled now has the same error, and tells.
+                    let woken = recv.queue.hand_over();
+                    drop(recv);
+                    let relay = self.collect(woken, wakes);
+                    return Attempted { again: relay.then_some(Work::Relay), ..nothing };
+                }
+            }
+        }
+        let list = recv.queue.queue_attempt();
+        Attempted { again: list.then_some(Work::Receive), ..nothing }
+    }
+
+    /// Wakes the next waiter if what the last was woken for is still there. Whether to list the socket again.
+    pub(super) fn relay(&self, wakes: &mut WakeList) -> bool {
+        let woken = self.lock_recv().queue.relay();
+        self.collect(woken, wakes)
+    }
+
+    /// Whether a relay is wanted.
+    #[must_use]
+    fn collect(&self, woken: Wakes, wakes: &mut WakeList) -> bool {
+        wakes.wakers.extend(woken.one);
+        woken.observers.collect(&self.notify, wakes);
+        woken.relay
+    }
+
+    /// The runtime is gone: everything that waits is to find out.
+    pub(super) fn wake_all(&self, wakes: &mut WakeList) {
+        let observers = self.lock_recv().queue.wake_all(&mut wakes.wakers);
+        observers.collect(&self.notify, wakes);
+        if let Some(mut send) = self.send.lock_if_used() {
+            let observers = send.queue.wake_all(&mut wakes.wakers);
+            drop(send);
+            observers.collect(&self.notify, wakes);
+        }
+    }
+
+    /// The socket is dropped, or its descriptor handed out: nothing waits for it, nothing keeps it open. Returns a message
+    /// that no receive has claimed, and what sends that were forgotten own.
+    pub(super) fn close(self: &Arc<Self>) -> impl Sized + use<> {
+        let unclaimed = self.lock_recv().queue.close();
+        let payloads = self.send.lock_if_used().map(|mut send| send.queue.close());
+        // A relay is listed wherever its cause was: look everywhere, unless the socket is known nowhere.
+        if Arc::strong_count(self) > 1 {
+            for worker in self.runtime.known_workers() {
+                worker.unlist(self);
+            }
+        }
+        self.readiness.close();
+        (unclaimed, payloads)
+    }
+}
+
+/// The socket's own waker: readiness has come.
+impl Wake for Core {
+    fn wake(self: Arc<Self>) {
+        self.readiness.fired();
+        let mut wakes = WakeList::default();
+        if self.runtime.check().is_err() {
+            self.wake_all(&mut wakes);
+        } else {
+            self.signal(&mut wakes);
+        }
+        // A task that is woken may want the descriptor, and this be the last other owner.
+        drop(self);
+        wakes.wake_all();
+    }
+}
+
+impl Core {
+    fn signal(self: &Arc<Self>, wakes: &mut WakeList) {
+        let worker = self.runtime.some_worker();
+        let batched = match self.submission {
+            None | Some(Submission::Direct) => false,
+            Some(Submission::Ring) => worker.may_have_ring(),
+            Some(Submission::Adaptive) => worker.is_batched(),
+        };
+        let mut recv = self.lock_recv();
+        // The runtime runs its I/O driver just now, so it will run this driver too.
+        let attempts = batched && recv.queue.has_waiters() && recv.policy.may_batch();
+        let woken = if attempts { recv.queue.signal_observers() } else { recv.queue.signal() };
+        let list = attempts && recv.queue.queue_attempt();
+        if list {
+            recv.attempts_left = 1;
+        }
+        drop(recv);
+        if list {
+            self.list(worker, Work::Receive);
+        }
+        if self.collect(woken, wakes) {
+            self.list(worker, Work::Relay);
+        }
+        if let Some(mut send) = self.send.lock_if_used() {
+            let list = send.queue.list();
+            let observers = send.queue.observers.wake();
+            drop(send);
+            if list {
+                self.list(worker, Work::Send);
+            }
+            observers.collect(&self.notify, wakes);
+        }
+    }
+}
+
+fn ready(is_ready: bool) -> io::Result<()> {
+    if is_ready { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
+}
+
+/// Control data without descriptors: credentials and a time.
+const SOME_CONTROL: usize = 64;
+
+/// A ring's answers that may be its own and not the kernel's to the message: io_uring's filters, an operation it does not
+/// know, and -ENOMEM for -EAGAIN (Linux 6.1 to 6.9).
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(
+            libc::EACCES
+                | libc::EPERM
+                | libc::EINVAL
+                | libc::EOPNOTSUPP
+                | libc::ENOSYS
+                | libc::ENOMEM
+        )
+    )
+}
+
+/// Nothing was sent or received, and that says nothing about the next try.
+fn is_no_answer(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ECANCELED | libc::EINTR))
+}

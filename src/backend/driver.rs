@@ -1,0 +1,426 @@
+//! The driver of a worker: a task that works for all sockets of its runtime.
+//!
+//! Sockets are *listed* in the inbox of a worker when there is something to do for them that no future does: sends that
+//! wait, receives that are left to the next batch, waiters that are to be woken behind others. The driver runs behind the
+//! tasks that are ready, so that each of them has queued its operation by then, and makes one pass:
+//!
+//! 1. It takes the inbox. From here until the end of the pass it keeps the sockets alive.
+//! 2. Sends: one of each socket goes into the batch. Where several of one socket wait they go out by system calls, in
+//!    order: the kernel does not keep the order of several entries of one socket.
+//! 3. Receives that are still wanted: an attempt each.
+//! 4. One `io_uring_enter(2)` runs the batch, sends first. On epoll, and where a ring is missing or refuses, the same
+//!    operations are system calls, of the driver or of the futures.
+//! 5. What found nothing is listed again or parks; sockets are released; then tasks are woken.
+//!
+//! Nothing of an operation is left in the kernel between two passes. So there is nothing to cancel, and a driver that dies
+//! only has to wake what waits.
+//!
+//! Locks: the inbox, then none. A queue's lock is taken for each decision and released before anything is woken, dropped
+//! or listed; the ring is this task's alone during a pass.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::core::{Core, NextSend};
+use super::runtime::Runtime;
+use crate::common::idle_notify::WakeList;
+use crate::common::metrics::{Counter, Counters};
+use crate::common::pending_send::PendingSend;
+use crate::common::policy::{Costs, Mode};
+use crate::uring::ring::{Done, Operation, Ring};
+
+/// Sends of one socket that the driver makes by system calls before other sockets have their turn.
+const SENDS_AT_ONCE: usize = 128;
+
+/// In direct mode the driver takes a sample of the load after so many calls.
+const SAMPLE: u32 = 256;
+
+/// What is to be done for a listed socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    Send,
+    Receive,
+    /// Wake the next waiter, if what the last was woken for is still there.
+    Relay,
+}
+
+/// One worker of a runtime, as its sockets know it.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    inbox: Mutex<Inbox>,
+    ring: Mutex<RingState>,
+    /// Operations are queued for batches.
+    batched: AtomicBool,
+    /// Calls that were made directly, for the sample.
+    calls: AtomicU32,
+    ring_gone: AtomicBool,
+    pub(crate) counters: Counters,
+}
+
+#[derive(Debug, Default)]
+struct Inbox {
+    listed: Vec<(Arc<Core>, Work)>,
+    /// The driver is going to look here without being woken.
+    awake: bool,
+    waker: Option<Waker>,
+    dead: bool,
+}
+
+#[derive(Debug, Default)]
+enum RingState {
+    #[default]
+    Unmade,
+    Working(Box<Ring>, Costs),
+    /// It could not be made, or refused service.
+    Gone(String),
+}
+
+/// The driver is dead: its runtime is gone.
+#[derive(Debug)]
+pub(crate) struct Dead;
+
+impl Worker {
+    pub(super) fn new() -> Self {
+        Self {
+            inbox: Mutex::default(),
+            ring: Mutex::default(),
+            batched: AtomicBool::new(false),
+            calls: AtomicU32::new(0),
+            ring_gone: AtomicBool::new(false),
+            counters: Counters::default(),
+        }
+    }
+
+    /// Has the driver attend to a socket. The caller has noted in its queue that it is listed here.
+    pub(crate) fn list(&self, core: &Arc<Core>, work: Work) -> Result<(), Dead> {
+        let waker = {
+            let mut inbox = lock(&self.inbox);
+            if inbox.dead {
+                return Err(Dead);
+            }
+            inbox.listed.push((core.clone(), work));
+            inbox.wake()
+        };
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+        Ok(())
+    }
+
+    /// The socket is going: it is kept alive here no longer.
+    pub(super) fn unlist(&self, core: &Arc<Core>) {
+        let mut removed = Vec::new();
+        lock(&self.inbox).listed.retain_mut(|(listed, work)| {
+            let keep = !Arc::ptr_eq(listed, core);
+            if !keep {
+                removed.push((listed.clone(), *work));
+            }
+            keep
+        });
+        drop(removed);
+    }
+
+    /// Makes the ring, if there is none yet.
+    ///
+    /// # Errors
+    /// No ring can be had; or it refused service before.
+    pub(super) fn ensure_ring(&self) -> io::Result<()> {
+        let mut state = lock(&self.ring);
+        match &*state {
+            RingState::Working(..) => Ok(()),
+            RingState::Gone(why) => Err(io::Error::other(why.clone())),
+            RingState::Unmade => {
+                let mut ring = Ring::new()?;
+                let costs = crate::uring::costs(&mut ring);
+                *state = RingState::Working(Box::new(ring), costs);
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether operations are to be queued here, by the load.
+    pub(crate) fn is_batched(&self) -> bool {
+        self.batched.load(Ordering::Relaxed)
+    }
+
+    /// Whether a batch can go through a ring here. The first batch makes one.
+    pub(crate) fn may_have_ring(&self) -> bool {
+        !self.ring_gone.load(Ordering::Relaxed)
+    }
+
+    /// A call was made directly: one of those that a ring could have carried.
+    pub(crate) fn called(&self) {
+        self.counters.add(Counter::DirectCalls, 1);
+        let calls = self.calls.load(Ordering::Relaxed).wrapping_add(1);
+        self.calls.store(calls, Ordering::Relaxed);
+        if calls % SAMPLE == 0 {
+            let waker = lock(&self.inbox).wake();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+}
+
+impl Inbox {
+    fn wake(&mut self) -> Option<Waker> {
+        if std::mem::replace(&mut self.awake, true) { None } else { self.waker.take() }
+    }
+}
+
+/// A send in a batch.
+struct Sending {
+    core: Arc<Core>,
+    slot: usize,
+    payload: Box<PendingSend>,
+}
+
+/// The task that makes the passes of one worker.
+pub(super) struct DriverTask {
+    runtime: Arc<Runtime>,
+    worker: Arc<Worker>,
+    mode: Mode,
+    /// It has let the tasks run that were ready when it was woken.
+    is_behind: bool,
+    /// How many direct calls there were when it began to let them run.
+    calls_before: u32,
+    // Kept for their allocations; empty between two passes.
+    listed: Vec<(Arc<Core>, Work)>,
+    sends: Vec<Sending>,
+    sent: Vec<Sent>,
+    receives: Vec<Arc<Core>>,
+    again: Vec<(Arc<Core>, Work)>,
+    wakers: WakeList,
+}
+
+enum Sent {
+    Done(io::Result<usize>),
+    NotTaken,
+    Unknown,
+}
+
+impl DriverTask {
+    pub(super) fn new(runtime: Arc<Runtime>, worker: Arc<Worker>) -> Self {
+        Self {
+            runtime,
+            worker,
+            mode: Mode::new(),
+            is_behind: false,
+            calls_before: 0,
+            listed: Vec::new(),
+            sends: Vec::new(),
+            sent: Vec::new(),
+            receives: Vec::new(),
+            again: Vec::new(),
+            wakers: WakeList::default(),
+        }
+    }
+
+    /// One pass. Whether there was anything to do.
+    fn pass(&mut self) -> bool {
+        std::mem::swap(&mut lock(&self.worker.inbox).listed, &mut self.listed);
+        let had_work = !self.listed.is_empty();
+        for (core, work) in self.listed.drain(..) {
+            match work {
+                Work::Send => {
+                    match core.next_send(core.is_uring() && self.worker.may_have_ring()) {
+                        NextSend::Batch(slot, payload) => {
+                            self.sends.push(Sending { core, slot, payload })
+                        }
+                        NextSend::Call => {
+                            if core.send_waiting(SENDS_AT_ONCE, &mut self.wakers) {
+                                self.again.push((core, Work::Send));
+                            }
+                        }
+                        NextSend::Nothing => {}
+                    }
+                }
+                Work::Receive => {
+                    if core.submit_attempt() {
+                        self.receives.push(core);
+                    }
+                }
+                Work::Relay => {
+                    if core.relay(&mut self.wakers) {
+                        self.again.push((core, Work::Relay));
+                    }
+                }
+            }
+        }
+        if !self.sends.is_empty() || !self.receives.is_empty() {
+            self.run_batch();
+        }
+        had_work
+    }
+
+    fn run_batch(&mut self) {
+        let worker = &self.worker;
+        // Also where it was not made before: another worker of the runtime had one, and this one batches by now.
+        let made = worker.ensure_ring();
+        let mut state = lock(&worker.ring);
+        let (sends, receives) = (&self.sends, &self.receives);
+        let (sent, wakers, again) = (&mut self.sent, &mut self.wakers, &mut self.again);
+        sent.extend(sends.iter().map(|_| Sent::NotTaken));
+        let mut reported = sends.len();
+        let mut empty = 0;
+        let refused = match &mut *state {
+            RingState::Working(ring, costs) if made.is_ok() => {
+                let operations = sends
+                    .iter()
+                    .map(|send| Operation::Send(send.core.fd(), &send.payload))
+                    .chain(receives.iter().map(|core| core.attempt()));
+                let count = sends.len();
+                let result = ring.run(operations, &worker.counters, |index, done| {
+                    if let Some(receive) = index.checked_sub(count) {
+                        reported = index + 1;
+                        let core = &receives[receive];
+                        let attempted = core.attempt_done(done, worker, wakers);
+                        empty += u64::from(attempted.empty);
+                        again.extend(attempted.again.map(|work| (core.clone(), work)));
+                        return;
+                    }
+                    sent[index] = match done {
+                        Done::Sent(result) => Sent::Done(result),
+                        Done::Unknown => Sent::Unknown,
+                        _ => Sent::NotTaken,
+                    };
+                });
+                worker.counters.add(Counter::EmptyAttempts, empty);
+                let useful = (count + receives.len()) as u32 - empty as u32;
+                self.mode.note_batch(useful, costs);
+                result.err().map(|refused| {
+                    format!(
+                        "io_uring stopped working in this process: io_uring_enter: {}",
+                        refused.0
+                    )
+                })
+            }
+            _ => Some(made.map_or_else(|error| error.to_string(), |()| "there is no ring".into())),
+        };
+        if let Some(why) = refused {
+            *state = RingState::Gone(why);
+            worker.ring_gone.store(true, Ordering::Relaxed);
+        }
+        drop(state);
+        // Those that the kernel never saw.
+        for core in &receives[(reported - sends.len()).min(receives.len())..] {
+            let attempted = core.attempt_done(Done::NotTaken, worker, wakers);
+            again.extend(attempted.again.map(|work| (core.clone(), work)));
+        }
+        for (Sending { core, slot, payload }, sent) in self.sends.drain(..).zip(self.sent.drain(..))
+        {
+            let settled = match sent {
+                Sent::Done(result) => {
+                    core.sent_in_batch(slot, payload, result, worker, &mut self.wakers)
+                }
+                Sent::NotTaken => core.send_not_taken(slot, payload, &mut self.wakers),
+                Sent::Unknown => {
+                    std::mem::forget(payload);
+                    core.send_lost(slot, &mut self.wakers)
+                }
+            };
+            if settled {
+                self.again.push((core, Work::Send));
+            }
+        }
+        self.receives.clear();
+    }
+
+    /// What was not finished is listed again, sockets are released, and tasks are woken: in this order.
+    fn finish(&mut self) {
+        let relisted = !self.again.is_empty();
+        let dead = {
+            let mut inbox = lock(&self.worker.inbox);
+            if !inbox.dead {
+                // In front of what was listed meanwhile.
+                self.again.append(&mut inbox.listed);
+                std::mem::swap(&mut inbox.listed, &mut self.again);
+                inbox.awake |= relisted;
+            }
+            inbox.dead
+        };
+        for (core, _) in self.again.drain(..) {
+            if dead {
+                core.wake_all(&mut self.wakers);
+            }
+        }
+        self.wakers.wake_all();
+    }
+
+    /// Publishes whether operations are queued here.
+    fn choose_mode(&mut self) {
+        let batched = self.mode.is_batched() && self.worker.may_have_ring();
+        if batched != self.worker.is_batched() {
+            let counter = if batched { Counter::Batched } else { Counter::Direct };
+            self.worker.counters.add(counter, 1);
+            self.worker.batched.store(batched, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Future for DriverTask {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let calls = this.worker.calls.load(Ordering::Relaxed);
+        if !std::mem::replace(&mut this.is_behind, true) {
+            // Behind the tasks that are ready now.
+            this.calls_before = calls;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if !this.worker.is_batched()
+            && calls != this.calls_before
+            && let Some(costs) = crate::uring::known_costs()
+        {
+            this.mode.note_turn(calls.wrapping_sub(this.calls_before), costs);
+        }
+        let had_work = this.pass();
+        this.choose_mode();
+        this.finish();
+        this.calls_before = this.worker.calls.load(Ordering::Relaxed);
+        if had_work {
+            // Still behind: the tasks woken just now come first.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        this.is_behind = false;
+        let mut inbox = lock(&this.worker.inbox);
+        if inbox.listed.is_empty() {
+            inbox.awake = false;
+            let replaced = inbox.waker.replace(cx.waker().clone());
+            drop(inbox);
+            drop(replaced);
+        } else {
+            drop(inbox);
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for DriverTask {
+    fn drop(&mut self) {
+        self.runtime.end();
+        let listed = {
+            let mut inbox = lock(&self.worker.inbox);
+            (inbox.dead, inbox.waker) = (true, None);
+            std::mem::take(&mut inbox.listed)
+        };
+        *lock(&self.worker.ring) = RingState::Gone("the runtime is gone".into());
+        for (core, _) in listed {
+            core.wake_all(&mut self.wakers);
+        }
+        self.wakers.wake_all();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks runs user code or panics half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,70 @@
+//! A listening socket: readiness and `accept4(2)` on both backends. Only the accepted sockets differ.
+
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::task::{Context, Poll};
+
+use super::recv::{Accept, Receive};
+use super::socket::Socket;
+use super::{Backend, Choice, no_ring};
+use crate::backend::runtime::Runtime;
+
+/// A listening socket.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    /// As on epoll: it has no messages.
+    inner: Socket,
+    choice: Choice,
+}
+
+impl Listener {
+    /// `fd` is non-blocking and listens.
+    pub(crate) fn new(mut choice: Choice, fd: OwnedFd) -> io::Result<Self> {
+        if choice.backend == Backend::Uring
+            && let Err(error) =
+                Runtime::here().and_then(|runtime| runtime.some_worker().ensure_ring())
+        {
+            if !choice.may_fall_back {
+                return Err(no_ring(error));
+            }
+            crate::events::fell_back(&error);
+            choice.backend = Backend::Epoll;
+        }
+        let inner = Socket::new(fd, None).map_err(|(error, _)| error)?;
+        Ok(Self { inner, choice: choice.as_listener() })
+    }
+
+    /// For the sockets it accepts.
+    pub(crate) fn choice(&self) -> Choice {
+        self.choice
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        self.choice.backend
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd()
+    }
+
+    /// Messages of accepted sockets carry control data.
+    pub(crate) fn want_control(&self) {
+        self.inner.want_control();
+    }
+
+    pub(crate) fn wants_control(&self) -> bool {
+        self.inner.core().wants_control()
+    }
+
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        self.inner.into_fd()
+    }
+
+    pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
+        Receive::new(self.inner.core(), Accept).await
+    }
+
+    pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
+        self.inner.core().poll_receive(cx, &mut Accept)
+    }
+}

@@ -1,0 +1,235 @@
+//! Which backend a socket runs on, and what both are made of.
+//!
+//! | module | what |
+//! |---|---|
+//! | `mod.rs` | the choice of a backend, and of how io_uring is used |
+//! | [`socket`], [`listener`] | the calls |
+//! | [`recv`], [`send`] | the futures: from the first poll to a result or a drop |
+//! | [`core`] | a socket as its calls, its drivers and its waker know it |
+//! | [`driver`] | the task of each worker that works for all sockets |
+//! | [`runtime`] | the tokio runtime, and its workers |
+//!
+//! A backend supplies how operations are *run*; waiting, order and cancellation are the same on both. epoll runs each by a
+//! system call ([`crate::sys`]) and waits by [`crate::epoll::readiness`]. io_uring adds [`crate::uring::ring::Ring::run`]: a
+//! batch of operations in, an answer for each out, and nothing left in the kernel. A third backend would supply the same.
+
+mod core;
+mod driver;
+mod listener;
+mod recv;
+mod runtime;
+mod send;
+mod socket;
+
+pub(crate) use listener::Listener;
+pub use runtime::busy_poll;
+pub(crate) use send::WaitingSend;
+pub(crate) use socket::{Recv, Socket};
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::OnceLock;
+
+use crate::uring::probe::{UringSupport, explain, is_available, probe};
+
+/// What a socket runs on.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// match socket.backend() {
+///     tokio_seqpacket::Backend::Uring => println!("io_uring"),
+///     tokio_seqpacket::Backend::Epoll => println!("epoll: {}", tokio_seqpacket::probe()),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Backend {
+    /// io_uring: messages are completions.
+    Uring,
+    /// epoll through tokio's I/O driver: readiness, then a system call.
+    Epoll,
+}
+
+impl std::fmt::Display for Backend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Uring => "io_uring",
+            Self::Epoll => "epoll",
+        })
+    }
+}
+
+/// A wish for a [`Backend`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{Backend, Options, Selection};
+///
+/// // From a setting of the program's own.
+/// let setting = "auto";
+/// let selection = match setting {
+///     "uring" => Selection::Uring,
+///     "epoll" => Selection::Epoll,
+///     _ => Selection::Auto,
+/// };
+/// let (socket, _peer) = Options::new().backend(selection).pair()?;
+/// # drop(socket);
+/// assert_eq!(Selection::from(Backend::Epoll), Selection::Epoll);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Selection {
+    /// The best that can be had, unless `TOKIO_SEQPACKET_BACKEND` names one. Where rings are denied,
+    /// whether they still are is asked once a second at most.
+    #[default]
+    Auto,
+    /// io_uring, or an error that says why not.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+impl From<Backend> for Selection {
+    fn from(backend: Backend) -> Self {
+        match backend {
+            Backend::Uring => Self::Uring,
+            Backend::Epoll => Self::Epoll,
+        }
+    }
+}
+
+/// How a socket on io_uring submits its operations. Does nothing on epoll.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{Options, Submission};
+///
+/// // One connection that must answer at once, however busy the others are.
+/// let (a, b) = Options::new().submission(Submission::Direct).pair()?;
+/// a.send(b"now").await?;
+/// assert_eq!(b.recv(&mut [0; 8]).await?, 3);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Submission {
+    /// By load and by cost: a worker batches the operations of its tasks while that is faster than system calls of their
+    /// own.
+    #[default]
+    Adaptive,
+    /// Always through the ring, if called on a worker of the socket's runtime. The first poll of an operation queues it for
+    /// the next batch, and is pending.
+    Ring,
+    /// Always by system calls.
+    Direct,
+}
+
+/// The operators' switches. Each is read once.
+const VARIABLE: &str = "TOKIO_SEQPACKET_BACKEND";
+const SUBMISSION_VARIABLE: &str = "TOKIO_SEQPACKET_SUBMISSION";
+
+fn from_environment<T: Copy>(
+    variable: &str,
+    known: &OnceLock<Result<T, String>>,
+    values: &[(&str, T)],
+) -> io::Result<T> {
+    let parsed = known.get_or_init(|| {
+        let Some(value) = std::env::var_os(variable) else { return Ok(values[0].1) };
+        let meant = values.iter().find(|(name, _)| value == *name);
+        let default = value.is_empty().then_some(&values[0]);
+        meant.or(default).map(|(_, meant)| *meant).ok_or_else(|| {
+            let names: Vec<_> = values.iter().map(|(name, _)| *name).collect();
+            format!("{variable}={} is not one of {}", value.display(), names.join(", "))
+        })
+    });
+    match parsed {
+        Ok(value) => Ok(*value),
+        Err(what) => Err(io::Error::new(io::ErrorKind::InvalidInput, what.clone())),
+    }
+}
+
+fn selection_from_environment() -> io::Result<Selection> {
+    static VALUE: OnceLock<Result<Selection, String>> = OnceLock::new();
+    let values =
+        [("auto", Selection::Auto), ("uring", Selection::Uring), ("epoll", Selection::Epoll)];
+    from_environment(VARIABLE, &VALUE, &values)
+}
+
+fn submission_from_environment() -> io::Result<Submission> {
+    static VALUE: OnceLock<Result<Submission, String>> = OnceLock::new();
+    let values = [
+        ("adaptive", Submission::Adaptive),
+        ("ring", Submission::Ring),
+        ("direct", Submission::Direct),
+    ];
+    from_environment(SUBMISSION_VARIABLE, &VALUE, &values)
+}
+
+/// A decision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Choice {
+    backend: Backend,
+    /// io_uring was not asked for: where it cannot be had, epoll will do.
+    may_fall_back: bool,
+    submission: Submission,
+}
+
+impl Choice {
+    /// For sockets that a listener accepts.
+    pub(crate) fn as_listener(self) -> Self {
+        Self { may_fall_back: true, ..self }
+    }
+}
+
+/// Decide. An explicit wish that cannot be met is an error, never a silent fallback.
+pub(crate) fn select(selection: Selection, submission: Option<Submission>) -> io::Result<Choice> {
+    let submission = submission.map_or_else(submission_from_environment, Ok)?;
+    let (selection, asked_by) = match selection {
+        Selection::Auto => (selection_from_environment()?, VARIABLE),
+        explicit => (explicit, "the program"),
+    };
+    let epoll = Choice { backend: Backend::Epoll, may_fall_back: false, submission };
+    let uring = |may_fall_back| Choice { backend: Backend::Uring, may_fall_back, submission };
+    match selection {
+        // Nothing of io_uring is touched, not even to look for it: a filter may kill for that.
+        Selection::Epoll => Ok(epoll),
+        Selection::Auto => Ok(if is_available() { uring(true) } else { epoll }),
+        // Asked anew: an explicit wish is refused with today's reason.
+        Selection::Uring => match probe() {
+            UringSupport::Available { .. } => Ok(uring(false)),
+            support => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                format!("{asked_by} asks for io_uring: {support}"),
+            )),
+        },
+    }
+}
+
+/// Say why a ring that was asked for could not be had.
+fn no_ring(error: io::Error) -> io::Error {
+    match error.raw_os_error() {
+        Some(_) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            UringSupport::Unavailable(explain(&error)).to_string(),
+        ),
+        None => error,
+    }
+}
+
+impl Socket {
+    /// Makes a socket of a non-blocking descriptor, on the backend that was chosen.
+    pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
+        let fd = match choice.backend {
+            Backend::Epoll => fd,
+            Backend::Uring => match Self::new(fd, Some(choice.submission)) {
+                Ok(socket) => return Ok(socket),
+                Err((error, Some(fd))) if choice.may_fall_back => {
+                    crate::events::fell_back(&error);
+                    fd
+                }
+                Err((error, _)) => return Err(no_ring(error)),
+            },
+        };
+        Self::new(fd, None).map_err(|(error, _)| error)
+    }
+}

@@ -1,0 +1,565 @@
+//! A receive, from its first poll to its message or its drop; and accepting, which is the same without attempts.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::pin::Pin;
+use std::sync::{Arc, MutexGuard};
+use std::task::{Context, Poll, ready};
+
+use tokio::task::coop;
+
+use super::core::{Core, Recv};
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl};
+use crate::buffer::{PartsMut, Scatter};
+use crate::common::completed::{Completed, scatter};
+use crate::common::coop as budget;
+use crate::common::policy::{self, Conditions, Decision, RecvState};
+use crate::common::recv_queue::Outcome;
+use crate::common::wait_queue::WaiterId;
+use crate::epoll::readiness::Direction;
+use crate::stream::Filler;
+use crate::sys::{self, Received};
+use crate::{MessageInfo, batch};
+
+/// How one kind of receive wants its message. Nothing here runs user code, so that it can be called under the queue's
+/// lock.
+pub(crate) trait Sink {
+    type Output;
+
+    /// Straight from the kernel, without waiting.
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Self::Output>;
+
+    /// A completed message. `control` owns the descriptors that came with it.
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        received: Received,
+        control: ReceivedControl,
+    ) -> io::Result<Self::Output>;
+
+    /// Whether it wants one message, for which an attempt will do.
+    fn may_batch(&self) -> bool {
+        true
+    }
+
+    /// The length of what was received directly, and whether descriptors may have come with it.
+    fn measure(&self, output: &Self::Output) -> (usize, bool);
+}
+
+impl<S: Sink> Sink for &mut S {
+    type Output = S::Output;
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<S::Output> {
+        S::direct(self, fd)
+    }
+
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        received: Received,
+        control: ReceivedControl,
+    ) -> io::Result<S::Output> {
+        S::deliver(self, bytes, received, control)
+    }
+
+    fn may_batch(&self) -> bool {
+        S::may_batch(self)
+    }
+
+    fn measure(&self, output: &S::Output) -> (usize, bool) {
+        S::measure(self, output)
+    }
+}
+
+/// One lent buffer, no ancillary data.
+pub(crate) struct Bytes<'b>(pub(super) &'b mut [u8]);
+
+impl Sink for Bytes<'_> {
+    type Output = usize;
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        sys::recv(fd, self.0)
+    }
+
+    fn deliver(&mut self, bytes: &[u8], _: Received, _: ReceivedControl) -> io::Result<usize> {
+        let len = bytes.len().min(self.0.len());
+        self.0[..len].copy_from_slice(&bytes[..len]);
+        Ok(len)
+    }
+
+    fn measure(&self, len: &usize) -> (usize, bool) {
+        (*len, false)
+    }
+}
+
+/// Lent buffers, no ancillary data.
+pub(super) struct Vectored<'b, 'v>(pub(super) &'b mut [IoSliceMut<'v>]);
+
+impl Sink for Vectored<'_, '_> {
+    type Output = usize;
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        let capacity = self.0.iter().map(|buffer| buffer.len()).sum();
+        let (received, _) = sys::recv_message(fd, self.0, &mut &mut [][..])?;
+        Ok(received.message_len.min(capacity))
+    }
+
+    fn deliver(&mut self, bytes: &[u8], _: Received, _: ReceivedControl) -> io::Result<usize> {
+        Ok(scatter(bytes, self.0))
+    }
+
+    fn measure(&self, len: &usize) -> (usize, bool) {
+        (*len, false)
+    }
+}
+
+/// Lent buffers, and capacity for control data.
+pub(super) struct Borrowed<'b, 'v, 'c> {
+    pub(super) buffers: &'b mut [IoSliceMut<'v>],
+    pub(super) control: &'c mut [u8],
+}
+
+impl<'c> Sink for Borrowed<'_, '_, 'c> {
+    type Output = (Received, AncillaryMessageReader<'c>);
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Self::Output> {
+        sys::recv_message(fd, self.buffers, &mut self.control)
+    }
+
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        mut received: Received,
+        control: ReceivedControl,
+    ) -> io::Result<Self::Output> {
+        scatter(bytes, self.buffers);
+        let reader = control.move_into(std::mem::take(&mut self.control));
+        received.control_truncated |= reader.is_truncated();
+        Ok((received, reader))
+    }
+
+    fn measure(&self, (received, reader): &Self::Output) -> (usize, bool) {
+        (received.message_len, !reader.is_empty())
+    }
+}
+
+/// Buffers that were given away.
+pub(super) struct Owned<'a, P> {
+    scatter: Scatter<P>,
+    ancillary: Option<&'a mut AncillaryBuffer>,
+    /// Messages carry control data that is not asked for: the kernel says so, which tells an empty message from the end.
+    marked: bool,
+}
+
+impl<'a, P: PartsMut> Owned<'a, P> {
+    pub(super) fn new(
+        scatter: Scatter<P>,
+        ancillary: Option<&'a mut AncillaryBuffer>,
+        core: &Core,
+    ) -> Self {
+        Self { scatter, ancillary, marked: core.wants_control() }
+    }
+
+    /// The buffers, when the call is over. Runs their own methods.
+    pub(super) fn settle(self) -> P {
+        self.scatter.settle()
+    }
+}
+
+impl<P: PartsMut> Sink for Owned<'_, P> {
+    type Output = Received;
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Received> {
+        if self.ancillary.is_none() && !self.marked {
+            return sys::recv_plain(fd, &mut self.scatter);
+        }
+        sys::recv_scattered(fd, &mut self.scatter, self.ancillary.as_deref_mut())
+    }
+
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        mut received: Received,
+        control: ReceivedControl,
+    ) -> io::Result<Received> {
+        self.scatter.fill(bytes);
+        match &mut self.ancillary {
+            Some(ancillary) => control.fill(ancillary),
+            None => received.control_truncated |= !control.is_empty(),
+        }
+        Ok(received)
+    }
+
+    fn measure(&self, received: &Received) -> (usize, bool) {
+        let descriptors =
+            self.ancillary.as_ref().is_some_and(|ancillary| !ancillary.fds().is_empty());
+        (received.message_len, descriptors)
+    }
+}
+
+/// A stream, with its buffers.
+pub(super) struct Stream<'f, 's>(pub(super) &'f mut Filler<'s>);
+
+impl Sink for Stream<'_, '_> {
+    type Output = ();
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.receive(fd)
+    }
+
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        received: Received,
+        control: ReceivedControl,
+    ) -> io::Result<()> {
+        self.0.deliver(bytes, received, control);
+        Ok(())
+    }
+
+    fn may_batch(&self) -> bool {
+        self.0.wants_one()
+    }
+
+    fn measure(&self, _: &()) -> (usize, bool) {
+        (0, false)
+    }
+}
+
+/// Lent buffers for a message each.
+pub(super) struct Many<'b, 'v> {
+    pub(super) buffers: &'b mut [IoSliceMut<'v>],
+    pub(super) infos: &'b mut Vec<MessageInfo>,
+}
+
+impl Sink for Many<'_, '_> {
+    type Output = ();
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        batch::receive(fd, self.buffers, self.infos)
+    }
+
+    fn deliver(&mut self, bytes: &[u8], received: Received, _: ReceivedControl) -> io::Result<()> {
+        let Some(first) = self.buffers.first_mut() else { return Ok(()) };
+        let mut received = received;
+        received.control_truncated |= received.has_control;
+        scatter(bytes, std::slice::from_mut(first));
+        self.infos.push(MessageInfo::new(&received, first.len()));
+        Ok(())
+    }
+
+    /// `recvmmsg(2)` is a batch already, and tells of ancillary data.
+    fn may_batch(&self) -> bool {
+        false
+    }
+
+    fn measure(&self, _: &()) -> (usize, bool) {
+        (0, false)
+    }
+}
+
+/// `accept4(2)`.
+pub(crate) struct Accept;
+
+impl Sink for Accept {
+    type Output = OwnedFd;
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        sys::accept(fd)
+    }
+
+    fn deliver(&mut self, _: &[u8], _: Received, _: ReceivedControl) -> io::Result<OwnedFd> {
+        Err(io::Error::other("a listener makes no attempts, and has no messages"))
+    }
+
+    fn measure(&self, _: &OwnedFd) -> (usize, bool) {
+        (0, false)
+    }
+}
+
+/// A receive. Joins the queue at its first poll if it has to wait, and leaves it when it is dropped.
+pub(crate) struct Receive<'a, S> {
+    core: &'a Arc<Core>,
+    sink: S,
+    id: Option<WaiterId>,
+    state: RecvState,
+}
+
+// Nothing in it is pinned: a sink is not a future.
+impl<S> Unpin for Receive<'_, S> {}
+
+impl<'a, S: Sink> Receive<'a, S> {
+    pub(super) fn new(core: &'a Arc<Core>, sink: S) -> Self {
+        Self { core, sink, id: None, state: RecvState::new() }
+    }
+}
+
+impl<S: Sink> Future for Receive<'_, S> {
+    type Output = io::Result<S::Output>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
+        let coop = ready!(coop::poll_proceed(cx));
+        policy::note_poll();
+        let result = ready!(self.poll_once(cx));
+        budget::take(coop);
+        Poll::Ready(result)
+    }
+}
+
+impl<S: Sink> Receive<'_, S> {
+    fn poll_once(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
+        let core = self.core;
+        if let Err(gone) = core.runtime.check() {
+            self.leave();
+            return Poll::Ready(Err(gone));
+        }
+        loop {
+            let mut recv = core.lock_recv();
+            if recv.queue.completed().is_some() {
+                return Poll::Ready(claim(core, recv, &mut self.id, &mut self.sink));
+            }
+            if recv.queue.is_submitted() {
+                return self.wait(recv, cx);
+            }
+            let worker = if self.sink.may_batch() { core.batching_worker() } else { None };
+            let conditions = Conditions {
+                multi_thread: core.runtime.is_multi_thread(),
+                batched: worker.is_some(),
+                alone: !recv.queue.has_other_waiters(self.id),
+                busy_until: core.runtime.busy_until(),
+            };
+            let mut decision = if recv.queue.take_direct_next() {
+                Decision::Call
+            } else {
+                recv.policy.polled(&mut self.state, &conditions)
+            };
+            if decision == Decision::Call {
+                self.state.asking();
+                match self.sink.direct(core.fd()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        recv.queue.found_nothing();
+                        decision = recv.policy.found_nothing(&mut self.state, &conditions);
+                    }
+                    result => return Poll::Ready(self.found(recv, &conditions, result)),
+                }
+            }
+            match decision {
+                Decision::Call | Decision::Spin => {
+                    drop(recv);
+                    std::hint::spin_loop();
+                }
+                Decision::Yield | Decision::YieldToEvents => {
+                    let replaced = recv.queue.retry(&mut self.id);
+                    drop(recv);
+                    drop(replaced);
+                    self.state.yielding();
+                    policy::yield_now(cx, decision);
+                    return Poll::Pending;
+                }
+                Decision::Queue => {
+                    let list = recv.queue.queue_attempt();
+                    if list {
+                        recv.attempts_left = recv.policy.attempts();
+                    }
+                    let pending = self.wait(recv, cx);
+                    if list && let Some(worker) = worker {
+                        core.list_receive(worker);
+                    }
+                    return pending;
+                }
+                Decision::Park => return self.park(recv, &conditions, cx),
+            }
+        }
+    }
+
+    fn park(
+        &mut self,
+        mut recv: MutexGuard<'_, Recv>,
+        conditions: &Conditions,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<S::Output>> {
+        let core = self.core;
+        if !recv.queue.is_parked() {
+            match core.park(Direction::Read, || self.sink.direct(core.fd())).transpose() {
+                None => recv.queue.park(),
+                Some(result) => return Poll::Ready(self.found(recv, conditions, result)),
+            }
+        }
+        self.state.yielding();
+        self.wait(recv, cx)
+    }
+
+    fn wait(
+        &mut self,
+        mut recv: MutexGuard<'_, Recv>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<S::Output>> {
+        let replaced = recv.queue.wait(&mut self.id, cx.waker());
+        drop(recv);
+        drop(replaced);
+        // What waited when the runtime ended has been woken; this may have come after that.
+        if let Err(gone) = self.core.runtime.check() {
+            self.leave();
+            return Poll::Ready(Err(gone));
+        }
+        Poll::Pending
+    }
+
+    /// A direct call has a message or an error.
+    fn found(
+        &mut self,
+        mut recv: MutexGuard<'_, Recv>,
+        conditions: &Conditions,
+        result: io::Result<S::Output>,
+    ) -> io::Result<S::Output> {
+        recv.policy.found(&self.state, conditions);
+        if let Ok(output) = &result {
+            let (len, has_descriptors) = self.sink.measure(output);
+            recv.policy.note_message(len, has_descriptors);
+        }
+        let wakes = recv.queue.served(&mut self.id);
+        drop(recv);
+        self.core.called();
+        self.core.apply(wakes);
+        result
+    }
+
+    fn leave(&mut self) {
+        let wakes = self.core.lock_recv().queue.leave(&mut self.id, self.state.has_asked());
+        self.core.apply(wakes);
+    }
+}
+
+impl<S> Drop for Receive<'_, S> {
+    fn drop(&mut self) {
+        if self.id.is_some() {
+            let wakes = self.core.lock_recv().queue.leave(&mut self.id, self.state.has_asked());
+            self.core.apply(wakes);
+        }
+    }
+}
+
+/// Takes the completed message or error.
+fn claim<S: Sink>(
+    core: &Arc<Core>,
+    mut recv: MutexGuard<'_, Recv>,
+    id: &mut Option<WaiterId>,
+    sink: &mut S,
+) -> io::Result<S::Output> {
+    let outcome = recv.queue.take_completed();
+    let wakes = recv.queue.served(id);
+    match outcome {
+        Some(Ok(Completed { bytes, control, received })) if control.is_empty() => {
+            let output = sink.deliver(&bytes, received, control);
+            if bytes.capacity() <= policy::COPY_MAX {
+                recv.spare = bytes;
+            }
+            drop(recv);
+            core.apply(wakes);
+            output
+        }
+        outcome => {
+            drop(recv);
+            core.apply(wakes);
+            // Closing descriptors that are not wanted can take a while: not under the lock.
+            let Completed { bytes, control, received } = from_errno(outcome)?;
+            sink.deliver(&bytes, received, control)
+        }
+    }
+}
+
+fn from_errno(outcome: Option<Outcome<Completed>>) -> io::Result<Completed> {
+    match outcome {
+        Some(outcome) => outcome.map_err(io::Error::from_raw_os_error),
+        None => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+impl Core {
+    /// Receives now.
+    ///
+    /// # Errors
+    /// `WouldBlock` if there is nothing, or an attempt is in a batch just now.
+    pub(super) fn try_receive<S: Sink>(self: &Arc<Self>, sink: &mut S) -> io::Result<S::Output> {
+        self.runtime.check()?;
+        let mut recv = self.lock_recv();
+        if recv.queue.completed().is_some() {
+            return claim(self, recv, &mut None, sink);
+        }
+        if recv.queue.is_submitted() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        match sink.direct(self.fd()) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                recv.queue.found_nothing();
+                if recv.queue.needs_parking() {
+                    match self.park_until_readable() {
+                        Ok(true) => recv.queue.park(),
+                        // The waiters ask by themselves.
+                        Ok(false) | Err(_) => {
+                            let wakes = recv.queue.hand_over();
+                            drop(recv);
+                            self.apply(wakes);
+                        }
+                    }
+                }
+                Err(error)
+            }
+            result => {
+                if let Ok(output) = &result {
+                    let (len, has_descriptors) = sink.measure(output);
+                    recv.policy.note_message(len, has_descriptors);
+                }
+                let wakes = recv.queue.served(&mut None);
+                drop(recv);
+                self.called();
+                self.apply(wakes);
+                result
+            }
+        }
+    }
+
+    /// Receives, or has the task woken when there may be a message. Nothing is left waiting but the waker.
+    pub(super) fn poll_receive<S: Sink>(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        sink: &mut S,
+    ) -> Poll<io::Result<S::Output>> {
+        let coop = ready!(coop::poll_proceed(cx));
+        loop {
+            match self.try_receive(sink) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    budget::take(coop);
+                    return Poll::Ready(result);
+                }
+            }
+            // Between the two the message may have come: it is asked for again once the waker is registered.
+            if ready!(self.poll_readable_waker(cx))? {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Registers the waker of a `poll_*` call. `Ready(false)` if something has come since the kernel was asked.
+    pub(super) fn poll_readable_waker(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        let mut recv = self.lock_recv();
+        if recv.queue.completed().is_some() {
+            return Poll::Ready(Ok(false));
+        }
+        if !recv.queue.is_submitted() && !recv.queue.is_parked() {
+            if !self.park_until_readable()? {
+                return Poll::Ready(Ok(false));
+            }
+            recv.queue.park();
+        }
+        let replaced = recv.queue.observers.park(cx.waker());
+        drop(recv);
+        drop(replaced);
+        self.runtime.check()?;
+        Poll::Ready(Ok(true))
+    }
+}

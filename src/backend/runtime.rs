@@ -1,0 +1,181 @@
+//! A tokio runtime as its sockets know it: whether it still exists, how its receives wait, and its workers' drivers.
+//!
+//! A call into the kernel succeeds without tokio, also where the runtime is gone; but then calls are to fail,
+//! whatever the kernel has. The driver task of the first worker is dropped with the runtime, and tells.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::runtime::{Handle, Id, RuntimeFlavor};
+
+use super::driver::{DriverTask, Worker};
+use crate::async_fd;
+
+/// An id can be used again when its runtime is gone; the entry is removed before.
+static RUNTIMES: Mutex<Option<HashMap<Id, Weak<Runtime>>>> = Mutex::new(None);
+
+/// Shared by the sockets of one runtime.
+#[derive(Debug)]
+pub(crate) struct Runtime {
+    over: AtomicBool,
+    /// Something has been registered with the I/O driver: there is one.
+    has_driver: AtomicBool,
+    handle: Handle,
+    multi_thread: bool,
+    /// How long receives spin before they park, in nanoseconds.
+    busy: AtomicU64,
+    /// By worker. The first always exists.
+    workers: Box<[OnceLock<Arc<Worker>>]>,
+}
+
+/// Makes receives of the current runtime's sockets spin: one that finds no message asks the kernel again for at most
+/// `duration` before its task is parked. Zero, as it is from the start, parks at once.
+///
+/// For two sides on different threads that answer each other quickly: waking a parked thread takes
+/// longer than most answers. The price is a core that looks busy while it waits: one
+/// `recv(2)` after the other, 4 µs at a time, then ready tasks, I/O events and timers have their turn.
+/// It pays while other tasks are not kept waiting, so best on a runtime whose threads have nothing else
+/// to do. Applies to receives that begin after this call, on both backends.
+///
+/// # Errors
+/// Without a runtime, or while it shuts down.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// tokio_seqpacket::busy_poll(std::time::Duration::from_micros(50))?;
+/// # Ok(()) }
+/// ```
+pub fn busy_poll(duration: Duration) -> io::Result<()> {
+    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+    Runtime::here()?.busy.store(nanos, Ordering::Relaxed);
+    Ok(())
+}
+
+impl Runtime {
+    /// That of the current runtime.
+    ///
+    /// # Errors
+    /// Without a runtime, or while it shuts down.
+    pub(crate) fn here() -> io::Result<Arc<Self>> {
+        let handle = Handle::try_current().map_err(|_| async_fd::no_runtime())?;
+        let runtime = {
+            let mut runtimes = runtimes();
+            let runtimes = runtimes.get_or_insert_default();
+            if let Some(runtime) = runtimes.get(&handle.id()).and_then(Weak::upgrade) {
+                return runtime.check().map(|()| runtime);
+            }
+            let multi_thread = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
+            let workers = if multi_thread { handle.metrics().num_workers() } else { 1 };
+            let runtime = Arc::new(Self {
+                over: AtomicBool::new(false),
+                has_driver: AtomicBool::new(false),
+                handle: handle.clone(),
+                multi_thread,
+                busy: AtomicU64::new(0),
+                workers: (0..workers.clamp(1, 1 << 15)).map(|_| OnceLock::new()).collect(),
+            });
+            runtimes.insert(handle.id(), Arc::downgrade(&runtime));
+            runtime
+        };
+        runtime.worker(0);
+        runtime.check().map(|()| runtime)
+    }
+
+    /// Until when a receive that begins now looks before it is parked.
+    pub(crate) fn busy_until(&self) -> Option<Instant> {
+        match self.busy.load(Ordering::Relaxed) {
+            0 => None,
+            nanos => Instant::now().checked_add(Duration::from_nanos(nanos)),
+        }
+    }
+
+    pub(crate) fn is_multi_thread(&self) -> bool {
+        self.multi_thread
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Run `f` where tokio finds this runtime.
+    pub(crate) fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
+        let _guard = self.handle.enter();
+        f()
+    }
+
+    /// Whether the runtime is known to have its I/O driver.
+    pub(crate) fn has_driver(&self) -> bool {
+        self.has_driver.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn found_driver(&self) {
+        self.has_driver.store(true, Ordering::Relaxed);
+    }
+
+    /// The worker with that index, with its driver.
+    pub(crate) fn worker(self: &Arc<Self>, index: usize) -> &Arc<Worker> {
+        let index = index % self.workers.len();
+        self.workers[index].get_or_init(|| {
+            let worker = Arc::new(Worker::new());
+            self.handle.spawn(DriverTask::new(self.clone(), worker.clone()));
+            worker
+        })
+    }
+
+    /// The worker with that index, if it has a driver already.
+    pub(crate) fn known_worker(&self, index: usize) -> Option<&Arc<Worker>> {
+        self.workers[index % self.workers.len()].get()
+    }
+
+    /// For work that has to be done some time: the worker of this thread, if it has a driver, else the first. It may be
+    /// another runtime's thread.
+    pub(crate) fn some_worker(self: &Arc<Self>) -> &Arc<Worker> {
+        let index = tokio::runtime::worker_index().unwrap_or(0);
+        self.known_worker(index).unwrap_or_else(|| self.worker(0))
+    }
+
+    /// The workers that have a driver.
+    pub(crate) fn known_workers(&self) -> impl Iterator<Item = &Arc<Worker>> {
+        self.workers.iter().filter_map(OnceLock::get)
+    }
+
+    /// The index of the current thread, if it is a worker whose driver runs once this task yields. On others an
+    /// operation must not be left to a driver: no thread may be driving the runtime.
+    pub(crate) fn own_index(&self) -> Option<usize> {
+        let index = tokio::runtime::worker_index()?;
+        // A worker of another runtime can run a multi_thread runtime's task, which its own threads drive.
+        let own = self.multi_thread
+            || Handle::try_current().is_ok_and(|handle| handle.id() == self.handle.id());
+        own.then_some(index % self.workers.len())
+    }
+
+    /// The runtime is being dropped.
+    pub(super) fn end(self: &Arc<Self>) {
+        self.over.store(true, Ordering::Release);
+        if let Some(runtimes) = runtimes().as_mut()
+            && runtimes
+                .get(&self.handle.id())
+                .is_some_and(|runtime| runtime.as_ptr() == Arc::as_ptr(self))
+        {
+            runtimes.remove(&self.handle.id());
+        }
+    }
+
+    /// # Errors
+    /// The runtime is gone.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        if self.over.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
+    }
+}
+
+fn runtimes() -> MutexGuard<'static, Option<HashMap<Id, Weak<Runtime>>>> {
+    RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The error of every call on a socket whose runtime is gone.
+pub(crate) fn gone() -> io::Error {
+    io::Error::other("the tokio runtime that this socket belongs to is gone")
+}

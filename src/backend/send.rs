@@ -1,0 +1,317 @@
+//! A send, from its first poll to its result or its drop.
+
+use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::task::coop;
+
+use super::core::Core;
+use crate::ancillary::AncillaryBuffer;
+use crate::buffer::Parts;
+use crate::common::coop as budget;
+use crate::common::pending_send::PendingSend;
+use crate::common::policy::COPY_MAX;
+use crate::common::send_queue::Withdrawn;
+use crate::sys;
+
+/// Why a send has to wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It is left to the next batch, or others are ahead of it.
+    Queued,
+    /// The peer's queue is full.
+    Full,
+}
+
+/// A spare payload for a send that has to wait.
+pub(crate) type Spare = Option<Box<PendingSend>>;
+
+impl Core {
+    /// Sends what the caller lends.
+    pub(super) async fn send_lent(
+        self: &Arc<Self>,
+        message: &[IoSlice<'_>],
+        control: &[u8],
+    ) -> io::Result<usize> {
+        let call = |fd: BorrowedFd<'_>| match message {
+            [one] if control.is_empty() => sys::send(fd, one),
+            _ => sys::send_message(fd, message, control),
+        };
+        // Descriptors would have to be duplicated for a batch, which costs more than it saves.
+        let may_batch =
+            control.is_empty() && message.iter().map(|part| part.len()).sum::<usize>() <= COPY_MAX;
+        match self.send_directly(call, may_batch).await {
+            Ok(sent) => sent,
+            Err((reason, spare)) => {
+                let payload = PendingSend::copy(message, control, spare)?;
+                self.wait_for(payload, reason).await.0
+            }
+        }
+    }
+
+    /// Sends what the caller gives away.
+    pub(super) async fn send_given<P: Parts>(
+        self: &Arc<Self>,
+        parts: P,
+        ancillary: AncillaryBuffer,
+    ) -> (io::Result<usize>, P, AncillaryBuffer) {
+        let sent = {
+            let message = parts.slices();
+            if ancillary.is_empty()
+                && message.iter().map(|part| part.len()).sum::<usize>() <= COPY_MAX
+            {
+                // A copy is cheaper than giving the buffer away and back, and needs no allocation.
+                Ok(self.send_lent(&message, &[]).await)
+            } else {
+                let call = |fd: BorrowedFd<'_>| sys::send_with_ancillary(fd, &message, &ancillary);
+                self.send_directly(call, false).await
+            }
+        };
+        let (reason, spare) = match sent {
+            Ok(sent) => return (sent, parts, ancillary),
+            Err(waits) => waits,
+        };
+        let payload = match PendingSend::given(parts, ancillary, spare) {
+            Ok(payload) => payload,
+            Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),
+        };
+        let (sent, payload) = self.wait_for(payload, reason).await;
+        let payload = payload.expect("a payload that was given comes back");
+        let (parts, ancillary, spare) = payload.take();
+        if let Some(spare) = spare {
+            self.send.lock().spares.keep(spare);
+        }
+        (sent, parts, ancillary)
+    }
+
+    /// One system call, if no send is ahead and it is not left to a batch; else the reason to wait, with a spare payload.
+    pub(super) async fn send_directly(
+        self: &Arc<Self>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        may_batch: bool,
+    ) -> Result<io::Result<usize>, (Reason, Spare)> {
+        let mut done = None;
+        std::future::poll_fn(|cx| {
+            let coop = coop::poll_proceed(cx);
+            if done.is_none() {
+                if let Err(gone) = self.runtime.check() {
+                    return Poll::Ready(Ok(Err(gone)));
+                }
+                if !self.send.is_idle() {
+                    return Poll::Ready(Err((Reason::Queued, self.send.spare())));
+                }
+                if may_batch && self.batching_worker().is_some() {
+                    let mut send = self.send.lock();
+                    if !send.queue.take_direct_next() {
+                        return Poll::Ready(Err((Reason::Queued, send.spares.take())));
+                    }
+                }
+                match call(self.fd()) {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        return Poll::Ready(Err((Reason::Full, self.send.spare())));
+                    }
+                    // Also without budget, for the first poll decides the order; then the task yields before it
+                    // learns of it.
+                    result => done = Some(result),
+                }
+                self.called();
+            }
+            budget::take(ready!(coop));
+            Poll::Ready(Ok(done.take().expect("called, not polled after completion")))
+        })
+        .await
+    }
+
+    /// Joins the queue. Between the poll that found the reason and the first of this nothing is awaited: the place in the
+    /// queue is that of the first poll.
+    async fn wait_for(
+        self: &Arc<Self>,
+        payload: Box<PendingSend>,
+        reason: Reason,
+    ) -> (io::Result<usize>, Option<Box<PendingSend>>) {
+        let mut waiting = WaitingSend::new(self, payload, reason);
+        std::future::poll_fn(|cx| waiting.poll(cx)).await
+    }
+
+    pub(super) fn try_send_with(
+        self: &Arc<Self>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.runtime.check()?;
+        if !self.send.is_idle() {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let sent = call(self.fd());
+        if sent.is_ok() {
+            self.called();
+        }
+        sent
+    }
+
+    /// Sends, or has the task woken when there may be room. Nothing is left waiting but the waker.
+    pub(super) fn poll_send_with(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        let coop = ready!(coop::poll_proceed(cx));
+        loop {
+            match self.try_send_with(&mut call) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => {
+                    budget::take(coop);
+                    return Poll::Ready(result);
+                }
+            }
+            if ready!(self.poll_writable_waker(cx))? {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Registers the waker of a `poll_*` call. `Ready(false)` if there may be room by now.
+    pub(super) fn poll_writable_waker(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        // The waker first: what happens after that wakes it.
+        let mut send = self.send.lock();
+        let replaced = send.queue.observers.park(cx.waker());
+        let is_idle = send.queue.is_idle();
+        drop(send);
+        drop(replaced);
+        self.runtime.check()?;
+        // While sends wait, a driver makes progress with them, and wakes the observer once they are gone.
+        if is_idle && !self.park_until_writable()? {
+            return Poll::Ready(Ok(false));
+        }
+        Poll::Ready(Ok(true))
+    }
+}
+
+/// A send in the queue. Leaves it when dropped.
+#[derive(Debug)]
+pub(crate) struct WaitingSend<'a> {
+    core: &'a Arc<Core>,
+    /// Until the first poll.
+    payload: Option<Box<PendingSend>>,
+    reason: Reason,
+    /// From then on, until it leaves the queue.
+    slot: Option<usize>,
+}
+
+impl<'a> WaitingSend<'a> {
+    pub(super) fn new(core: &'a Arc<Core>, payload: Box<PendingSend>, reason: Reason) -> Self {
+        Self { core, payload: Some(payload), reason, slot: None }
+    }
+
+    /// Whether the message has gone out, as the next poll will tell.
+    pub(crate) fn has_gone_out(&self) -> bool {
+        let Some(slot) = self.slot else { return false };
+        loop {
+            if let Some(gone_out) = self.core.send.lock().queue.has_gone_out(slot) {
+                return gone_out;
+            }
+            // In a driver's pass on another thread, for some microseconds.
+            std::thread::yield_now();
+        }
+    }
+
+    /// The result and, if it was given, the payload.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<(io::Result<usize>, Option<Box<PendingSend>>)> {
+        if let Some(payload) = self.payload.take() {
+            return self.poll_first(cx, payload);
+        }
+        let core = self.core;
+        let slot = self.slot.expect("not polled after completion");
+        let coop = ready!(coop::poll_proceed(cx));
+        let polled = core.send.lock().queue.poll(slot, cx.waker());
+        match polled {
+            Ok((result, payload)) => {
+                budget::take(coop);
+                self.slot = None;
+                Poll::Ready((result, payload))
+            }
+            Err(replaced) => {
+                drop(replaced);
+                self.pending_unless_gone(cx)
+            }
+        }
+    }
+
+    fn poll_first(
+        &mut self,
+        cx: &mut Context<'_>,
+        payload: Box<PendingSend>,
+    ) -> Poll<(io::Result<usize>, Option<Box<PendingSend>>)> {
+        let core = self.core;
+        let mut send = core.send.lock();
+        // The driver goes on to those that come while it has one. This one it would not know of.
+        let is_first = send.queue.is_idle();
+        self.slot = Some(send.queue.enqueue(cx.waker(), payload));
+        drop(send);
+        if is_first {
+            let parked = match self.reason {
+                Reason::Full => core.park_until_writable().unwrap_or(false),
+                Reason::Queued => false,
+            };
+            if !parked {
+                // Its driver also tells if no readiness can be had.
+                core.list_send(core.runtime.some_worker());
+            }
+        }
+        self.pending_unless_gone(cx)
+    }
+
+    fn pending_unless_gone(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<(io::Result<usize>, Option<Box<PendingSend>>)> {
+        match self.core.runtime.check() {
+            Ok(()) => Poll::Pending,
+            Err(gone) => self.give_up(cx, gone),
+        }
+    }
+
+    /// The runtime is gone: no driver sends it any more.
+    fn give_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        gone: io::Error,
+    ) -> Poll<(io::Result<usize>, Option<Box<PendingSend>>)> {
+        let (core, slot) = (self.core, self.slot.expect("it waits"));
+        let withdrawn = core.send.lock().queue.withdraw(slot);
+        let settled = match withdrawn {
+            Withdrawn::Done(result, payload) => (result, payload),
+            Withdrawn::Taken => {
+                // In the last pass of a driver, on another thread.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Withdrawn::Unsent(mut effects) => {
+                let payload = effects.release.take();
+                core.apply_send(effects);
+                (Err(gone), payload)
+            }
+        };
+        self.slot = None;
+        Poll::Ready(settled)
+    }
+}
+
+impl Drop for WaitingSend<'_> {
+    fn drop(&mut self) {
+        if let Some(slot) = self.slot {
+            let mut effects = self.core.send.lock().queue.forget(slot);
+            let payload = effects.release.take();
+            self.core.apply_send(effects);
+            // Last: what the user's destructors do is their own.
+            drop(payload);
+        }
+    }
+}

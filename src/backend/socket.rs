@@ -1,0 +1,408 @@
+//! A connected socket, on either backend: the calls.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use filedesc::FileDesc;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+
+use super::core::Core;
+use super::recv::{Borrowed, Bytes, Many, Owned, Receive, Stream, Vectored};
+use super::runtime::Runtime;
+use super::send::{Reason, Spare, WaitingSend};
+use super::{Backend, Submission};
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::buffer::{Parts, PartsMut, Scatter};
+use crate::common::completed::scatter;
+use crate::common::pending_send::PendingSend;
+use crate::stream::Filler;
+use crate::sys::{self, Received};
+use crate::{MessageInfo, async_fd};
+
+/// A receive into one buffer.
+pub(crate) type Recv<'a> = Receive<'a, Bytes<'a>>;
+
+/// A connected socket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    core: Arc<Core>,
+}
+
+impl Socket {
+    /// `fd` is non-blocking. With `submission` the socket is one of the io_uring backend, and the descriptor comes back if
+    /// no ring can be had.
+    pub(super) fn new(
+        fd: OwnedFd,
+        submission: Option<Submission>,
+    ) -> Result<Self, (io::Error, Option<OwnedFd>)> {
+        let runtime = match Runtime::here() {
+            Ok(runtime) => runtime,
+            Err(error) => return Err((error, Some(fd))),
+        };
+        if submission.is_some()
+            && let Err(error) = runtime.some_worker().ensure_ring()
+        {
+            return Err((error, Some(fd)));
+        }
+        let core = Core::new(fd, runtime, submission).map_err(|error| (error, None))?;
+        Ok(Self { core })
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        if self.core.is_uring() { Backend::Uring } else { Backend::Epoll }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        self.core.fd()
+    }
+
+    pub(super) fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    /// From now on attempts take ancillary data along, and plain receives tell an empty message from the end of the
+    /// stream by it.
+    pub(crate) fn want_control(&self) {
+        self.core.want_control();
+    }
+
+    pub(crate) fn register_duplicate(&self) -> io::Result<AsyncFd<FileDesc>> {
+        let duplicate = self.fd().try_clone_to_owned()?;
+        self.core.runtime.check()?;
+        self.core.runtime.enter(|| async_fd::register(duplicate, async_fd::BOTH))
+    }
+
+    /// A message that no receive has claimed is lost: [`is_settled`](Self::is_settled) tells.
+    pub(crate) fn into_fd(self) -> OwnedFd {
+        let mut core = self.core.clone();
+        drop(self);
+        // A driver's pass may keep it for some microseconds more.
+        loop {
+            match Arc::try_unwrap(core) {
+                Ok(Core { fd, readiness, .. }) => {
+                    drop(readiness);
+                    return Arc::into_inner(fd).expect("the registration is gone");
+                }
+                Err(shared) => core = shared,
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// No message lies here that no receive has claimed, nothing is in a batch, and no send waits.
+    pub(crate) fn is_settled(&self) -> bool {
+        let recv = self.core.lock_recv();
+        recv.queue.completed().is_none() && !recv.queue.is_submitted() && self.core.send.is_idle()
+    }
+
+    // ----- send -----
+
+    pub(crate) async fn send(&self, message: &[u8]) -> io::Result<usize> {
+        self.core.send_lent(&[IoSlice::new(message)], &[]).await
+    }
+
+    pub(crate) async fn send_message(
+        &self,
+        message: &[IoSlice<'_>],
+        control: &[u8],
+    ) -> io::Result<usize> {
+        self.core.send_lent(message, control).await
+    }
+
+    pub(crate) async fn send_owned<P: Parts>(
+        &self,
+        parts: P,
+        ancillary: AncillaryBuffer,
+    ) -> (io::Result<usize>, P, AncillaryBuffer) {
+        self.core.send_given(parts, ancillary).await
+    }
+
+    /// Sends many with one call, if no send is ahead; else the reason to wait, with a spare payload.
+    pub(crate) async fn send_many(
+        &self,
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+    ) -> Result<io::Result<usize>, (Reason, Spare)> {
+        self.core.send_directly(call, false).await
+    }
+
+    pub(crate) fn wait(&self, payload: Box<PendingSend>, reason: Reason) -> WaitingSend<'_> {
+        WaitingSend::new(&self.core, payload, reason)
+    }
+
+    pub(crate) fn try_send(&self, message: &[u8]) -> io::Result<usize> {
+        self.core.try_send_with(|fd| sys::send(fd, message))
+    }
+
+    pub(crate) fn try_send_message(
+        &self,
+        message: &[IoSlice<'_>],
+        control: &[u8],
+    ) -> io::Result<usize> {
+        self.core.try_send_with(|fd| sys::send_message(fd, message, control))
+    }
+
+    pub(crate) fn try_send_owned<P: Parts>(
+        &self,
+        parts: &P,
+        ancillary: &AncillaryBuffer,
+    ) -> io::Result<usize> {
+        let message = parts.slices();
+        self.core.try_send_with(|fd| sys::send_with_ancillary(fd, &message, ancillary))
+    }
+
+    pub(crate) fn poll_send(
+        &self,
+        cx: &mut Context<'_>,
+        message: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.core.poll_send_with(cx, |fd| sys::send(fd, message))
+    }
+
+    pub(crate) fn poll_send_message(
+        &self,
+        cx: &mut Context<'_>,
+        message: &[IoSlice<'_>],
+        control: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.core.poll_send_with(cx, |fd| sys::send_message(fd, message, control))
+    }
+
+    // ----- receive -----
+
+    pub(crate) fn recv<'a>(&'a self, buffer: &'a mut [u8]) -> Recv<'a> {
+        Receive::new(&self.core, Bytes(buffer))
+    }
+
+    /// Into several buffers, without capacity for ancillary data.
+    pub(crate) fn recv_vectored(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> impl Future<Output = io::Result<usize>> + Unpin {
+        Receive::new(&self.core, Vectored(buffers))
+    }
+
+    pub(crate) fn poll_recv_vectored(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.core.poll_receive(cx, &mut Vectored(buffers))
+    }
+
+    pub(crate) fn try_recv_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        self.core.try_receive(&mut Vectored(buffers))
+    }
+
+    /// With capacity for ancillary data, or at least a report that there was none.
+    pub(crate) fn recv_message<'a>(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> impl Future<Output = io::Result<(Received, AncillaryMessageReader<'a>)>> + Unpin {
+        self.want_control();
+        Receive::new(&self.core, Borrowed { buffers, control })
+    }
+
+    /// Without an ancillary buffer there is no capacity for control data.
+    pub(crate) async fn recv_owned<P: PartsMut>(
+        &self,
+        parts: Scatter<P>,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<Received>, P) {
+        if ancillary.is_some() {
+            self.want_control();
+        }
+        let mut sink = Owned::new(parts, ancillary, &self.core);
+        let result = Receive::new(&self.core, &mut sink).await;
+        (result, sink.settle())
+    }
+
+    pub(crate) async fn recv_many(&self, filler: &mut Filler<'_>) -> io::Result<()> {
+        self.want_control();
+        Receive::new(&self.core, Stream(filler)).await
+    }
+
+    pub(crate) fn poll_recv_many(
+        &self,
+        cx: &mut Context<'_>,
+        filler: &mut Filler<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.want_control();
+        self.core.poll_receive(cx, &mut Stream(filler))
+    }
+
+    pub(crate) async fn recv_batch(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        infos: &mut Vec<MessageInfo>,
+    ) -> io::Result<()> {
+        Receive::new(&self.core, Many { buffers, infos }).await
+    }
+
+    pub(crate) fn poll_recv(
+        &self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        self.core.poll_receive(cx, &mut Bytes(buffer))
+    }
+
+    pub(crate) fn poll_recv_message<'a>(
+        &self,
+        cx: &mut Context<'_>,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> Poll<io::Result<(Received, AncillaryMessageReader<'a>)>> {
+        self.want_control();
+        self.core.poll_receive(cx, &mut Borrowed { buffers, control })
+    }
+
+    pub(crate) fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.core.try_receive(&mut Bytes(buffer))
+    }
+
+    pub(crate) fn try_recv_message<'a>(
+        &self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &'a mut [u8],
+    ) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
+        self.want_control();
+        self.core.try_receive(&mut Borrowed { buffers, control })
+    }
+
+    pub(crate) fn try_recv_owned<P: PartsMut>(
+        &self,
+        parts: Scatter<P>,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<Received>, P) {
+        if ancillary.is_some() {
+            self.want_control();
+        }
+        let mut sink = Owned::new(parts, ancillary, &self.core);
+        let result = self.core.try_receive(&mut sink);
+        (result, sink.settle())
+    }
+
+    /// The completed message if there is one, else what the kernel has. A completed error is reported, once.
+    pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+        self.core.runtime.check()?;
+        let mut recv = self.core.lock_recv();
+        match recv.queue.completed() {
+            Some(Ok(message)) => {
+                scatter(&message.bytes, buffers);
+                let mut received = message.received;
+                received.control_truncated |= !message.control.is_empty();
+                return Ok(received);
+            }
+            Some(Err(errno)) => {
+                let error = io::Error::from_raw_os_error(*errno);
+                drop(recv.queue.take_completed());
+                return Err(error);
+            }
+            None if recv.queue.is_submitted() => return Err(io::ErrorKind::WouldBlock.into()),
+            None => {}
+        }
+        sys::peek(self.fd(), buffers)
+    }
+
+    // ----- readiness -----
+
+    /// Ready for a call, or the task is woken when that may be so. One direction.
+    pub(crate) fn poll_ready(
+        &self,
+        cx: &mut Context<'_>,
+        interest: Interest,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            let ready = self.ready_now(interest)?;
+            if !ready.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            let parked = if interest.is_readable() {
+                ready!(self.core.poll_readable_waker(cx))?
+            } else {
+                ready!(self.core.poll_writable_waker(cx))?
+            };
+            if parked {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    pub(crate) async fn ready(&self, interest: Interest) -> io::Result<Ready> {
+        loop {
+            // From here on an announcement is not lost.
+            let notified = self.core.notify.notified();
+            let announced = self.core.announce(interest)?;
+            let ready = self.ready_now(interest)?;
+            if !ready.is_empty() {
+                return Ok(ready);
+            }
+            if announced {
+                notified.await;
+            }
+        }
+    }
+
+    /// What a call would find now.
+    fn ready_now(&self, interest: Interest) -> io::Result<Ready> {
+        self.core.runtime.check()?;
+        let mut wanted = interest;
+        let mut ready = Ready::EMPTY;
+        if interest.is_readable() {
+            let recv = self.core.lock_recv();
+            if recv.queue.completed().is_some() {
+                ready |= Ready::READABLE;
+            }
+            if recv.queue.completed().is_some() || recv.queue.is_submitted() {
+                match wanted.remove(Interest::READABLE) {
+                    Some(rest) => wanted = rest,
+                    None => return Ok(ready),
+                }
+            }
+        }
+        if interest.is_writable() && !self.core.send.is_idle() {
+            match wanted.remove(Interest::WRITABLE) {
+                Some(rest) => wanted = rest,
+                None => return Ok(ready),
+            }
+        }
+        Ok(ready | sys::ready(self.fd(), wanted)?)
+    }
+}
+
+impl Core {
+    /// Has the next change announced on `notify`. False if something may have come meanwhile.
+    fn announce(self: &Arc<Self>, interest: Interest) -> io::Result<bool> {
+        let mut announced = true;
+        if interest.is_writable() {
+            let mut send = self.send.lock();
+            send.queue.observers.announce();
+            let is_idle = send.queue.is_idle();
+            drop(send);
+            // While sends wait, a driver makes progress with them, and announces once they are gone.
+            if is_idle {
+                announced &= self.park_until_writable()?;
+            }
+        }
+        let mut recv = self.lock_recv();
+        recv.queue.observers.announce();
+        let waits = recv.queue.is_submitted() || recv.queue.is_parked();
+        drop(recv);
+        if !waits && interest.is_readable() {
+            announced &= self.park_until_readable()?;
+        }
+        Ok(announced)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let released = self.core.close();
+        // Last: destructors of the user's buffers may panic.
+        drop(released);
+    }
+}

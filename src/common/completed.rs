@@ -1,0 +1,25 @@
+//! A message that an attempt has received and no receive has claimed yet.
+
+use std::io::IoSliceMut;
+
+use crate::ancillary::ReceivedControl;
+use crate::sys::Received;
+
+/// A whole message, whatever buffer the next receive brings. Owns the descriptors that came with it.
+#[derive(Debug, Default)]
+pub(crate) struct Completed {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) control: ReceivedControl,
+    pub(crate) received: Received,
+}
+
+/// Copies as much as fits into several buffers. Returns how much that was.
+pub(crate) fn scatter(bytes: &[u8], buffers: &mut [IoSliceMut<'_>]) -> usize {
+    let mut rest = bytes;
+    for buffer in buffers {
+        let (now, later) = rest.split_at(rest.len().min(buffer.len()));
+        buffer[..now.len()].copy_from_slice(now);
+        rest = later;
+    }
+    bytes.len() - rest.len()
+}

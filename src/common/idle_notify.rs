@@ -1,0 +1,96 @@
+//! Callers that want to know when a direction may have something for them, without a place in its wait queue:
+//! `poll_*` calls and waits for readiness. Few sockets have any: memory for them is allocated with the first.
+
+use std::sync::{Arc, OnceLock};
+use std::task::Waker;
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+use crate::common::catch_panic;
+
+/// Kept by a queue, under its lock.
+#[derive(Debug, Default)]
+pub(crate) struct IdleWakers(Option<Box<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
+    /// The task that called a `poll_*` function last. One, as for tokio's own sockets.
+    parked: Option<Waker>,
+    /// Futures wait on the [`IdleNotify`] beside the queue.
+    announce: bool,
+}
+
+/// What to wake after the lock is released.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct PendingWakes {
+    parked: Option<Waker>,
+    announce: bool,
+}
+
+/// What futures wait on, beside the queues of a socket.
+#[derive(Debug, Default)]
+pub(crate) struct IdleNotify(OnceLock<Arc<Notify>>);
+
+impl IdleNotify {
+    /// Create the future before the queue is asked to [`announce`](IdleWakers::announce): it completes with any
+    /// announcement from then on.
+    pub(crate) fn notified(&self) -> Notified<'_> {
+        self.0.get_or_init(Arc::default).notified()
+    }
+}
+
+impl IdleWakers {
+    /// Registers the task of a `poll_*` call. Returns the waker that this replaces, to be dropped after the
+    /// lock is released.
+    pub(crate) fn park(&mut self, waker: &Waker) -> Option<Waker> {
+        let parked = &mut self.0.get_or_insert_default().parked;
+        match parked {
+            Some(known) if known.will_wake(waker) => None,
+            _ => parked.replace(waker.clone()),
+        }
+    }
+
+    /// Makes the next [`wake`](Self::wake) notify all futures that wait on the [`IdleNotify`].
+    pub(crate) fn announce(&mut self) {
+        self.0.get_or_insert_default().announce = true;
+    }
+
+    /// Whether anything is to be woken.
+    pub(crate) fn any(&self) -> bool {
+        self.0.as_ref().is_some_and(|waiting| waiting.parked.is_some() || waiting.announce)
+    }
+
+    /// Takes what is to be woken.
+    pub(crate) fn wake(&mut self) -> PendingWakes {
+        let Some(watching) = &mut self.0 else { return PendingWakes::default() };
+        PendingWakes {
+            parked: watching.parked.take(),
+            announce: std::mem::take(&mut watching.announce),
+        }
+    }
+}
+
+impl PendingWakes {
+    pub(crate) fn collect(self, notify: &IdleNotify, into: &mut WakeList) {
+        into.wakers.extend(self.parked);
+        if self.announce {
+            into.notify.extend(notify.0.get().cloned());
+        }
+    }
+}
+
+/// Tasks to wake once no lock is held and no socket is kept.
+#[derive(Debug, Default)]
+pub(crate) struct WakeList {
+    pub(crate) wakers: Vec<Waker>,
+    notify: Vec<Arc<Notify>>,
+}
+
+impl WakeList {
+    pub(crate) fn wake_all(&mut self) {
+        self.wakers.drain(..).for_each(catch_panic::wake);
+        self.notify.drain(..).for_each(|notify| notify.notify_waiters());
+    }
+}

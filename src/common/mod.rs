@@ -1,0 +1,13 @@
+//! What both backends are made of: queues, pending sends, policy, the cooperative budget. Nothing here makes a
+//! system call on its own account or knows a backend.
+
+pub(crate) mod catch_panic;
+pub(crate) mod completed;
+pub(crate) mod coop;
+pub(crate) mod idle_notify;
+pub(crate) mod metrics;
+pub(crate) mod pending_send;
+pub(crate) mod policy;
+pub(crate) mod recv_queue;
+pub(crate) mod send_queue;
+pub(crate) mod wait_queue;

@@ -1,0 +1,497 @@
+//! Whether an operation calls the kernel, is queued for a batch, retries, spins or parks: the one place that decides,
+//! for both backends. Pure: no system call, no lock.
+//!
+//! Two questions. Does a *worker* batch ([`Mode`])? That depends on its load, operations for each turn of its run queue,
+//! and on what a system call costs here ([`Costs`]). And what does a *receive* do that finds nothing ([`RecvPolicy`])?
+//! Parking costs most: an event, a wake-up and often a call that finds nothing. A message is often there once the tasks
+//! that are ready have run, since one of them sends it. So a receive yields and calls again, as long as that has paid.
+//!
+//! docs/design-notes/ has a measurement for every constant.
+
+use std::cell::Cell;
+use std::num::NonZeroU64;
+use std::sync::OnceLock;
+use std::task::Context;
+use std::time::Instant;
+
+/// How often a receive yields and calls again before it parks.
+const RETRIES: u8 = 5;
+
+/// With so many retries left it lets the I/O driver run, too: the task that is to answer may itself be parked. With
+/// fewer retries, two tasks that are parked never find out that they need not be.
+const AFTER_EVENTS: u8 = 3;
+
+/// More polls than one other pair makes while a receive is parked.
+const MANY: u32 = 6;
+
+/// At most so many receives between two tries that find nothing. A first call that finds nothing is one system call;
+/// yielding for nothing makes a multi_thread runtime wake another worker, which costs as much as ten receives.
+const FIRST_PAUSE: u16 = 255;
+const RETRY_PAUSE: u16 = 4095;
+
+/// From such a pause on, a retry is expected to find nothing. It begins behind the I/O events: no other worker is
+/// woken for that.
+const RARE: u16 = 64;
+
+/// How many batches an attempt goes through before its socket parks.
+pub(crate) const ATTEMPTS: u8 = 8;
+
+/// Messages up to this size are copied into and out of a batch. A socket that has just carried a larger one calls
+/// directly.
+pub(crate) const COPY_MAX: usize = 4096;
+
+/// What a receive does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// Ask the kernel.
+    Call,
+    /// Leave it to the next batch.
+    Queue,
+    /// Let ready tasks run, then come back.
+    Yield,
+    /// Let ready tasks and the I/O driver run, then come back.
+    YieldToEvents,
+    /// Ask again at once.
+    Spin,
+    /// Wait for readiness.
+    Park,
+}
+
+/// What a decision depends on beside its history.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Conditions {
+    pub(crate) multi_thread: bool,
+    /// The operation may be queued: its worker batches.
+    pub(crate) batched: bool,
+    /// No other receive of the socket waits to be woken.
+    pub(crate) alone: bool,
+    /// `busy_poll`.
+    pub(crate) busy_until: Option<Instant>,
+}
+
+/// The history of one socket's receives.
+#[derive(Debug, Default)]
+pub(crate) struct RecvPolicy {
+    first: Skip<FIRST_PAUSE>,
+    retries: Skip<RETRY_PAUSE>,
+    /// The last message is not one for a batch: large, or with descriptors.
+    bulky: bool,
+}
+
+/// The state of one receive.
+#[derive(Debug)]
+pub(crate) struct RecvState {
+    phase: Phase,
+    /// When it last yielded or parked.
+    yielded: Yielded,
+    busy: Busy,
+    /// It has asked the kernel.
+    asked: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    New,
+    Retrying { left: u8 },
+    Parked,
+}
+
+impl RecvState {
+    pub(crate) fn new() -> Self {
+        Self { phase: Phase::New, yielded: Yielded::now(), busy: Busy::default(), asked: false }
+    }
+
+    /// It asks the kernel now.
+    pub(crate) fn asking(&mut self) {
+        self.asked = true;
+    }
+
+    pub(crate) fn has_asked(&self) -> bool {
+        self.asked
+    }
+
+    /// It yields now, as [`Decision`] said.
+    pub(crate) fn yielding(&mut self) {
+        self.yielded = Yielded::now();
+    }
+}
+
+impl RecvPolicy {
+    /// The receive is polled, and nothing is completed for it.
+    pub(crate) fn polled(&mut self, state: &mut RecvState, conditions: &Conditions) -> Decision {
+        let queue = conditions.batched && !self.bulky && conditions.busy_until.is_none();
+        match state.phase {
+            Phase::New if queue => Decision::Queue,
+            Phase::New if self.first.is_due() => Decision::Call,
+            Phase::New => self.begin_to_wait(state, conditions),
+            Phase::Retrying { .. } | Phase::Parked => Decision::Call,
+        }
+    }
+
+    /// The kernel had nothing.
+    pub(crate) fn found_nothing(
+        &mut self,
+        state: &mut RecvState,
+        conditions: &Conditions,
+    ) -> Decision {
+        match state.phase {
+            Phase::New => {
+                self.first.note(false);
+                self.begin_to_wait(state, conditions)
+            }
+            Phase::Retrying { left } => {
+                let worth_it = !conditions.multi_thread || state.yielded.others_ran();
+                let left = if worth_it { left - 1 } else { 0 };
+                if left > 0 && conditions.alone {
+                    return retry(state, left);
+                }
+                let decision = state.busy.found_nothing(state.yielded);
+                if decision == Decision::Park {
+                    self.retries.note(false);
+                    state.phase = Phase::Parked;
+                } else {
+                    state.phase = Phase::Retrying { left: 1 };
+                }
+                decision
+            }
+            Phase::Parked => Decision::Park,
+        }
+    }
+
+    /// A call of this receive found a message of that size, with or without descriptors.
+    pub(crate) fn found(&mut self, state: &RecvState, conditions: &Conditions) {
+        match state.phase {
+            Phase::New => self.first.note(true),
+            Phase::Retrying { .. } => {
+                let worth_it = !conditions.multi_thread || state.yielded.others_ran();
+                self.retries.note(worth_it);
+            }
+            Phase::Parked if state.yielded.many_ran() => self.retries = Skip::default(),
+            Phase::Parked => {}
+        }
+    }
+
+    /// What a message was like. Large ones are not copied, and descriptors are claimed at once.
+    pub(crate) fn note_message(&mut self, len: usize, has_descriptors: bool) {
+        self.bulky = len > COPY_MAX || has_descriptors;
+    }
+
+    /// Whether the next message is one for a batch, as far as can be told.
+    pub(crate) fn may_batch(&self) -> bool {
+        !self.bulky
+    }
+
+    /// Through how many batches an attempt goes that is queued now.
+    pub(crate) fn attempts(&mut self) -> u8 {
+        if self.retries.is_due() { ATTEMPTS } else { 1 }
+    }
+
+    /// An attempt found nothing so often.
+    pub(crate) fn attempts_failed(&mut self) {
+        self.retries.note(false);
+    }
+
+    fn begin_to_wait(&mut self, state: &mut RecvState, conditions: &Conditions) -> Decision {
+        state.busy = Busy::new(conditions.busy_until);
+        let left = match (self.retries.is_due(), self.retries.interval) {
+            (false, _) => u8::from(state.busy.is_on()),
+            (true, ..RARE) => RETRIES,
+            (true, _) => AFTER_EVENTS,
+        };
+        if left > 0 && conditions.alone {
+            return retry(state, left);
+        }
+        state.phase = Phase::Parked;
+        Decision::Park
+    }
+}
+
+fn retry(state: &mut RecvState, left: u8) -> Decision {
+    state.phase = Phase::Retrying { left };
+    if left == AFTER_EVENTS { Decision::YieldToEvents } else { Decision::Yield }
+}
+
+/// Carries out [`Decision::Yield`] and [`Decision::YieldToEvents`]: has the task polled again.
+pub(crate) fn yield_now(cx: &mut Context<'_>, decision: Decision) {
+    if decision == Decision::YieldToEvents {
+        // Its first poll has the task woken once the I/O driver has run.
+        let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+    } else {
+        cx.waker().wake_by_ref();
+    }
+}
+
+thread_local! {
+    /// Receives that were polled on this thread.
+    static POLLED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// A receive is polled.
+pub(crate) fn note_poll() {
+    POLLED.with(|polled| polled.set(polled.get().wrapping_add(1)));
+}
+
+/// Where and when a task yielded or parked. Small, for it is part of every receive.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Yielded {
+    /// An address, in steps of 16 bytes: two threads of a process hardly have the same, and take each
+    /// other's polls for their own if they do.
+    thread: u32,
+    polled: u32,
+}
+
+impl Yielded {
+    pub(crate) fn now() -> Self {
+        POLLED.with(|polled| Self {
+            thread: (std::ptr::from_ref(polled).addr() >> 4) as u32,
+            polled: polled.get(),
+        })
+    }
+
+    /// Whether other receives have been polled here since. If not, nobody here can have sent what this
+    /// one waits for. On a multi-thread runtime a message that is found all the same has come from
+    /// another core, and looking for the next one would keep the two apart, which costs both more than
+    /// a wake-up.
+    pub(crate) fn others_ran(self) -> bool {
+        let now = Self::now();
+        // This poll has been noted already.
+        now.thread != self.thread || now.polled != self.polled.wrapping_add(1)
+    }
+
+    /// Whether many other receives have been polled here since: there is load, and looks may pay again.
+    pub(crate) fn many_ran(self) -> bool {
+        let now = Self::now();
+        now.thread == self.thread && now.polled.wrapping_sub(self.polled) > MANY
+    }
+}
+
+/// A receive that polls busily: when it stops, and how often it has called since it last let others
+/// run.
+#[derive(Debug, Default)]
+pub(crate) struct Busy {
+    /// In nanoseconds, as [`nanos`] has it.
+    until: Option<NonZeroU64>,
+    calls: u8,
+}
+
+/// Since the first use of this, for an `Instant` is twice as large.
+fn nanos(instant: Instant) -> NonZeroU64 {
+    static START: OnceLock<Instant> = OnceLock::new();
+    let since = instant.saturating_duration_since(*START.get_or_init(Instant::now));
+    let nanos = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
+    NonZeroU64::MIN.saturating_add(nanos)
+}
+
+impl Busy {
+    /// Calls in a row, some 4 µs.
+    const CALLS: u8 = 32;
+
+    pub(crate) fn new(until: Option<Instant>) -> Self {
+        Self { until: until.map(nanos), calls: 0 }
+    }
+
+    pub(crate) fn is_on(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// A call found nothing; `yielded`: where and when the receive last let other tasks run.
+    fn found_nothing(&mut self, yielded: Yielded) -> Decision {
+        let Some(until) = self.until else { return Decision::Park };
+        if nanos(Instant::now()) >= until {
+            self.until = None;
+            return Decision::Park;
+        }
+        // Where others receive on this thread, one of them may send what this one waits for.
+        if self.calls < Self::CALLS && !yielded.others_ran() {
+            self.calls += 1;
+            return Decision::Spin;
+        }
+        self.calls = 0;
+        Decision::YieldToEvents
+    }
+}
+
+/// After a miss the next tries are skipped, ever more of them; after a hit none is.
+#[derive(Debug, Default)]
+struct Skip<const PAUSE: u16> {
+    interval: u16,
+    skip: u16,
+}
+
+impl<const PAUSE: u16> Skip<PAUSE> {
+    fn is_due(&mut self) -> bool {
+        if self.skip == 0 {
+            return true;
+        }
+        self.skip -= 1;
+        false
+    }
+
+    fn note(&mut self, found: bool) {
+        if found {
+            *self = Self::default();
+        } else {
+            self.interval = (self.interval * 2 + 1).min(PAUSE);
+            self.skip = self.interval;
+        }
+    }
+}
+
+/// What system calls and batches cost here, in nanoseconds. Measured when the first ring is made.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Costs {
+    /// What a message costs less in a batch than by a call of its own.
+    pub(crate) saved: f32,
+    /// What a batch costs beyond its operations: `io_uring_enter(2)`.
+    pub(crate) enter: f32,
+}
+
+/// What a pass of the driver costs beside `io_uring_enter(2)`: its polls, and tasks that are polled twice.
+const PASS: f32 = 500.0;
+
+/// What queueing, claiming and an additional wake-up cost for each operation.
+const QUEUEING: f32 = 20.0;
+
+impl Costs {
+    /// From how many operations on a batch pays.
+    fn threshold(&self) -> f32 {
+        (self.enter + PASS) / (self.saved - QUEUEING).max(10.0)
+    }
+}
+
+/// Whether a worker batches. With hysteresis, so that a changing load does not flap.
+#[derive(Debug)]
+pub(crate) struct Mode {
+    batched: bool,
+    /// Operations of a batch: of those that were made, or that would have been.
+    average: f32,
+}
+
+impl Mode {
+    pub(crate) fn new() -> Self {
+        Self { batched: false, average: 0.0 }
+    }
+
+    pub(crate) fn is_batched(&self) -> bool {
+        self.batched
+    }
+
+    /// In direct mode: so many calls were made in one turn of the run queue. A batch holds half of them, since a task
+    /// that sends and then receives waits for two batches.
+    pub(crate) fn note_turn(&mut self, calls: u32, costs: &Costs) {
+        self.note(calls as f32 / 2.0, 0.5, costs);
+    }
+
+    /// In batched mode: so many operations were in one batch, without receives that found nothing.
+    pub(crate) fn note_batch(&mut self, operations: u32, costs: &Costs) {
+        self.note(operations as f32, 0.05, costs);
+    }
+
+    fn note(&mut self, operations: f32, weight: f32, costs: &Costs) {
+        self.average += (operations - self.average) * weight;
+        let threshold = costs.threshold();
+        self.batched =
+            if self.batched { self.average > 0.7 * threshold } else { self.average > threshold };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONDITIONS: Conditions =
+        Conditions { multi_thread: false, batched: false, alone: true, busy_until: None };
+
+    #[test]
+    fn unsuccessful_retries_become_rare_and_a_successful_one_makes_them_frequent_again() {
+        let mut policy = RecvPolicy::default();
+        let mut retried = 0;
+        for _ in 0..10_000 {
+            let mut state = RecvState::new();
+            let mut decision = policy.polled(&mut state, &CONDITIONS);
+            let mut retries = false;
+            while decision != Decision::Park {
+                retries |= matches!(decision, Decision::Yield | Decision::YieldToEvents);
+                decision = policy.found_nothing(&mut state, &CONDITIONS);
+            }
+            retried += u32::from(retries);
+        }
+        assert!((12..16).contains(&retried), "{retried}");
+        let state = RecvState { phase: Phase::Retrying { left: 1 }, ..RecvState::new() };
+        policy.found(&state, &CONDITIONS);
+        let mut state = RecvState::new();
+        policy.found_nothing(&mut state, &CONDITIONS);
+        assert_eq!(state.phase, Phase::Retrying { left: RETRIES });
+    }
+
+    #[test]
+    fn a_receive_that_others_depend_on_parks_at_once() {
+        let mut policy = RecvPolicy::default();
+        let conditions = Conditions { alone: false, ..CONDITIONS };
+        let mut state = RecvState::new();
+        assert_eq!(policy.polled(&mut state, &conditions), Decision::Call);
+        assert_eq!(policy.found_nothing(&mut state, &conditions), Decision::Park);
+    }
+
+    #[test]
+    fn messages_for_a_batch_are_queued_and_bulky_ones_are_not() {
+        let mut policy = RecvPolicy::default();
+        let conditions = Conditions { batched: true, ..CONDITIONS };
+        assert_eq!(policy.polled(&mut RecvState::new(), &conditions), Decision::Queue);
+        policy.note_message(COPY_MAX + 1, false);
+        assert_eq!(policy.polled(&mut RecvState::new(), &conditions), Decision::Call);
+        policy.note_message(1, true);
+        assert_eq!(policy.polled(&mut RecvState::new(), &conditions), Decision::Call);
+        policy.note_message(COPY_MAX, false);
+        assert_eq!(policy.polled(&mut RecvState::new(), &conditions), Decision::Queue);
+    }
+
+    #[test]
+    fn a_worker_batches_under_load_and_stops_when_that_is_gone() {
+        let costs = Costs { saved: 120.0, enter: 220.0 };
+        let mut mode = Mode::new();
+        (0..100).for_each(|_| mode.note_turn(4, &costs));
+        assert!(!mode.is_batched(), "one pair");
+        (0..8).for_each(|_| mode.note_turn(64, &costs));
+        assert!(mode.is_batched(), "16 pairs");
+        (0..1000).for_each(|_| mode.note_batch(32, &costs));
+        assert!(mode.is_batched());
+        (0..200).for_each(|_| mode.note_batch(2, &costs));
+        assert!(!mode.is_batched(), "one pair again");
+    }
+
+    #[test]
+    fn a_load_at_the_threshold_does_not_flap() {
+        let costs = Costs { saved: 120.0, enter: 220.0 };
+        let mut mode = Mode::new();
+        let (mut changes, mut before) = (0, mode.is_batched());
+        for turn in 0..1000 {
+            let operations = costs.threshold() as u32 + turn % 2;
+            if mode.is_batched() {
+                mode.note_batch(operations, &costs);
+            } else {
+                mode.note_turn(2 * operations, &costs);
+            }
+            changes += u32::from(mode.is_batched() != before);
+            before = mode.is_batched();
+        }
+        assert!(changes <= 1, "{changes}");
+    }
+
+    #[test]
+    fn where_a_call_costs_more_smaller_batches_pay() {
+        let cheap = Costs { saved: 60.0, enter: 200.0 };
+        let expensive = Costs { saved: 300.0, enter: 400.0 };
+        assert!(expensive.threshold() < cheap.threshold());
+    }
+
+    #[test]
+    fn quick_skips_end_with_a_success() {
+        let mut skip = Skip::<255>::default();
+        assert!(skip.is_due());
+        skip.note(false);
+        assert!(!skip.is_due());
+        skip.note(true);
+        assert!(skip.is_due());
+    }
+}

@@ -1,0 +1,337 @@
+//! The receive direction of a socket, or the accepting of a listener: which receives wait, and what is done for them.
+//!
+//! Pure: makes no system call, takes no lock, wakes no task. Each method decides under the caller's lock and
+//! returns what to wake once the lock is released ([`Wakes`]).
+//!
+//! # Who receives
+//!
+//! A message goes to the receive that asks first, whichever that is: a receive that is alive but not polled
+//! holds no other up. Waiters are *woken* in the order of their first polls, one for each message. While something may be
+//! there and others wait, the driver's next pass wakes the next ([`relay`](RecvQueue::relay)), so a waiter that does
+//! not come when it is woken strands nothing.
+//!
+//! # Attempts
+//!
+//! On io_uring a receive can be an *attempt* that a driver makes for the socket in its next batch. An attempt belongs to
+//! no waiter: its message is *completed*, and the next receive that is polled claims it.
+//!
+//! | attempt | the message | a receive that is dropped |
+//! |---|---|---|
+//! | `None` | in the kernel, or completed | leaves; a completed message stays for the next receive |
+//! | `Queued` | in the kernel | cancels the attempt if no other receive waits |
+//! | `Submitted` | unknown until the batch returns | leaves; what comes is for the next receive |
+//!
+//! While an attempt is submitted or a message is unclaimed, no receive calls the kernel: it would get message 2
+//! before message 1.
+//!
+//! # Invariant
+//!
+//! A waiter with a stored waker is always followed by one of these: the socket is *parked* (registered for
+//! readiness, and nothing was there when it was), an attempt is queued or submitted, or something is *unseen* and
+//! another waiter was woken or a relay is under way. The model in `model.rs` checks it after every step.
+
+use std::task::Waker;
+
+use crate::common::idle_notify::{IdleWakers, PendingWakes};
+use crate::common::wait_queue::{WaitQueue, WaiterId, WaiterIds};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    None,
+    Queued,
+    Submitted,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    id: WaiterId,
+    /// `None` once it was woken, until it is polled again.
+    waker: Option<Waker>,
+}
+
+/// What to wake after the lock is released.
+#[derive(Debug, Default)]
+#[must_use]
+pub(crate) struct Wakes {
+    pub(crate) one: Option<Waker>,
+    pub(crate) observers: PendingWakes,
+    /// Have a driver call [`RecvQueue::relay`] behind the tasks that are ready now.
+    pub(crate) relay: bool,
+}
+
+/// The outcome of a receive: a message, or an error number that is reported once.
+pub(crate) type Outcome<M> = Result<M, i32>;
+
+#[derive(Debug)]
+pub(crate) struct RecvQueue<M> {
+    waiters: WaitQueue<Waiter>,
+    ids: WaiterIds,
+    /// Received by an attempt, not claimed yet.
+    completed: Option<Outcome<M>>,
+    attempt: Attempt,
+    /// The socket is in a worker's inbox for an attempt.
+    listed: bool,
+    /// Registered for readiness, which has not come since the kernel had nothing.
+    parked: bool,
+    /// Something may be in the kernel's queue, and no receive has looked.
+    unseen: bool,
+    relaying: bool,
+    /// The next receive asks the kernel at once.
+    direct_next: bool,
+    closed: bool,
+    pub(crate) observers: IdleWakers,
+}
+
+impl<M> RecvQueue<M> {
+    pub(crate) fn new() -> Self {
+        Self {
+            waiters: WaitQueue::default(),
+            ids: WaiterIds::default(),
+            completed: None,
+            attempt: Attempt::None,
+            listed: false,
+            parked: false,
+            unseen: true,
+            relaying: false,
+            direct_next: false,
+            closed: false,
+            observers: IdleWakers::default(),
+        }
+    }
+
+    // ----- receives -----
+
+    /// The completed message or error, for the caller to claim.
+    pub(crate) fn take_completed(&mut self) -> Option<Outcome<M>> {
+        self.completed.take()
+    }
+
+    /// The completed message or error. It stays.
+    pub(crate) fn completed(&self) -> Option<&Outcome<M>> {
+        self.completed.as_ref()
+    }
+
+    /// Whether an attempt is in a batch just now: the kernel must not be asked for another message.
+    pub(crate) fn is_submitted(&self) -> bool {
+        self.attempt == Attempt::Submitted
+    }
+
+    /// Whether an attempt waits for the next batch.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.attempt == Attempt::Queued
+    }
+
+    /// Whether the kernel is known to have nothing, and readiness will be reported.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.parked && !self.unseen
+    }
+
+    /// Whether another receive waits to be woken. A receive that retries by itself then registers for readiness first:
+    /// the others depend on it.
+    pub(crate) fn has_other_waiters(&self, id: Option<WaiterId>) -> bool {
+        self.waiters.iter().any(|waiter| Some(waiter.id) != id)
+    }
+
+    /// Whether the next receive is to ask the kernel at once. Asked once.
+    pub(crate) fn take_direct_next(&mut self) -> bool {
+        std::mem::take(&mut self.direct_next)
+    }
+
+    /// Joins the queue, or stays in it, to be woken. Returns the waker that this replaces, to be dropped after the lock is
+    /// released.
+    pub(crate) fn wait(&mut self, id: &mut Option<WaiterId>, waker: &Waker) -> Option<Waker> {
+        let known = &mut self.join(id).waker;
+        match known {
+            Some(known) if known.will_wake(waker) => None,
+            known => known.replace(waker.clone()),
+        }
+    }
+
+    /// Joins the queue, or stays in it, without being woken: the receive comes back by itself.
+    pub(crate) fn retry(&mut self, id: &mut Option<WaiterId>) -> Option<Waker> {
+        self.join(id).waker.take()
+    }
+
+    fn join(&mut self, id: &mut Option<WaiterId>) -> &mut Waiter {
+        let wanted = *id.get_or_insert_with(|| self.ids.next());
+        // Most queues have one waiter at most.
+        if self.waiters.front().is_some_and(|first| first.id == wanted) {
+            return self.waiters.front_mut().expect("looked at above");
+        }
+        if !self.waiters.iter().any(|waiter| waiter.id == wanted) {
+            self.waiters.push_back(Waiter { id: wanted, waker: None });
+        }
+        self.waiters.iter_mut().find(|waiter| waiter.id == wanted).expect("found or pushed above")
+    }
+
+    /// The receive has a message or an error, and leaves. There may be more for the next.
+    pub(crate) fn served(&mut self, id: &mut Option<WaiterId>) -> Wakes {
+        self.remove(id);
+        self.unseen = true;
+        if self.waiters.is_empty() { Wakes::default() } else { self.wake_next() }
+    }
+
+    /// The receive leaves without a message: dropped, or failed. What it was woken for is for the next. If it never asked
+    /// the kernel, the next does at once: a loop of receives that are dropped after one poll must get its message.
+    pub(crate) fn leave(&mut self, id: &mut Option<WaiterId>, has_asked: bool) -> Wakes {
+        let Some(waiter) = self.remove(id) else { return Wakes::default() };
+        self.direct_next |= !has_asked;
+        if self.waiters.is_empty() && self.is_queued() {
+            self.attempt = Attempt::None;
+            // They may have counted on the attempt.
+            return Wakes { observers: self.observers.wake(), ..Wakes::default() };
+        }
+        if waiter.waker.is_none() && self.has_something() {
+            return self.wake_next();
+        }
+        Wakes::default()
+    }
+
+    /// The kernel had nothing.
+    pub(crate) fn found_nothing(&mut self) {
+        self.unseen = false;
+    }
+
+    /// The socket is registered for readiness, and the kernel has had nothing since it was last asked.
+    pub(crate) fn park(&mut self) {
+        (self.parked, self.unseen) = (true, false);
+    }
+
+    /// Whether something waits for readiness. If not, the socket counts as not parked from now on.
+    pub(crate) fn unpark(&mut self) -> bool {
+        let waits = !self.waiters.is_empty() || self.observers.any();
+        self.parked &= waits;
+        waits
+    }
+
+    // ----- readiness and the driver -----
+
+    /// Readiness has come.
+    pub(crate) fn signal(&mut self) -> Wakes {
+        (self.parked, self.unseen) = (false, true);
+        let observers = self.observers.wake();
+        Wakes { observers, ..self.wake_next() }
+    }
+
+    /// Readiness has come, and an attempt is going to be queued for the waiters: only observers are woken.
+    pub(crate) fn signal_observers(&mut self) -> Wakes {
+        (self.parked, self.unseen) = (false, true);
+        Wakes { observers: self.observers.wake(), ..Wakes::default() }
+    }
+
+    /// Behind the tasks that were ready: wakes the next waiter if what the last was woken for is still there.
+    pub(crate) fn relay(&mut self) -> Wakes {
+        self.relaying = false;
+        if self.has_something() { self.wake_next() } else { Wakes::default() }
+    }
+
+    /// Queues an attempt for the next batch. Whether the socket has to be listed for it in a
+    /// worker's inbox.
+    pub(crate) fn queue_attempt(&mut self) -> bool {
+        if self.attempt != Attempt::None || self.completed.is_some() || self.closed {
+            return false;
+        }
+        self.attempt = Attempt::Queued;
+        !std::mem::replace(&mut self.listed, true)
+    }
+
+    /// Whether some receive waits.
+    pub(crate) fn has_waiters(&self) -> bool {
+        !self.waiters.is_empty()
+    }
+
+    /// The driver has taken the socket from its inbox. Whether to submit an attempt.
+    pub(crate) fn submit(&mut self) -> bool {
+        self.listed = false;
+        let wanted = self.is_queued();
+        if wanted {
+            debug_assert!(self.completed.is_none() && !self.closed);
+            self.attempt = Attempt::Submitted;
+        }
+        wanted
+    }
+
+    /// The attempt that was submitted has a message or an error. Returned is what is to be dropped: the socket is closed.
+    pub(crate) fn complete(&mut self, outcome: Outcome<M>) -> (Wakes, Option<Outcome<M>>) {
+        self.attempt = Attempt::None;
+        if self.closed || cfg!(planted = "completed_after_drop") && self.waiters.is_empty() {
+            return (Wakes::default(), Some(outcome));
+        }
+        debug_assert!(self.completed.is_none(), "one message at a time");
+        self.completed = Some(outcome);
+        // There may be more behind it.
+        self.unseen = true;
+        let observers = self.observers.wake();
+        (Wakes { observers, ..self.wake_next() }, None)
+    }
+
+    /// The attempt that was submitted found nothing, or was not made at all (`looked` is false).
+    pub(crate) fn attempt_over(&mut self, looked: bool) {
+        self.attempt = Attempt::None;
+        if looked {
+            self.unseen = false;
+        }
+    }
+
+    /// Wakes one waiter that has to ask the kernel by itself, and all observers.
+    pub(crate) fn hand_over(&mut self) -> Wakes {
+        self.unseen = true;
+        self.direct_next = true;
+        let observers = self.observers.wake();
+        Wakes { observers, ..self.wake_next() }
+    }
+
+    /// The runtime is gone: everything that waits asks again, and is told.
+    pub(crate) fn wake_all(&mut self, wakers: &mut Vec<Waker>) -> PendingWakes {
+        if self.is_queued() {
+            self.attempt = Attempt::None;
+        }
+        (self.listed, self.relaying, self.unseen) = (false, false, true);
+        wakers.extend(self.waiters.iter_mut().filter_map(|waiter| waiter.waker.take()));
+        self.observers.wake()
+    }
+
+    /// The socket is going. Waiters are receives that were forgotten. Returns the unclaimed message.
+    pub(crate) fn close(&mut self) -> Option<Outcome<M>> {
+        self.closed = true;
+        if self.is_queued() {
+            self.attempt = Attempt::None;
+        }
+        self.completed.take()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Whether waiters were left without anything that will wake them: a call that found nothing has taken their last
+    /// hope. The caller parks the socket then.
+    pub(crate) fn needs_parking(&self) -> bool {
+        !self.parked
+            && !self.unseen
+            && self.attempt == Attempt::None
+            && self.waiters.iter().any(|waiter| waiter.waker.is_some())
+    }
+
+    /// Whether a waiter may find something that no attempt is going to find.
+    fn has_something(&self) -> bool {
+        self.completed.is_some() || self.unseen && self.attempt == Attempt::None
+    }
+
+    fn remove(&mut self, id: &mut Option<WaiterId>) -> Option<Waiter> {
+        let id = id.take()?;
+        let at = self.waiters.iter().position(|waiter| waiter.id == id)?;
+        self.waiters.remove(at)
+    }
+
+    fn wake_next(&mut self) -> Wakes {
+        if cfg!(planted = "next_not_woken") && self.waiters.iter().count() > 1 {
+            return Wakes::default();
+        }
+        let mut sleeping = self.waiters.iter_mut().filter(|waiter| waiter.waker.is_some());
+        let one = sleeping.next().and_then(|waiter| waiter.waker.take());
+        let relay = one.is_some() && sleeping.next().is_some() && !self.relaying;
+        self.relaying |= relay;
+        Wakes { one, observers: PendingWakes::default(), relay }
+    }
+}

@@ -1,0 +1,361 @@
+//! The send direction of a socket: the sends that wait, in the order of their first polls.
+//!
+//! Pure: makes no system call, takes no lock, wakes no task. Each method decides under the queue's lock and returns
+//! what to do once that is released ([`Effects`]).
+//!
+//! A send that has to wait hands in a payload of its own and makes progress without being polled: a driver takes the
+//! first out, sends it ([`next`](SendQueue::next)), and goes on until the peer's queue is full. It is the only one that
+//! does, so the order holds, whichever worker's driver it is. A send that finds the queue idle may call the kernel
+//! directly.
+//!
+//! | state of a send | its message | when its future is dropped |
+//! |---|---|---|
+//! | `Waiting` | here | is never sent |
+//! | `Taken` | the driver has it, in a batch or a system call | is sent whole or not at all; nothing goes past it |
+//! | `Done` | sent, or refused | the result is dropped |
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::task::Waker;
+
+use slab::Slab;
+
+use crate::common::idle_notify::{IdleWakers, PendingWakes};
+use crate::common::pending_send::{PendingSend, SparePayloads};
+use crate::sync::{AtomicBool, Mutex, MutexGuard};
+
+/// What to do after the lock is released.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Effects<P> {
+    pub(crate) one: Option<Waker>,
+    pub(crate) observers: PendingWakes,
+    /// To be dropped, or kept as a spare.
+    pub(crate) release: Option<P>,
+}
+
+impl<P> Default for Effects<P> {
+    fn default() -> Self {
+        Self { one: None, observers: PendingWakes::default(), release: None }
+    }
+}
+
+/// What becomes of a send that gives up waiting.
+#[derive(Debug)]
+pub(crate) enum Withdrawn<P> {
+    /// It has a result all the same.
+    Done(io::Result<usize>, Option<P>),
+    /// A driver has the payload. Ask again.
+    Taken,
+    /// It will never be sent.
+    Unsent(Effects<P>),
+}
+
+/// Keeps the waker of the task that polled last. Returns the one that this replaces, to be dropped after the lock is
+/// released.
+pub(crate) fn remember(known: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match known {
+        Some(known) if known.will_wake(waker) => None,
+        known => known.replace(waker.clone()),
+    }
+}
+
+#[derive(Debug)]
+enum State<P> {
+    Waiting(P),
+    Taken,
+    Done(io::Result<usize>, Option<P>),
+}
+
+#[derive(Debug)]
+struct Send<P> {
+    state: State<P>,
+    waker: Option<Waker>,
+    /// The future was dropped while the driver had the payload.
+    abandoned: bool,
+}
+
+/// `P` is a payload.
+#[derive(Debug)]
+pub(crate) struct SendQueue<P> {
+    sends: Slab<Send<P>>,
+    /// Those that wait, in the order of their first polls.
+    order: VecDeque<usize>,
+    /// A driver has taken the first out.
+    taken: bool,
+    /// The socket is in a worker's inbox, for its driver to send.
+    listed: bool,
+    /// A queued send was dropped before any driver had it: the next send asks the kernel at once.
+    direct_next: bool,
+    closed: bool,
+    pub(crate) observers: IdleWakers,
+}
+
+impl<P> SendQueue<P> {
+    pub(crate) fn new() -> Self {
+        Self {
+            sends: Slab::new(),
+            order: VecDeque::new(),
+            taken: false,
+            listed: false,
+            direct_next: false,
+            closed: false,
+            observers: IdleWakers::default(),
+        }
+    }
+
+    /// Whether a send may call the kernel directly: no other is ahead of it.
+    pub(crate) fn is_idle(&self) -> bool {
+        (!self.taken || cfg!(planted = "two_sends")) && self.order.is_empty()
+    }
+
+    /// How many sends wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether the next send is to ask the kernel at once. Asked once.
+    pub(crate) fn take_direct_next(&mut self) -> bool {
+        std::mem::take(&mut self.direct_next)
+    }
+
+    /// Joins the queue. The caller has found it not idle, or the peer's queue full, or leaves the send to the next batch.
+    pub(crate) fn enqueue(&mut self, waker: &Waker, payload: P) -> usize {
+        let state = State::Waiting(payload);
+        let slot = self.sends.insert(Send { state, waker: Some(waker.clone()), abandoned: false });
+        self.order.push_back(slot);
+        slot
+    }
+
+    /// Takes the result; else remembers the waker, and returns the one that this replaces.
+    pub(crate) fn poll(
+        &mut self,
+        slot: usize,
+        waker: &Waker,
+    ) -> Result<(io::Result<usize>, Option<P>), Option<Waker>> {
+        let Some(send) = self.sends.get_mut(slot) else { return Err(None) };
+        if !matches!(send.state, State::Done(..)) {
+            return Err(remember(&mut send.waker, waker));
+        }
+        match self.sends.remove(slot).state {
+            State::Done(result, payload) => Ok((result, payload)),
+            State::Waiting(_) | State::Taken => Err(None),
+        }
+    }
+
+    /// Whether a send has gone out. `None` while a driver has it.
+    pub(crate) fn has_gone_out(&self, slot: usize) -> Option<bool> {
+        match &self.sends.get(slot)?.state {
+            State::Waiting(_) => Some(false),
+            State::Taken => None,
+            State::Done(result, _) => Some(result.is_ok()),
+        }
+    }
+
+    /// The future is dropped.
+    pub(crate) fn forget(&mut self, slot: usize) -> Effects<P> {
+        let Some(send) = self.sends.get_mut(slot) else {
+            return Effects::default();
+        };
+        if let State::Taken = send.state {
+            send.abandoned = true;
+            return Effects::default();
+        }
+        let release = match self.sends.remove(slot).state {
+            State::Waiting(payload) => {
+                self.order.retain(|waiting| *waiting != slot);
+                self.direct_next |= self.order.is_empty();
+                Some(payload)
+            }
+            State::Done(_, payload) => payload,
+            State::Taken => None,
+        };
+        Effects { release, ..self.settled() }
+    }
+
+    /// A send gives up waiting and wants its payload back.
+    pub(crate) fn withdraw(&mut self, slot: usize) -> Withdrawn<P> {
+        let state = self.sends.get(slot).map(|send| &send.state);
+        match state {
+            Some(State::Taken) => return Withdrawn::Taken,
+            Some(State::Waiting(_)) | None => return Withdrawn::Unsent(self.forget(slot)),
+            Some(State::Done(..)) => {}
+        }
+        match self.sends.remove(slot).state {
+            State::Done(result, payload) => Withdrawn::Done(result, payload),
+            State::Waiting(_) | State::Taken => Withdrawn::Taken,
+        }
+    }
+
+    /// Whether to list the socket in a worker's inbox: sends wait for a driver, and it is not listed.
+    pub(crate) fn list(&mut self) -> bool {
+        let list = !self.listed && !self.order.is_empty() && !self.taken && !self.closed;
+        self.listed |= list;
+        list
+    }
+
+    /// The driver has taken the socket from its inbox.
+    pub(crate) fn unlist(&mut self) {
+        self.listed = false;
+    }
+
+    /// Takes out the payload of the send that is next. Followed by [`settle`](Self::settle) or
+    /// [`put_back`](Self::put_back).
+    pub(crate) fn next(&mut self) -> Option<(usize, P)> {
+        if self.taken || self.closed {
+            return None;
+        }
+        let slot = self.order.pop_front()?;
+        self.taken = true;
+        match std::mem::replace(&mut self.sends[slot].state, State::Taken) {
+            State::Waiting(payload) => Some((slot, payload)),
+            other => {
+                self.sends[slot].state = other;
+                None
+            }
+        }
+    }
+
+    /// The peer's queue is full: the send is first again, unless its future was dropped meanwhile.
+    pub(crate) fn put_back(&mut self, slot: usize, payload: P) -> Effects<P> {
+        self.taken = false;
+        if self.closed || self.sends[slot].abandoned {
+            self.sends.remove(slot);
+            return Effects { release: Some(payload), ..self.settled() };
+        }
+        self.sends[slot].state = State::Waiting(payload);
+        self.order.push_front(slot);
+        Effects::default()
+    }
+
+    /// The send has a result. Its payload, unless that has another use already, is for its future.
+    pub(crate) fn settle(
+        &mut self,
+        slot: usize,
+        payload: Option<P>,
+        result: io::Result<usize>,
+    ) -> Effects<P> {
+        self.taken = false;
+        let send = &mut self.sends[slot];
+        if send.abandoned || self.closed {
+            self.sends.remove(slot);
+            return Effects { release: payload, ..self.settled() };
+        }
+        send.state = State::Done(result, payload);
+        let one = send.waker.take();
+        Effects { one, ..self.settled() }
+    }
+
+    /// The runtime is gone: every send that waits asks again, and is told.
+    pub(crate) fn wake_all(&mut self, wakers: &mut Vec<Waker>) -> PendingWakes {
+        self.listed = false;
+        wakers.extend(self.sends.iter_mut().filter_map(|(_, send)| send.waker.take()));
+        self.observers.wake()
+    }
+
+    /// The socket is going. What waits are sends that were forgotten. Returns their payloads.
+    pub(crate) fn close(&mut self) -> Vec<P> {
+        self.closed = true;
+        self.order.clear();
+        let mut payloads = Vec::new();
+        self.sends.retain(|_, send| {
+            match std::mem::replace(&mut send.state, State::Taken) {
+                State::Waiting(payload) => payloads.push(payload),
+                State::Done(_, payload) => payloads.extend(payload),
+                State::Taken => return true,
+            }
+            false
+        });
+        payloads
+    }
+
+    fn settled(&mut self) -> Effects<P> {
+        let observers =
+            if self.is_idle() { self.observers.wake() } else { PendingWakes::default() };
+        Effects { observers, ..Effects::default() }
+    }
+}
+
+/// A socket's send queue and its spare payloads, under one lock; and whether the queue is idle, to be seen without
+/// it.
+#[derive(Debug)]
+pub(crate) struct SharedSendQueue {
+    /// As the last holder of the lock left it. A send needs no more: one that was queued before this call began has
+    /// released the lock before it began.
+    idle: AtomicBool,
+    /// Made with the first send that waits. Most sockets never have one.
+    state: Mutex<Option<Box<Shared>>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) queue: SendQueue<Box<PendingSend>>,
+    pub(crate) spares: SparePayloads,
+}
+
+impl SharedSendQueue {
+    pub(crate) fn new() -> Self {
+        Self { idle: AtomicBool::new(true), state: Mutex::new(None) }
+    }
+
+    /// Whether a send may call the kernel directly.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn lock(&self) -> Guard<'_> {
+        let mut state = self.lock_state();
+        state.get_or_insert_with(|| {
+            Box::new(Shared { queue: SendQueue::new(), spares: SparePayloads::default() })
+        });
+        Guard { idle: &self.idle, state }
+    }
+
+    /// `None` if no send has ever waited.
+    pub(crate) fn lock_if_used(&self) -> Option<Guard<'_>> {
+        let state = self.lock_state();
+        state.is_some().then(|| Guard { idle: &self.idle, state })
+    }
+
+    /// For the next send that has to wait.
+    pub(crate) fn spare(&self) -> Option<Box<PendingSend>> {
+        self.lock_if_used()?.spares.take()
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, Option<Box<Shared>>> {
+        // The queue's methods do not panic half-way, and no user code runs under this lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) struct Guard<'a> {
+    idle: &'a AtomicBool,
+    /// `Some`.
+    state: MutexGuard<'a, Option<Box<Shared>>>,
+}
+
+impl std::ops::Deref for Guard<'_> {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        self.state.as_ref().expect("made when it was locked")
+    }
+}
+
+impl std::ops::DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut Shared {
+        self.state.as_mut().expect("made when it was locked")
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let idle = self.queue.is_idle();
+        // Direct sends read it all the time: no store that changes nothing.
+        if self.idle.load(Ordering::Relaxed) != idle {
+            self.idle.store(idle, Ordering::Release);
+        }
+    }
+}

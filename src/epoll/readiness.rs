@@ -1,0 +1,198 @@
+//! A socket's registration with tokio's I/O driver: how its operations wait, on both backends.
+//!
+//! A registration costs an event for every message that arrives, wanted or not, a quarter of a round trip where no
+//! operation waits; and for every message that the peer takes, if it is for sending too. So it is made when an
+//! operation has to wait, for sending only once a send has to, and dropped after [`UNUSED`] operations that did not.
+//!
+//! epoll tells of changes only. tokio remembers them until the kernel was asked and had nothing ([`Readiness::park`]).
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::runtime::Handle;
+use tokio::task::coop;
+
+use crate::async_fd;
+
+type Registration = AsyncFd<Arc<OwnedFd>>;
+
+/// The registration is dropped after so many operations in a row that did not need it. Making it anew costs as much as
+/// some ten events.
+const UNUSED: u8 = 16;
+
+/// What to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Read,
+    Write,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Readiness {
+    state: Mutex<State>,
+    /// Whether there is a registration, as the last holder of the lock left it.
+    registered: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    registration: Option<Registration>,
+    /// It is for both directions.
+    wide: bool,
+    /// The socket's waker lies in it.
+    armed: bool,
+    unused: u8,
+    closed: bool,
+}
+
+impl Readiness {
+    /// Waits for readiness: `None` if `waker` is going to be called. While tokio says that the descriptor is ready, `call`
+    /// asks the kernel, and its answer is returned unless it is `WouldBlock`. Pending means that the kernel had nothing
+    /// when it was last asked, and that nothing has come since.
+    ///
+    /// `waker` is the socket's own. It is never called in here for [`Direction::Read`], which is waited for under the
+    /// receive queue's lock; no lock of the socket is held for [`Direction::Write`].
+    ///
+    /// # Errors
+    /// The runtime is gone or has no I/O driver; what `epoll_ctl(2)` says; what `call` says.
+    pub(crate) fn park<T>(
+        &self,
+        direction: Direction,
+        fd: &Arc<OwnedFd>,
+        runtime: &Handle,
+        waker: &Waker,
+        mut call: impl FnMut() -> io::Result<T>,
+    ) -> io::Result<Option<T>> {
+        let mut state = self.lock();
+        if state.closed {
+            return Ok(None);
+        }
+        let widens = direction == Direction::Write && !state.wide;
+        // A receive that was parked with the narrow one asks again.
+        let lost = widens && state.armed;
+        if widens {
+            // A descriptor can be registered once.
+            self.drop_registration(&mut state);
+            state.wide = true;
+        }
+        let parked = self.park_in(&mut state, direction, fd, runtime, waker, &mut call);
+        drop(state);
+        if lost {
+            waker.wake_by_ref();
+        }
+        parked
+    }
+
+    fn park_in<T>(
+        &self,
+        state: &mut State,
+        direction: Direction,
+        fd: &Arc<OwnedFd>,
+        runtime: &Handle,
+        waker: &Waker,
+        call: &mut dyn FnMut() -> io::Result<T>,
+    ) -> io::Result<Option<T>> {
+        state.unused = 0;
+        if state.registration.is_none() {
+            // tokio hears later of what is there already.
+            match call() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                result => return result.map(Some),
+            }
+            let interest = if state.wide { async_fd::BOTH } else { Interest::READABLE };
+            let _guard = runtime.enter();
+            state.registration = Some(make(fd, interest)?);
+            self.registered.store(true, Ordering::Relaxed);
+        }
+        let Some(registration) = &state.registration else { return Ok(None) };
+        loop {
+            // Without tokio's budget, which would call the waker here and now where it is used up.
+            let polled = std::pin::pin!(coop::unconstrained(poll_fn(|cx| match direction {
+                Direction::Read => registration.poll_read_ready(cx),
+                Direction::Write => registration.poll_write_ready(cx),
+            })))
+            .poll(&mut Context::from_waker(waker));
+            let Poll::Ready(guard) = polled else {
+                state.armed = true;
+                return Ok(None);
+            };
+            // From before the call: what comes after it is not cleared.
+            let mut guard = guard?;
+            match call() {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
+                result => return result.map(Some),
+            }
+        }
+    }
+
+    /// The waker was called.
+    pub(crate) fn fired(&self) {
+        self.lock().armed = false;
+    }
+
+    /// The registration is not needed after all: it was made to find out whether that is possible.
+    pub(crate) fn forget(&self) {
+        self.drop_registration(&mut self.lock());
+    }
+
+    /// An operation did without waiting. True if so many have that the registration is to be dropped, unless something
+    /// waits for it.
+    pub(crate) fn did_without(&self) -> bool {
+        if !self.registered.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut state = self.lock();
+        state.unused = state.unused.saturating_add(1);
+        state.unused >= UNUSED
+    }
+
+    /// Nothing waited for the registration when the caller looked. Drops it if nothing has come to wait since.
+    pub(crate) fn drop_unused(&self) -> bool {
+        let mut state = self.lock();
+        let unused = state.unused >= UNUSED;
+        if unused {
+            self.drop_registration(&mut state);
+        }
+        unused
+    }
+
+    /// Something waits for the registration.
+    pub(crate) fn is_used(&self) {
+        self.lock().unused = 0;
+    }
+
+    /// The socket is going, or its descriptor is handed out.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        self.drop_registration(&mut state);
+    }
+
+    /// The waker in it is the socket's own, so no user code runs under the lock.
+    fn drop_registration(&self, state: &mut State) {
+        state.registration = None;
+        (state.wide, state.armed, state.unused) = (false, false, 0);
+        self.registered.store(false, Ordering::Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock panics half-way.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn make(fd: &Arc<OwnedFd>, interest: Interest) -> io::Result<Registration> {
+    match async_fd::register_shared(fd.clone(), interest) {
+        // The user has registered the number. A duplicate is another number.
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            async_fd::register_shared(Arc::new(fd.try_clone()?), interest)
+        }
+        made => made,
+    }
+}
