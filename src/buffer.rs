@@ -57,7 +57,7 @@ impl<B: BoundedBuf> Lent<B> {
 }
 
 /// The bytes to send: what is initialised, within the slice's bounds.
-fn filled<T: IoBuf>(slice: &Slice<T>) -> &[u8] {
+pub(crate) fn filled<T: IoBuf>(slice: &Slice<T>) -> &[u8] {
     let (buffer, begin) = (slice.get_ref(), slice.begin());
     let init = buffer.bytes_init();
     assert!(begin <= init, "a slice begins beyond the initialised part of its buffer");
@@ -87,6 +87,59 @@ fn room<T: IoBufMut>(slice: &mut Slice<T>) -> &mut [MaybeUninit<u8>] {
     unsafe {
         slice::from_raw_parts_mut(buffer.stable_mut_ptr().cast::<MaybeUninit<u8>>().add(begin), len)
     }
+}
+
+/// The memory of one owned buffer, to receive into.
+pub(crate) struct Capacity<'a> {
+    memory: &'a mut [MaybeUninit<u8>],
+    /// So much of it has been written, from its start.
+    written: usize,
+}
+
+/// How much of a buffer's [`Capacity`] has been written.
+pub(crate) struct Written(usize);
+
+impl<'a> Capacity<'a> {
+    /// Asks the buffer for its memory: runs its own methods.
+    pub(crate) fn of<T: IoBufMut>(slice: &'a mut Slice<T>) -> Self {
+        Self { memory: room(slice), written: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.memory.len()
+    }
+
+    pub(crate) fn fill(&mut self, bytes: &[u8]) {
+        let len = bytes.len().min(self.memory.len());
+        // SAFETY: both are at least `len` long, and exclusive borrows do not overlap.
+        unsafe {
+            let to = self.memory.as_mut_ptr().cast::<u8>();
+            to.copy_from_nonoverlapping(bytes.as_ptr(), len);
+        }
+        self.written = len;
+    }
+
+    /// For the kernel to write to.
+    pub(crate) fn vector(&mut self) -> libc::iovec {
+        libc::iovec { iov_base: self.memory.as_mut_ptr().cast(), iov_len: self.memory.len() }
+    }
+
+    /// # Safety
+    /// The kernel has written a message of so many bytes to [`vector`](Self::vector), as far as that reaches.
+    pub(crate) unsafe fn received(&mut self, message_len: usize) {
+        self.written = message_len.min(self.memory.len());
+    }
+
+    pub(crate) fn written(&self) -> Written {
+        Written(self.written)
+    }
+}
+
+/// Tells the buffer how much of its capacity has been written. Runs its own methods.
+pub(crate) fn note_written<T: IoBufMut>(slice: &mut Slice<T>, Written(len): Written) {
+    // SAFETY: so many bytes of the slice's memory were written, by `fill` or by the kernel: only `Capacity` makes a
+    // `Written`, and callers hand it to the slice that the capacity was of.
+    unsafe { set_received(slice, len) }
 }
 
 /// Tell the buffer that the first `len` bytes of its [`room`] have been received.

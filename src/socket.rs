@@ -22,7 +22,8 @@ use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
 use crate::backend::{self, Backend, Choice};
 use crate::backlog::Backlog;
-use crate::buffer::{self, One, Parts, PartsMut, Scatter};
+use crate::buffer::{self, Capacity, One, Parts, PartsMut, Scatter};
+use crate::common::policy::COPY_MAX;
 use crate::error::refused_send;
 use crate::events::Span;
 use crate::sys::Received;
@@ -457,6 +458,12 @@ impl UnixSeqpacket {
     {
         async move {
             let (slice, bounds) = buffer::lend(buffer);
+            let len = buffer::filled(&slice).len();
+            if len <= COPY_MAX {
+                // A copy is cheaper than giving the buffer to a send that waits, and needs no allocation.
+                let sent = self.inner.send(buffer::filled(&slice)).await;
+                return (self.explained(sent, || len, &[]), buffer::restore(slice, bounds));
+            }
             let (sent, One(slice), _) = self.send_parts(One(slice), AncillaryBuffer::new()).await;
             (sent, buffer::restore(slice, bounds))
         }
@@ -949,8 +956,27 @@ impl UnixSeqpacket {
         B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
     {
         async move {
-            let (slice, bounds) = buffer::lend(buffer);
-            let (received, One(slice)) = self.recv_parts(One(slice), None).await;
+            let (mut slice, bounds) = buffer::lend(buffer);
+            let mut capacity = Capacity::of(&mut slice);
+            let len = capacity.len();
+            let received = match self.backlog_in_use() {
+                // In a box: every receive that waits would have room for this.
+                Some(backlog) => match Box::pin(backlog.next()).await {
+                    Some(message) => Ok(message.deliver_plain(&mut capacity)),
+                    None => self
+                        .inner
+                        .recv_plain(&mut capacity)
+                        .await
+                        .map(|received| self.end_told(MessageInfo::new(&received, len))),
+                },
+                None => self
+                    .inner
+                    .recv_plain(&mut capacity)
+                    .await
+                    .map(|received| self.end_told(MessageInfo::new(&received, len))),
+            };
+            let written = capacity.written();
+            buffer::note_written(&mut slice, written);
             (received, buffer::restore(slice, bounds))
         }
     }

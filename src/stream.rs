@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl};
 use crate::backlog::{Backlog, Held};
-use crate::buffer::Scatter;
+use crate::buffer::{Capacity, Scatter};
 use crate::common::catch_panic;
 use crate::common::coop as budget;
 use crate::mmsg;
@@ -322,6 +322,12 @@ impl Message {
         let ancillary = self.take_ancillary();
         let info = self.copy_into(buffers);
         (info, AncillaryMessageReader::from_values(ancillary, info.ancillary_truncated(), control))
+    }
+
+    /// Moves the bytes into a buffer that was given away; ancillary data is dropped.
+    pub(crate) fn deliver_plain(self, capacity: &mut Capacity<'_>) -> MessageInfo {
+        capacity.fill(&self.lease.bytes);
+        self.info_for(capacity.len())
     }
 
     /// Hand it to a receive call that gives buffers away.

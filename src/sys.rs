@@ -22,7 +22,7 @@ use tokio::io::{Interest, Ready};
 use crate::address::SocketAddr;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::Scatter;
+use crate::buffer::{Capacity, Scatter};
 
 /// What every send and every receive says, on a ring too.
 pub(crate) const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR;
@@ -366,19 +366,28 @@ pub(crate) fn recv_scattered<P>(
     Ok(received)
 }
 
-/// Receives a message into owned buffers; ancillary data is discarded, and nothing says so. The result is the message's
-/// whole length.
-pub(crate) fn recv_plain<P>(fd: BorrowedFd<'_>, scatter: &mut Scatter<P>) -> io::Result<Received> {
-    let [room] = scatter.rooms() else {
-        return recv_scattered(fd, scatter, None);
+/// Receives a message into one owned buffer. Ancillary data is discarded; only with `asks` does the result say whether
+/// there was some, which makes the call more expensive.
+pub(crate) fn recv_plain(
+    fd: BorrowedFd<'_>,
+    capacity: &mut Capacity<'_>,
+    asks: bool,
+) -> io::Result<Received> {
+    let mut vector = capacity.vector();
+    let received = if asks {
+        // SAFETY: the iovec is a buffer's memory, borrowed exclusively until this function returns; the kernel writes to
+        // it and never reads.
+        unsafe { recv_with_header(fd, header(&raw mut vector, 1), &mut &mut [][..])?.0 }
+    } else {
+        // SAFETY: as above; the kernel writes no more than `iov_len` bytes.
+        let message_len = retry(|| unsafe {
+            libc::recv(fd.as_raw_fd(), vector.iov_base, vector.iov_len, RECV_NOW)
+        })?;
+        Received { message_len, control_unknown: true, ..Received::default() }
     };
-    // SAFETY: the memory is a buffer's in `scatter`, borrowed exclusively until this function returns; the kernel writes no
-    // more than `iov_len` bytes to it.
-    let message_len =
-        retry(|| unsafe { libc::recv(fd.as_raw_fd(), room.iov_base, room.iov_len, RECV_NOW) })?;
-    // SAFETY: recv has written that message into the buffer.
-    unsafe { scatter.received(message_len) };
-    Ok(Received { message_len, control_unknown: true, ..Received::default() })
+    // SAFETY: a message of that length has just been written there.
+    unsafe { capacity.received(received.message_len) };
+    Ok(received)
 }
 
 /// # Safety

@@ -16,7 +16,7 @@ use crate::common::metrics::Counter;
 use crate::common::pending_send::PendingSend;
 use crate::common::policy::RecvPolicy;
 use crate::common::recv_queue::{RecvQueue, Wakes};
-use crate::common::send_queue::{Effects, SharedSendQueue};
+use crate::common::send_queue::{Effects, SendQueue, SharedSendQueue};
 use crate::epoll::readiness::{Direction, Readiness};
 use crate::sys;
 use crate::uring::ring::{Done, Operation};
@@ -157,7 +157,7 @@ impl Core {
         }
     }
 
-    fn list(self: &Arc<Self>, worker: &Worker, work: Work) {
+    pub(super) fn list(self: &Arc<Self>, worker: &Worker, work: Work) {
         if worker.list(self, work).is_err() {
             let mut wakes = WakeList::default();
             self.wake_all(&mut wakes);
@@ -167,6 +167,9 @@ impl Core {
 
     /// Does what a receive queue decided. No lock is held.
     pub(super) fn apply(self: &Arc<Self>, wakes: Wakes) {
+        if wakes.is_nothing() {
+            return;
+        }
         if wakes.relay {
             self.list(self.runtime.some_worker(), Work::Relay);
         }
@@ -249,14 +252,17 @@ impl Core {
 
     /// Sends what waits, in order, until the peer's queue is full or `most` went out. Whether to list the socket again.
     pub(super) fn send_waiting(self: &Arc<Self>, most: usize, wakes: &mut WakeList) -> bool {
-        for _ in 0..most {
-            let next = self.send.lock().queue.next();
-            let Some((slot, payload)) = next else { return false };
+        let mut next = self.send.lock().queue.next();
+        let mut sent = 0;
+        while let Some((slot, payload)) = next {
             let result = payload.send_now(self.fd());
             if sys::is_would_block(&result) {
                 return self.full(slot, payload, wakes);
             }
-            self.settle_send(slot, payload, result, wakes);
+            sent += 1;
+            next = self.settle_send(slot, payload, result, wakes, |queue| {
+                if sent < most { queue.next() } else { None }
+            });
         }
         self.relist_send()
     }
@@ -288,26 +294,29 @@ impl Core {
         if result.as_ref().is_err_and(is_no_answer) {
             return self.full(slot, payload, wakes);
         }
-        self.settle_send(slot, payload, result, wakes);
         self.did_without();
-        self.relist_send()
+        self.settle_send(slot, payload, result, wakes, SendQueue::list)
     }
 
-    fn settle_send(
+    /// The send has a result. `then` looks after those behind it.
+    fn settle_send<T>(
         &self,
         slot: usize,
         payload: Box<PendingSend>,
         result: io::Result<usize>,
         wakes: &mut WakeList,
-    ) {
+        then: impl FnOnce(&mut SendQueue<Box<PendingSend>>) -> T,
+    ) -> T {
         let (spare, payload) = payload.sent();
         let mut send = self.send.lock();
         if let Some(spare) = spare {
             send.spares.keep(spare);
         }
         let effects = send.queue.settle(slot, payload, result);
+        let then = then(&mut send.queue);
         drop(send);
         self.collect_send(effects, wakes);
+        then
     }
 
     /// A batch did not come to the send. Whether to list the socket again.
@@ -350,15 +359,15 @@ impl Core {
             Ok(parked) => !parked,
             Err(error) => {
                 // No readiness will come: nothing else can be told to those that wait.
-                loop {
-                    let next = self.send.lock().queue.next();
-                    let Some((slot, payload)) = next else { return false };
+                let mut next = self.send.lock().queue.next();
+                while let Some((slot, payload)) = next {
                     let error = match error.raw_os_error() {
                         Some(errno) => io::Error::from_raw_os_error(errno),
                         None => super::runtime::gone(),
                     };
-                    self.settle_send(slot, payload, Err(error), wakes);
+                    next = self.settle_send(slot, payload, Err(error), wakes, SendQueue::next);
                 }
+                false
             }
         }
     }

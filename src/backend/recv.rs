@@ -10,7 +10,7 @@ use tokio::task::coop;
 
 use super::core::{Core, Recv};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl};
-use crate::buffer::{PartsMut, Scatter};
+use crate::buffer::{Capacity, PartsMut, Scatter};
 use crate::common::completed::{Completed, scatter};
 use crate::common::coop as budget;
 use crate::common::policy::{self, Conditions, Decision, RecvState};
@@ -143,21 +143,51 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
     }
 }
 
+/// One buffer that was given away, no capacity for ancillary data.
+pub(crate) struct Plain<'c, 'b> {
+    capacity: &'c mut Capacity<'b>,
+    /// Messages carry control data: its absence tells the end of the stream from an empty message.
+    asks: bool,
+}
+
+impl Sink for Plain<'_, '_> {
+    type Output = Received;
+
+    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Received> {
+        sys::recv_plain(fd, self.capacity, self.asks)
+    }
+
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        mut received: Received,
+        control: ReceivedControl,
+    ) -> io::Result<Received> {
+        self.capacity.fill(bytes);
+        received.control_truncated |= !control.is_empty();
+        Ok(received)
+    }
+
+    fn measure(&self, received: &Received) -> (usize, bool) {
+        (received.message_len, false)
+    }
+}
+
+impl<'c, 'b> Plain<'c, 'b> {
+    pub(super) fn new(capacity: &'c mut Capacity<'b>, core: &Core) -> Self {
+        Self { capacity, asks: core.wants_control() }
+    }
+}
+
 /// Buffers that were given away.
 pub(super) struct Owned<'a, P> {
     scatter: Scatter<P>,
     ancillary: Option<&'a mut AncillaryBuffer>,
-    /// Messages carry control data that is not asked for: the kernel says so, which tells an empty message from the end.
-    marked: bool,
 }
 
 impl<'a, P: PartsMut> Owned<'a, P> {
-    pub(super) fn new(
-        scatter: Scatter<P>,
-        ancillary: Option<&'a mut AncillaryBuffer>,
-        core: &Core,
-    ) -> Self {
-        Self { scatter, ancillary, marked: core.wants_control() }
+    pub(super) fn new(scatter: Scatter<P>, ancillary: Option<&'a mut AncillaryBuffer>) -> Self {
+        Self { scatter, ancillary }
     }
 
     /// The buffers, when the call is over. Runs their own methods.
@@ -170,9 +200,6 @@ impl<P: PartsMut> Sink for Owned<'_, P> {
     type Output = Received;
 
     fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Received> {
-        if self.ancillary.is_none() && !self.marked {
-            return sys::recv_plain(fd, &mut self.scatter);
-        }
         sys::recv_scattered(fd, &mut self.scatter, self.ancillary.as_deref_mut())
     }
 

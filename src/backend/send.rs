@@ -2,12 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use tokio::task::coop;
 
 use super::core::Core;
+use super::driver::{Work, Worker};
 use crate::ancillary::AncillaryBuffer;
 use crate::buffer::Parts;
 use crate::common::coop as budget;
@@ -28,29 +30,130 @@ pub(crate) enum Reason {
 /// A spare payload for a send that has to wait.
 pub(crate) type Spare = Option<Box<PendingSend>>;
 
-impl Core {
-    /// Sends what the caller lends.
-    pub(super) async fn send_lent(
-        self: &Arc<Self>,
-        message: &[IoSlice<'_>],
-        control: &[u8],
-    ) -> io::Result<usize> {
-        let call = |fd: BorrowedFd<'_>| match message {
-            [one] if control.is_empty() => sys::send(fd, one),
-            _ => sys::send_message(fd, message, control),
-        };
-        // Descriptors would have to be duplicated for a batch, which costs more than it saves.
-        let may_batch =
-            control.is_empty() && message.iter().map(|part| part.len()).sum::<usize>() <= COPY_MAX;
-        match self.send_directly(call, may_batch).await {
-            Ok(sent) => sent,
-            Err((reason, spare)) => {
-                let payload = PendingSend::copy(message, control, spare)?;
-                self.wait_for(payload, reason).await.0
+/// A message that the caller lends.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Lent<'a> {
+    Bytes(&'a [u8]),
+    Message(&'a [IoSlice<'a>], &'a [u8]),
+}
+
+impl Lent<'_> {
+    fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        match *self {
+            Self::Bytes(bytes) => sys::send(fd, bytes),
+            Self::Message([one], []) => sys::send(fd, one),
+            Self::Message(message, control) => sys::send_message(fd, message, control),
+        }
+    }
+
+    /// Whether to copy it for a batch. Descriptors would have to be duplicated, which costs more than it saves.
+    fn may_batch(&self) -> bool {
+        match self {
+            Self::Bytes(bytes) => bytes.len() <= COPY_MAX,
+            Self::Message(message, control) => {
+                control.is_empty()
+                    && message.iter().map(|part| part.len()).sum::<usize>() <= COPY_MAX
             }
         }
     }
 
+    fn copy(&self, spare: Spare) -> io::Result<Box<PendingSend>> {
+        match *self {
+            Self::Bytes(bytes) => Ok(PendingSend::copy_bytes(bytes, spare)),
+            Self::Message(message, control) => PendingSend::copy(message, control, spare),
+        }
+    }
+}
+
+/// A send of a message that the caller lends.
+pub(crate) struct LentSend<'a> {
+    core: &'a Arc<Core>,
+    message: Lent<'a>,
+    state: LentState<'a>,
+}
+
+enum LentState<'a> {
+    New,
+    /// Sent without budget, for the first poll decides the order; the task yields before it learns of it.
+    Done(Option<io::Result<usize>>),
+    Waiting(WaitingSend<'a>),
+}
+
+impl<'a> LentSend<'a> {
+    pub(super) fn new(core: &'a Arc<Core>, message: Lent<'a>) -> Self {
+        Self { core, message, state: LentState::New }
+    }
+
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let core = self.core;
+        let coop = coop::poll_proceed(cx);
+        core.runtime.check()?;
+        let mut reason = Reason::Queued;
+        if core.send.is_idle() {
+            if self.message.may_batch()
+                && let Some(worker) = core.batching_worker()
+                && let Some(waiting) = self.queue(worker, cx)
+            {
+                self.state = LentState::Waiting(waiting);
+                return Poll::Pending;
+            }
+            match self.message.send_now(core.fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => reason = Reason::Full,
+                result => {
+                    core.called();
+                    match coop {
+                        Poll::Ready(coop) => {
+                            budget::take(coop);
+                            return Poll::Ready(result);
+                        }
+                        Poll::Pending => self.state = LentState::Done(Some(result)),
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+        let payload = self.message.copy(core.send.spare())?;
+        let mut waiting = WaitingSend::new(core, payload, reason);
+        let polled = waiting.poll(cx);
+        self.state = LentState::Waiting(waiting);
+        polled.map(|(sent, _)| sent)
+    }
+
+    /// Leaves the message to the next batch; unless another send has come first, or this one is to go at once.
+    fn queue(&self, worker: &Worker, cx: &Context<'_>) -> Option<WaitingSend<'a>> {
+        let core = self.core;
+        let mut send = core.send.lock();
+        if send.queue.take_direct_next() || !send.queue.is_idle() {
+            return None;
+        }
+        let spare = send.spares.take();
+        let payload = self.message.copy(spare).ok()?;
+        let slot = send.queue.enqueue(cx.waker(), payload);
+        let list = send.queue.list();
+        drop(send);
+        if list {
+            core.list(worker, Work::Send);
+        }
+        Some(WaitingSend { core, payload: None, reason: Reason::Queued, slot: Some(slot) })
+    }
+}
+
+impl Future for LentSend<'_> {
+    type Output = io::Result<usize>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        match &mut self.state {
+            LentState::New => self.poll_first(cx),
+            LentState::Waiting(waiting) => waiting.poll(cx).map(|(sent, _)| sent),
+            LentState::Done(result) => {
+                budget::take(ready!(coop::poll_proceed(cx)));
+                Poll::Ready(result.take().expect("not polled after completion"))
+            }
+        }
+    }
+}
+
+impl Core {
     /// Sends what the caller gives away.
     pub(super) async fn send_given<P: Parts>(
         self: &Arc<Self>,
@@ -63,10 +166,10 @@ impl Core {
                 && message.iter().map(|part| part.len()).sum::<usize>() <= COPY_MAX
             {
                 // A copy is cheaper than giving the buffer away and back, and needs no allocation.
-                Ok(self.send_lent(&message, &[]).await)
+                Ok(LentSend::new(self, Lent::Message(&message, &[])).await)
             } else {
                 let call = |fd: BorrowedFd<'_>| sys::send_with_ancillary(fd, &message, &ancillary);
-                self.send_directly(call, false).await
+                self.send_directly(call).await
             }
         };
         let (reason, spare) = match sent {
@@ -86,11 +189,10 @@ impl Core {
         (sent, parts, ancillary)
     }
 
-    /// One system call, if no send is ahead and it is not left to a batch; else the reason to wait, with a spare payload.
+    /// One system call, if no send is ahead; else the reason to wait, with a spare payload.
     pub(super) async fn send_directly(
         self: &Arc<Self>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-        may_batch: bool,
     ) -> Result<io::Result<usize>, (Reason, Spare)> {
         let mut done = None;
         std::future::poll_fn(|cx| {
@@ -101,12 +203,6 @@ impl Core {
                 }
                 if !self.send.is_idle() {
                     return Poll::Ready(Err((Reason::Queued, self.send.spare())));
-                }
-                if may_batch && self.batching_worker().is_some() {
-                    let mut send = self.send.lock();
-                    if !send.queue.take_direct_next() {
-                        return Poll::Ready(Err((Reason::Queued, send.spares.take())));
-                    }
                 }
                 match call(self.fd()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

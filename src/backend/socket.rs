@@ -10,12 +10,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
 use super::core::Core;
-use super::recv::{Borrowed, Bytes, Many, Owned, Receive, Stream, Vectored};
+use super::recv::{Borrowed, Bytes, Many, Owned, Plain, Receive, Stream, Vectored};
 use super::runtime::Runtime;
-use super::send::{Reason, Spare, WaitingSend};
+use super::send::{Lent, LentSend, Reason, Spare, WaitingSend};
 use super::{Backend, Submission};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::{Parts, PartsMut, Scatter};
+use crate::buffer::{Capacity, Parts, PartsMut, Scatter};
 use crate::common::completed::scatter;
 use crate::common::pending_send::PendingSend;
 use crate::stream::Filler;
@@ -100,16 +100,16 @@ impl Socket {
 
     // ----- send -----
 
-    pub(crate) async fn send(&self, message: &[u8]) -> io::Result<usize> {
-        self.core.send_lent(&[IoSlice::new(message)], &[]).await
+    pub(crate) fn send<'a>(&'a self, message: &'a [u8]) -> LentSend<'a> {
+        LentSend::new(&self.core, Lent::Bytes(message))
     }
 
-    pub(crate) async fn send_message(
-        &self,
-        message: &[IoSlice<'_>],
-        control: &[u8],
-    ) -> io::Result<usize> {
-        self.core.send_lent(message, control).await
+    pub(crate) fn send_message<'a>(
+        &'a self,
+        message: &'a [IoSlice<'a>],
+        control: &'a [u8],
+    ) -> LentSend<'a> {
+        LentSend::new(&self.core, Lent::Message(message, control))
     }
 
     pub(crate) async fn send_owned<P: Parts>(
@@ -125,7 +125,7 @@ impl Socket {
         &self,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Result<io::Result<usize>, (Reason, Spare)> {
-        self.core.send_directly(call, false).await
+        self.core.send_directly(call).await
     }
 
     pub(crate) fn wait(&self, payload: Box<PendingSend>, reason: Reason) -> WaitingSend<'_> {
@@ -206,6 +206,14 @@ impl Socket {
         Receive::new(&self.core, Borrowed { buffers, control })
     }
 
+    /// Into one buffer that was given away, without capacity for ancillary data.
+    pub(crate) fn recv_plain<'c, 'b>(
+        &'c self,
+        capacity: &'c mut Capacity<'b>,
+    ) -> Receive<'c, Plain<'c, 'b>> {
+        Receive::new(&self.core, Plain::new(capacity, &self.core))
+    }
+
     /// Without an ancillary buffer there is no capacity for control data.
     pub(crate) async fn recv_owned<P: PartsMut>(
         &self,
@@ -215,7 +223,7 @@ impl Socket {
         if ancillary.is_some() {
             self.want_control();
         }
-        let mut sink = Owned::new(parts, ancillary, &self.core);
+        let mut sink = Owned::new(parts, ancillary);
         let result = Receive::new(&self.core, &mut sink).await;
         (result, sink.settle())
     }
@@ -281,7 +289,7 @@ impl Socket {
         if ancillary.is_some() {
             self.want_control();
         }
-        let mut sink = Owned::new(parts, ancillary, &self.core);
+        let mut sink = Owned::new(parts, ancillary);
         let result = self.core.try_receive(&mut sink);
         (result, sink.settle())
     }

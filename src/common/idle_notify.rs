@@ -73,6 +73,10 @@ impl IdleWakers {
 }
 
 impl PendingWakes {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.parked.is_none() && !self.announce
+    }
+
     pub(crate) fn collect(self, notify: &IdleNotify, into: &mut WakeList) {
         into.wakers.extend(self.parked);
         if self.announce {

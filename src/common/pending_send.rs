@@ -7,6 +7,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use crate::ancillary::AncillaryBuffer;
 use crate::ancillary::wire::{self, MAX_CONTROL};
 use crate::buffer::{Parts, Shell};
+use crate::common::policy::COPY_MAX;
 use crate::sys::{self, empty_header};
 
 pub(crate) fn vector(bytes: *const u8, len: usize) -> libc::iovec {
@@ -47,6 +48,8 @@ pub(crate) struct PendingSend {
     given: Option<Box<dyn Shell>>,
     /// Whether that is what is sent.
     is_given: bool,
+    /// Only `bytes` is sent; the header is not used.
+    is_bytes: bool,
 }
 
 // SAFETY: the pointers lead into what the payload owns.
@@ -62,7 +65,17 @@ impl PendingSend {
             fds: Vec::new(),
             given: None,
             is_given: false,
+            is_bytes: false,
         })
+    }
+
+    /// Copies bytes.
+    pub(crate) fn copy_bytes(bytes: &[u8], spare: Option<Box<Self>>) -> Box<Self> {
+        let mut payload = spare.unwrap_or_else(Self::empty);
+        payload.bytes.reserve_exact(bytes.len());
+        payload.bytes.extend_from_slice(bytes);
+        payload.is_bytes = true;
+        payload
     }
 
     /// Copy the message, and duplicate the descriptors: the kernel looks the numbers up again each
@@ -100,13 +113,15 @@ impl PendingSend {
     /// Empty, for the next send that has to wait; unless it has grown large. What was given has been
     /// taken.
     pub(crate) fn emptied(mut self: Box<Self>) -> Option<Box<Self>> {
-        self.header = empty_header();
-        self.vectors.clear();
-        self.control.clear();
         self.bytes.clear();
-        self.fds.clear();
-        self.is_given = false;
-        (self.bytes.capacity() <= 4096).then_some(self)
+        if !std::mem::take(&mut self.is_bytes) {
+            self.header = empty_header();
+            self.vectors.clear();
+            self.control.clear();
+            self.fds.clear();
+            self.is_given = false;
+        }
+        (self.bytes.capacity() <= COPY_MAX).then_some(self)
     }
 
     /// Take what the caller gives. Runs the buffers' own methods.
@@ -148,6 +163,7 @@ impl PendingSend {
     /// The pointers are valid as long as the box is neither changed nor dropped.
     pub(crate) fn pointers(&self) -> (*const libc::msghdr, Option<libc::iovec>) {
         let plain = match &self.vectors[..] {
+            _ if self.is_bytes => Some(vector(self.bytes.as_ptr(), self.bytes.len())),
             [one] if self.control.is_empty() => Some(*one),
             _ => None,
         };

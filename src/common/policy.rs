@@ -340,22 +340,22 @@ impl<const PAUSE: u16> Skip<PAUSE> {
 /// What system calls and batches cost here, in nanoseconds. Measured when the first ring is made.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Costs {
-    /// What a message costs less in a batch than by a call of its own.
-    pub(crate) saved: f32,
-    /// What a batch costs beyond its operations: `io_uring_enter(2)`.
+    /// A receive that finds nothing, by a system call of its own.
+    pub(crate) call: f32,
+    /// `io_uring_enter(2)`, beyond the operations that it runs.
     pub(crate) enter: f32,
 }
 
-/// What a pass of the driver costs beside `io_uring_enter(2)`: its polls, and tasks that are polled twice.
-const PASS: f32 = 500.0;
+/// What a pass of the driver costs beside `io_uring_enter(2)`: its polls, and tasks that are polled once more.
+const PASS: f32 = 780.0;
 
-/// What queueing, claiming and an additional wake-up cost for each operation.
-const QUEUEING: f32 = 20.0;
+/// So much of a call is not saved: what queueing and claiming cost for each operation.
+const QUEUEING: f32 = 30.0;
 
 impl Costs {
-    /// From how many operations on a batch pays.
+    /// From how many operations on a batch pays: `n * saved > enter + pass`.
     fn threshold(&self) -> f32 {
-        (self.enter + PASS) / (self.saved - QUEUEING).max(10.0)
+        (self.enter + PASS) / (self.call - QUEUEING).max(10.0)
     }
 }
 
@@ -448,7 +448,7 @@ mod tests {
 
     #[test]
     fn a_worker_batches_under_load_and_stops_when_that_is_gone() {
-        let costs = Costs { saved: 120.0, enter: 220.0 };
+        let costs = Costs { call: 214.0, enter: 480.0 };
         let mut mode = Mode::new();
         (0..100).for_each(|_| mode.note_turn(4, &costs));
         assert!(!mode.is_batched(), "one pair");
@@ -462,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_load_at_the_threshold_does_not_flap() {
-        let costs = Costs { saved: 120.0, enter: 220.0 };
+        let costs = Costs { call: 214.0, enter: 480.0 };
         let mut mode = Mode::new();
         let (mut changes, mut before) = (0, mode.is_batched());
         for turn in 0..1000 {
@@ -480,8 +480,8 @@ mod tests {
 
     #[test]
     fn where_a_call_costs_more_smaller_batches_pay() {
-        let cheap = Costs { saved: 60.0, enter: 200.0 };
-        let expensive = Costs { saved: 300.0, enter: 400.0 };
+        let cheap = Costs { call: 130.0, enter: 350.0 };
+        let expensive = Costs { call: 526.0, enter: 850.0 };
         assert!(expensive.threshold() < cheap.threshold());
     }
 

@@ -59,6 +59,12 @@ pub(crate) struct Wakes {
     pub(crate) relay: bool,
 }
 
+impl Wakes {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.one.is_none() && !self.relay && self.observers.is_nothing()
+    }
+}
+
 /// The outcome of a receive: a message, or an error number that is reported once.
 pub(crate) type Outcome<M> = Result<M, i32>;
 

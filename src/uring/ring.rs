@@ -156,66 +156,31 @@ impl Ring {
         while operations.peek().is_some() {
             let (mut pushed, mut slot) = (0, 0);
             let capacity = self.ring.params().sq_entries() as usize;
+            let Self { ring, slots: Some(slots), messages } = self else { break };
+            let mut queue = ring.submission();
             while pushed < capacity
                 && let Some(operation) = operations.next_if(|operation| {
-                    matches!(operation, Operation::Send(..)) || slot < self.messages.len()
+                    matches!(operation, Operation::Send(..)) || slot < messages.len()
                 })
             {
-                let entry = self.entry(operation, slot);
+                let entry = entry(operation, slots, messages, slot);
                 let kind = operation.kind();
                 let key = Key { at: pushed as u16, slot: slot as u16, kind }.encode();
                 slot += usize::from(kind != SEND);
-                // SAFETY: what the entry points to stays until its completion: a slot and `messages` belong to the
+                // SAFETY: what the entry points to stays until its completion: slots and `messages` belong to the
                 // ring, a pending send is borrowed for longer than this call. `submit` returns when every entry that
-                // the kernel has taken is completed; else the memory is leaked, below and by the caller.
-                let full = unsafe { self.ring.submission().push(&entry.user_data(key)) };
+                // the kernel has taken is completed; else the memory is leaked, there and by the caller.
+                let full = unsafe { queue.push(&entry.user_data(key)) };
                 full.expect("no more are pushed than the queue has entries");
                 pushed += 1;
             }
+            drop(queue);
             counters.add(Counter::Submissions, pushed as u64);
             let done = self.submit(pushed, first, counters, &mut report);
             first += pushed;
             done?;
         }
         Ok(())
-    }
-
-    fn entry(&mut self, operation: Operation<'_>, slot: usize) -> squeue::Entry {
-        match operation {
-            Operation::Send(fd, message) => {
-                let fd = types::Fd(fd.as_raw_fd());
-                match message.pointers() {
-                    (_, Some(bytes)) => {
-                        opcode::Send::new(fd, bytes.iov_base.cast(), bytes.iov_len as u32)
-                            .flags(SEND_NOW)
-                            .build()
-                    }
-                    (header, None) => {
-                        opcode::SendMsg::new(fd, header).flags(SEND_NOW as u32).build()
-                    }
-                }
-            }
-            Operation::Recv(fd) => {
-                let fd = types::Fd(fd.as_raw_fd());
-                opcode::Recv::new(fd, self.slots().payload(slot), SLOT_LEN as u32)
-                    .flags(RECV_NOW)
-                    .build()
-            }
-            Operation::RecvMsg(fd) => {
-                let fd = types::Fd(fd.as_raw_fd());
-                let (payload, control) = (self.slots().payload(slot), self.slots().control(slot));
-                let Message { header, vector: one } = &mut self.messages[slot];
-                *one = vector(payload, SLOT_LEN);
-                *header = empty_header();
-                (header.msg_iov, header.msg_iovlen) = (one, 1);
-                (header.msg_control, header.msg_controllen) = (control.cast(), MAX_CONTROL);
-                opcode::RecvMsg::new(fd, header).flags(RECV_NOW as u32).build()
-            }
-        }
-    }
-
-    fn slots(&mut self) -> &mut RecvSlots {
-        self.slots.as_mut().expect("a ring that has leaked them is dropped")
     }
 
     /// Has the kernel run `pushed` entries, and reports them.
@@ -319,6 +284,41 @@ impl Ring {
             slots.trim(slot, len);
         }
         count
+    }
+}
+
+fn entry(
+    operation: Operation<'_>,
+    slots: &RecvSlots,
+    messages: &mut [Message],
+    slot: usize,
+) -> squeue::Entry {
+    match operation {
+        Operation::Send(fd, message) => {
+            let fd = types::Fd(fd.as_raw_fd());
+            match message.pointers() {
+                (_, Some(bytes)) => {
+                    opcode::Send::new(fd, bytes.iov_base.cast(), bytes.iov_len as u32)
+                        .flags(SEND_NOW)
+                        .build()
+                }
+                (header, None) => opcode::SendMsg::new(fd, header).flags(SEND_NOW as u32).build(),
+            }
+        }
+        Operation::Recv(fd) => {
+            let fd = types::Fd(fd.as_raw_fd());
+            opcode::Recv::new(fd, slots.payload(slot), SLOT_LEN as u32).flags(RECV_NOW).build()
+        }
+        Operation::RecvMsg(fd) => {
+            let fd = types::Fd(fd.as_raw_fd());
+            let (payload, control) = (slots.payload(slot), slots.control(slot));
+            let Message { header, vector: one } = &mut messages[slot];
+            *one = vector(payload, SLOT_LEN);
+            *header = empty_header();
+            (header.msg_iov, header.msg_iovlen) = (one, 1);
+            (header.msg_control, header.msg_controllen) = (control.cast(), MAX_CONTROL);
+            opcode::RecvMsg::new(fd, header).flags(RECV_NOW as u32).build()
+        }
     }
 }
 
