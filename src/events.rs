@@ -78,6 +78,18 @@ pub(crate) fn fell_back(error: &io::Error) {
     tracing::warn!(%error, "no ring can be had, epoll is used instead of io_uring");
 }
 
+/// A worker begins to batch the operations of its tasks, or stops.
+pub(crate) fn changed_mode(batched: bool, operations: f32) {
+    #[cfg(feature = "tracing")]
+    tracing::debug!(batched, operations, "a worker changes how it submits");
+}
+
+/// A ring is gone: its sockets call directly from now on.
+pub(crate) fn lost_ring(why: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(why, "a ring is gone, system calls are used instead");
+}
+
 pub(crate) fn removes_stale(path: &Path) {
     #[cfg(feature = "tracing")]
     tracing::info!(path = %path.display(), "removes a socket file at which nobody listens");

@@ -127,7 +127,9 @@ mod uring;
 
 pub use activation::Activation;
 pub use address::SocketAddr;
-pub use backend::{Backend, Selection, Submission, busy_poll};
+pub use backend::{
+    Backend, Counters, Metrics, Mode, Selection, Submission, WorkerMetrics, busy_poll, metrics,
+};
 pub use batch::SendBatch;
 #[cfg(feature = "codec")]
 pub use codec::Framed;

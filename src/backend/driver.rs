@@ -57,6 +57,8 @@ pub(crate) struct Worker {
     batched: AtomicBool,
     /// Calls that were made directly, for the sample.
     calls: AtomicU32,
+    /// Operations of a batch on average, as [`Mode`] last had it: the bits of an `f32`.
+    average: AtomicU32,
     ring_gone: AtomicBool,
     pub(crate) counters: Counters,
 }
@@ -90,6 +92,7 @@ impl Worker {
             ring: Mutex::default(),
             batched: AtomicBool::new(false),
             calls: AtomicU32::new(0),
+            average: AtomicU32::new(0),
             ring_gone: AtomicBool::new(false),
             counters: Counters::default(),
         }
@@ -145,6 +148,11 @@ impl Worker {
     /// Whether operations are to be queued here, by the load.
     pub(crate) fn is_batched(&self) -> bool {
         self.batched.load(Ordering::Relaxed)
+    }
+
+    /// Operations of a batch, on average.
+    pub(crate) fn average(&self) -> f32 {
+        f32::from_bits(self.average.load(Ordering::Relaxed))
     }
 
     /// Whether a batch can go through a ring here. The first batch makes one.
@@ -302,6 +310,7 @@ impl DriverTask {
             _ => Some(made.map_or_else(|error| error.to_string(), |()| "there is no ring".into())),
         };
         if let Some(why) = refused {
+            crate::events::lost_ring(&why);
             *state = RingState::Gone(why);
             worker.ring_gone.store(true, Ordering::Relaxed);
         }
@@ -353,10 +362,13 @@ impl DriverTask {
 
     /// Publishes whether operations are queued here.
     fn choose_mode(&mut self) {
+        let average = self.mode.average();
+        self.worker.average.store(average.to_bits(), Ordering::Relaxed);
         let batched = self.mode.is_batched() && self.worker.may_have_ring();
         if batched != self.worker.is_batched() {
             let counter = if batched { Counter::Batched } else { Counter::Direct };
             self.worker.counters.add(counter, 1);
+            crate::events::changed_mode(batched, average);
             self.worker.batched.store(batched, Ordering::Relaxed);
         }
     }

@@ -354,7 +354,7 @@ const QUEUEING: f32 = 30.0;
 
 impl Costs {
     /// From how many operations on a batch pays: `n * saved > enter + pass`.
-    fn threshold(&self) -> f32 {
+    pub(crate) fn threshold(&self) -> f32 {
         (self.enter + PASS) / (self.call - QUEUEING).max(10.0)
     }
 }
@@ -374,6 +374,11 @@ impl Mode {
 
     pub(crate) fn is_batched(&self) -> bool {
         self.batched
+    }
+
+    /// Operations of a batch, on average.
+    pub(crate) fn average(&self) -> f32 {
+        self.average
     }
 
     /// In direct mode: so many calls were made in one turn of the run queue. A batch holds half of them, since a task

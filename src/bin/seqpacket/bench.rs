@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::task::JoinSet;
-use tokio_seqpacket::{Backend, Options};
+use tokio_seqpacket::{Backend, Options, metrics};
 
 #[derive(Debug, Args)]
 pub struct Bench {
@@ -61,8 +61,10 @@ pub fn run(bench: Bench, only: Option<Options>) -> io::Result<ExitCode> {
     for (name, _) in &candidates {
         let _ = write!(text, "{name:>12}");
     }
-    let _ = writeln!(text, "{}", if candidates.len() == 2 { "       ratio" } else { "" });
+    let ratio = if candidates.len() == 2 { format!("{:>12}", "ratio") } else { String::new() };
+    let _ = writeln!(text, "{ratio}{:>12}", "batched");
     for pairs in bench.pairs {
+        let before = runtime.block_on(async { metrics() })?.total();
         let mut times = vec![Vec::new(); candidates.len()];
         let round = Duration::from_secs_f64(bench.seconds / ROUNDS as f64);
         for _ in 0..ROUNDS {
@@ -85,7 +87,20 @@ pub fn run(bench: Bench, only: Option<Options>) -> io::Result<ExitCode> {
         if let [epoll, uring] = medians[..] {
             let _ = write!(text, "{:>12.2}", uring / epoll);
         }
-        text.push('\n');
+        let total = runtime.block_on(async { metrics() })?.total();
+        let batched = total.submissions - before.submissions;
+        let direct = total.direct_calls - before.direct_calls;
+        let _ =
+            writeln!(text, "{:>11.0}%", 100.0 * batched as f64 / (batched + direct).max(1) as f64);
+    }
+    let metrics = runtime.block_on(async { metrics() })?;
+    if let Some(threshold) = metrics.threshold {
+        let _ = writeln!(
+            text,
+            "\nbatched: the share of io_uring's operations that went through the ring, {:.0} with each \
+             io_uring_enter.\nOn this machine a batch pays from {threshold:.1} operations on.",
+            metrics.total().operations_per_enter()
+        );
     }
     crate::write_out(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)

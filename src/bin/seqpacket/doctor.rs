@@ -6,7 +6,7 @@ use std::io;
 use std::process::ExitCode;
 
 use rustix::process::{Resource, getrlimit};
-use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UringSupport, probe};
+use tokio_seqpacket::{Backend, Metrics, Options, UnixSeqpacket, UringSupport, metrics, probe};
 
 pub fn run(options: &Options) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -43,6 +43,12 @@ fn report(options: &Options) -> (String, bool) {
     let variable = std::env::var_os("TOKIO_SEQPACKET_BACKEND");
     let variable = variable.map_or("not set".into(), |value| value.display().to_string());
     report.line("TOKIO_SEQPACKET_BACKEND", &variable);
+    let variable = std::env::var_os("TOKIO_SEQPACKET_SUBMISSION");
+    let variable = variable.map_or("not set".into(), |value| value.display().to_string());
+    report.line("TOKIO_SEQPACKET_SUBMISSION", &variable);
+    if let Ok(Metrics { threshold: Some(threshold), .. }) = metrics() {
+        report.line("a batch pays from", format_args!("{threshold:.1} operations on"));
+    }
     match &support {
         UringSupport::Unavailable(why) => {
             report.line("io_uring", "not available");
