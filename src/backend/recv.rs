@@ -482,6 +482,7 @@ fn claim<S: Sink>(
                 recv.spare = bytes;
             }
             drop(recv);
+            core.did_without();
             core.apply(wakes);
             output
         }
