@@ -8,7 +8,7 @@
 //! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
 //! use tokio_seqpacket::UnixSeqpacket;
 //!
-//! let mut socket = UnixSeqpacket::connect("/run/foo.sock").await?;
+//! let socket = UnixSeqpacket::connect("/run/foo.sock").await?;
 //! socket.send(b"Hello!").await?;
 //!
 //! let mut buffer = [0u8; 128];
@@ -26,19 +26,28 @@
 //!
 //! # What can be relied on
 //!
-//! - A send that returns `Ok` was delivered whole, exactly once. Sends on one socket are delivered
+//! On both backends, with the same tests. The numbers are those of RELIABILITY.md.
+//!
+//! - **G1 Delivery.** A send that returns `Ok` was delivered whole, exactly once. Sends on one socket are delivered
 //!   in the order in which they were first polled, also from several tasks and when the peer's
 //!   queue was full.
-//! - Every call is cancel safe. A receive that is dropped loses nothing: bytes, and file
-//!   descriptors, reach the next receive. A send that is dropped went out whole or never will.
-//! - Several tasks may send and receive on one socket through `&self`; waiters are served first
-//!   in, first out.
-//! - Received file descriptors are close-on-exec and owned from the start; those that nobody takes
-//!   are closed.
-//! - Nothing is cut silently where the call can say so: [`MessageInfo`] reports data and ancillary
-//!   data separately.
-//! - If the peer closes with unread messages in its queue, one call fails with `ECONNRESET`. That is
+//! - **G2 Dropped receive.** Dropping a receive at any point loses nothing: bytes, and file descriptors, reach the next
+//!   receive, in order. One exception, for descriptors only: see [`Options::keep_ancillary`].
+//! - **G3 Dropped send.** The message went out whole or never will. It cannot appear behind a later one.
+//! - **G4 Dropped accept.** Loses no connection.
+//! - **G5 Truncation.** Calls with capacity for ancillary data that return [`MessageInfo`] report truncated data and truncated
+//!   ancillary data separately.
+//! - **G6 End of stream** and an empty message can be told apart: [`MessageInfo::end_of_stream`].
+//! - **G7 Reset.** If the peer closes with unread messages in its queue, one call fails with `ECONNRESET`. That is
 //!   not the end: messages that the peer had sent are still delivered, then end of stream.
+//! - **G8 Descriptors** that were received are close-on-exec and owned from the start; those that no task takes are closed.
+//! - **G9 Sharing.** Any number of tasks may use one socket through `&self`. Waiters are woken first in, first out. A message
+//!   goes to the receive that asks first, and a future that is alive but not polled, or forgotten, holds no other up.
+//! - **G10 Threads and runtimes.** A socket may be used and dropped on any thread.
+//! - **G11 Memory.** The kernel has pointers to buffers during system calls only, whatever is dropped, leaked or forgotten.
+//! - **G12 Close.** Dropping a socket closes it at once; while a driver on another thread works for it, some microseconds
+//!   later.
+//! - **G13 Bad input** is an error that names the limit; nothing is sent, nothing lost.
 //!
 //! # Errors that every call can return
 //!
@@ -49,7 +58,8 @@
 //!
 //! [`Backend`] says what a socket runs on, [`Options`] chooses in code, and operators choose with
 //! the environment variable `TOKIO_SEQPACKET_BACKEND` (`auto`, `uring` or `epoll`). [`probe()`]
-//! explains in words whether io_uring can be used here.
+//! explains in words whether io_uring can be used here. On io_uring, [`Submission`] and `TOKIO_SEQPACKET_SUBMISSION`
+//! (`adaptive`, `ring` or `direct`) say whether operations go through the ring; [`metrics()`] says what was done.
 //!
 //! # Tracing
 //!
@@ -71,9 +81,9 @@
 //!
 //! # Architecture
 //!
-//! Arrows point down: [`UnixSeqpacket`], [`UnixSeqpacketListener`] and the halves are the public
-//! API; `backend` chooses between `epoll` and `uring`, which know nothing of each other; both rest
-//! on `sys` (system calls), `ancillary`, `address` and `buffer`. ARCHITECTURE.md has the map.
+//! [`UnixSeqpacket`], [`UnixSeqpacketListener`] and the halves are the public API. Below them `backend` has the calls, the
+//! futures and the drivers; `epoll` and `uring` supply how operations wait and how batches run; `common` the queues and the policy.
+//! ARCHITECTURE.md has the map.
 
 // Set by docs.rs only (Cargo.toml): stable compilers never see the feature.
 #![cfg_attr(docsrs, feature(doc_cfg))]

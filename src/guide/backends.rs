@@ -1,12 +1,11 @@
 //! Choosing a backend.
 //!
-//! A socket runs on one of two engines, and has the same calls and the same guarantees on both:
+//! A socket runs on one of two backends, and has the same calls and the same guarantees on both:
 //!
-//! - [`Backend::Epoll`]: tokio's I/O driver says that a socket is ready, then a system call is made.
+//! - [`Backend::Epoll`]: a system call for each operation; tokio's I/O driver says when one that has to wait can go on.
 //!   Available everywhere.
-//! - [`Backend::Uring`]: calls that can be served at once are system calls as well; those that have to
-//!   wait become operations of a ring, which the kernel completes together with their message. Linux 6.1
-//!   or newer, and where the process may use io_uring.
+//! - [`Backend::Uring`]: the same while a thread has little to do. Under load the operations of all its ready tasks go through
+//!   a ring, many with one system call. Linux 6.1 or newer, and where the process may use io_uring.
 //!
 //! **Choose nothing** unless you have a reason. Then a socket takes io_uring where a ring can be had and
 //! epoll elsewhere.
@@ -58,30 +57,46 @@
 //! Not the guarantees: order, cancel safety, fairness and ownership of descriptors are tested once, for
 //! both. What differs:
 //!
-//! - **Speed.** While messages are there when somebody asks for them, both come down to the same system calls
-//!   and are level. io_uring is ahead where sockets wait: with many of them what waits is submitted and
-//!   completed in batches, and a quiet connection is registered nowhere. `cargo bench --bench compare` in the repository measures both on your machine, with
-//!   tokio-seqpacket beside them, and BENCHMARKS.md says how to read it.
-//! - **Resources.** A ring for each runtime, on a multi-thread runtime one for each worker that uses
-//!   sockets: 32 KiB of locked memory each, or 8 KiB where the limit is tight; see
-//!   [containers](super::containers). An idle connection with a receive pending takes 1 KB of the process's
-//!   memory on either (BENCHMARKS.md).
-//! - **Raw access.** [`as_async_fd`](crate::UnixSeqpacket::as_async_fd) and the functions that wait for
-//!   readiness ([`readable`](crate::UnixSeqpacket::readable), [`peek`](crate::UnixSeqpacket::peek)) register
-//!   the socket for good when they first need it; from then on every message costs an event more. (Else it is
-//!   registered only while calls have to wait, on io_uring rarely.) On io_uring, and for `as_async_fd` on both,
-//!   it is a duplicate that is registered. System calls of your own on the descriptor of an io_uring socket can
-//!   miss a message that a dropped receive has left in the library.
-//! - **Giving the descriptor away.** On io_uring a message may have been received for nobody:
+//! - **Speed.** With one busy connection on a thread both make the same system calls, and are level. With four or more io_uring is
+//!   ahead, by half and more with 16, and the more so the more a system call costs. `cargo bench --bench compare` in the
+//!   repository measures both on your machine, with tokio-seqpacket beside them, and BENCHMARKS.md says how to read it.
+//! - **Resources.** A ring for each runtime, on a multi_thread runtime one for each worker that batches: one descriptor, 32 KiB of
+//!   locked memory or 8 KiB where the limit is tight (see [containers](super::containers)), and 136 MiB of address space, of
+//!   which some hundred KiB become memory.
+//! - **The first poll.** Under load the first poll of an operation on io_uring may only queue it, and is pending though it could
+//!   be served. It goes on once the task yields. A future that is dropped before that has done nothing, and the next operation of the
+//!   socket is a system call at once. [`Submission::Direct`](crate::Submission) turns batches off for a socket.
+//! - **System calls of your own** on the descriptor of an io_uring socket can miss a message that a dropped receive has left in
+//!   the library.
+//! - **Giving the descriptor away.** On io_uring a dropped receive can have left a message in the library:
 //!   [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses then, where
 //!   [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) drops it.
-//! - **A send that waits while `shutdown(Write)` is called** returns at once on io_uring; on epoll only when
-//!   the peer reads or goes, since the kernel reports nothing before.
+//!
+//! # How io_uring is used
+//!
+//! | `TOKIO_SEQPACKET_SUBMISSION`, [`Submission`](crate::Submission) | operations |
+//! |---|---|
+//! | `adaptive`, the default | in batches while a thread has enough of them that this is faster, as measured when the process made its first ring |
+//! | `ring` | always in batches |
+//! | `direct` | always system calls |
+//!
+//! [`metrics`](crate::metrics()) says what is done, and from how many operations on a batch pays here.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use tokio_seqpacket::{Options, Submission, metrics};
+//!
+//! let (a, b) = Options::new().submission(Submission::Direct).pair()?;
+//! a.send(b"message").await?;
+//! b.recv(&mut [0; 16]).await?;
+//! assert_eq!(metrics()?.total().submissions, 0);
+//! # Ok(()) }
+//! ```
 //!
 //! # Reasons to choose epoll
 //!
 //! - A security policy that wants io_uring unused though it is allowed.
-//! - A fault that is to be looked for: `TOKIO_SEQPACKET_BACKEND=epoll` changes the engine and nothing else.
+//! - A fault that is to be looked for: `TOKIO_SEQPACKET_BACKEND=epoll` changes the backend and nothing else.
 //!
 //! [`Backend::Epoll`]: crate::Backend::Epoll
 //! [`Backend::Uring`]: crate::Backend::Uring

@@ -13,8 +13,9 @@
 //! | `connect` | the socket is closed | whether the listener has seen it |
 //! | `peek`, `readable`, `writable` | nothing has changed | |
 //!
-//! This holds on both backends. On io_uring the kernel may be at work on a receive when its future is
-//! dropped; a message that it has taken by then waits in the socket for the next call.
+//! This holds on both backends. On io_uring a batch may have received a message when the future is dropped that waited for it;
+//! the message then waits in the socket for the next call. Descriptors that came with it do, too, once some receive of the socket
+//! had capacity for ancillary data, or with [`Options::keep_ancillary`](crate::Options::keep_ancillary).
 //!
 //! # A receive in `select!`
 //!
@@ -109,8 +110,6 @@
 //!
 //! # What is not covered
 //!
-//! - A future that is leaked (`mem::forget`) rather than dropped still stands in line: later receives of
-//!   that socket wait behind it.
 //! - [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) on io_uring loses a message that a dropped receive
 //!   has left; [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses instead.
 //! - `Framed` (feature `codec`) holds a message that was handed to the sink and not flushed: it goes out

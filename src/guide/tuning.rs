@@ -83,8 +83,7 @@
 //!
 //! A receive that is parked has to be woken, and between two threads that takes longer than everything else:
 //! a round trip was 65 µs with both ends parked, and 3.3 to 3.9 µs with both polling busily.
-//! [`busy_poll`](crate::busy_poll) has receives of the current runtime look for a message for a while before
-//! they are parked. The price is a core that looks busy. It pays where answers come within that time and the
+//! [`busy_poll`](crate::busy_poll) makes receives of the current runtime spin for a bounded time before the task is parked. The price is a core that looks busy. It pays where answers come within that time and the
 //! runtime's threads have nothing else to do:
 //!
 //! ```
@@ -97,6 +96,13 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Many connections: batches of operations
+//!
+//! On io_uring a thread that has enough to do leaves the operations of its tasks to one `io_uring_enter(2)`. Whether that
+//! happens, and what it takes, is told by [`metrics`](crate::metrics()); [`Submission`](crate::Submission) chooses for a socket, and
+//! `TOKIO_SEQPACKET_SUBMISSION` for a process. It pays for many connections with small messages. Messages over 4 KiB and those with
+//! descriptors are system calls of their own in any case.
+//!
 //! # Threads
 //!
 //! - **current_thread runtimes** pass messages between tasks of their own without waking another thread. A
@@ -105,8 +111,8 @@
 //!   way between the cores.
 //! - **`block_on` on a multi_thread runtime** runs on a thread that is no worker: each wait there is a hop
 //!   to another thread and back, 3 to 60 µs. Spawn the work instead.
-//! - **Several tasks on one socket** are served in order, first come, first served. That has its price where
-//!   dozens of tasks on several workers send on one socket: see BENCHMARKS.md.
+//! - **Several tasks on one socket** are woken in order. That has its price where dozens of tasks on several workers send on
+//!   one socket: see BENCHMARKS.md.
 //! - **A busy task yields.** Calls take from tokio's cooperative budget, so that a peer that always has a
 //!   message ready cannot keep the other tasks of a thread waiting.
 //!
