@@ -135,7 +135,7 @@ impl Worker {
             RingState::Gone(why) => Err(io::Error::other(why.clone())),
             RingState::Unmade => {
                 let mut ring = Ring::new()?;
-                let costs = crate::uring::costs(&mut ring);
+                let costs = crate::uring::costs(&mut ring).map_err(|refused| refused.0)?;
                 *state = RingState::Working(Box::new(ring), costs);
                 Ok(())
             }

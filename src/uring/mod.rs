@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 use crate::common::metrics::Counters;
 use crate::common::policy::Costs;
 use crate::sys;
-use ring::{Operation, Ring};
+use ring::{Operation, Refused, Ring};
 
 static COSTS: OnceLock<Costs> = OnceLock::new();
 
@@ -32,14 +32,23 @@ pub(crate) fn known_costs() -> Option<&'static Costs> {
 }
 
 /// What system calls and batches cost in this process. Measured with the first ring, in some 100 us.
-pub(crate) fn costs(ring: &mut Ring) -> Costs {
-    *COSTS.get_or_init(|| measure(ring).unwrap_or(Costs { saved: 100.0, enter: 250.0 }))
+///
+/// # Errors
+/// The ring is refused service, and is to be dropped: entries of a batch may be left in its queue.
+pub(crate) fn costs(ring: &mut Ring) -> Result<Costs, Refused> {
+    if let Some(costs) = COSTS.get() {
+        return Ok(*costs);
+    }
+    let measured = measure(ring)?;
+    Ok(*COSTS.get_or_init(|| measured))
 }
 
 /// Receives that find nothing, one by one and in batches: filters and audit differ by system call, so `recvmsg(2)` it is.
-fn measure(ring: &mut Ring) -> Option<Costs> {
+fn measure(ring: &mut Ring) -> Result<Costs, Refused> {
     const ROUNDS: usize = 5;
-    let (socket, _peer) = sys::socketpair().ok()?;
+    let Ok((socket, _peer)) = sys::socketpair() else {
+        return Ok(Costs { saved: 100.0, enter: 250.0 });
+    };
     let (fd, counters) = (socket.as_fd(), Counters::default());
     let size = ring.receives_at_once();
     let nanos = |elapsed: Duration, count: usize| elapsed.as_nanos() as f32 / count as f32;
@@ -51,10 +60,10 @@ fn measure(ring: &mut Ring) -> Option<Costs> {
         }
         let called = Instant::now();
         let batch = std::iter::repeat_n(Operation::RecvMsg(fd), size);
-        ring.run(batch, &counters, |_, _| {}).ok()?;
+        ring.run(batch, &counters, |_, _| {})?;
         let batched = Instant::now();
         for _ in 0..8 {
-            ring.run(std::iter::once(Operation::RecvMsg(fd)), &counters, |_, _| {}).ok()?;
+            ring.run(std::iter::once(Operation::RecvMsg(fd)), &counters, |_, _| {})?;
         }
         let times = [
             nanos(called - begin, size),
@@ -69,5 +78,5 @@ fn measure(ring: &mut Ring) -> Option<Costs> {
     // batched = operation + enter / size, single = operation + enter
     let enter = ((single - batched) / (1.0 - 1.0 / size as f32)).max(0.0);
     let operation = (single - enter).max(0.0);
-    Some(Costs { saved: (call - operation).max(0.0), enter })
+    Ok(Costs { saved: (call - operation).max(0.0), enter })
 }

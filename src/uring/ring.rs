@@ -126,7 +126,11 @@ impl Ring {
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => builder.build(small)?,
             ring => ring?,
         };
-        let slots = RecvSlots::new()?;
+        let slots = RecvSlots::new().map_err(|error| {
+            let what = "no address space for the receives of a batch (RLIMIT_AS, ulimit -v, \
+                        vm.overcommit_memory, or mlockall(2) with a limit on locked memory)";
+            io::Error::new(io::ErrorKind::Unsupported, format!("io_uring: {what}: {error}"))
+        })?;
         let message = || Message { header: empty_header(), vector: vector(std::ptr::null(), 0) };
         let messages = (0..slots.count()).map(|_| message()).collect();
         let mut ring = Self { ring, slots: Some(slots), messages };
