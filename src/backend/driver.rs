@@ -299,7 +299,10 @@ impl DriverTask {
                     )
                 })
             }
-            _ => Some(made.map_or_else(|error| error.to_string(), |()| "there is no ring".into())),
+            _ => Some(made.map_or_else(
+                |error| super::no_ring(error).to_string(),
+                |()| "there is no ring".into(),
+            )),
         };
         if let Some(why) = refused {
             *state = RingState::Gone(why);
