@@ -187,7 +187,7 @@ impl Ring {
     fn entry(&mut self, operation: Operation<'_>, slot: usize) -> squeue::Entry {
         match operation {
             Operation::Send(fd, message) => {
-                let fd = types::Fd(fd.as_raw_fd());
+                let fd = target(fd);
                 match message.pointers() {
                     (_, Some(bytes)) => {
                         opcode::Send::new(fd, bytes.iov_base.cast(), bytes.iov_len as u32)
@@ -200,13 +200,13 @@ impl Ring {
                 }
             }
             Operation::Recv(fd) => {
-                let fd = types::Fd(fd.as_raw_fd());
+                let fd = target(fd);
                 opcode::Recv::new(fd, self.slots().payload(slot), SLOT_LEN as u32)
                     .flags(RECV_NOW)
                     .build()
             }
             Operation::RecvMsg(fd) => {
-                let fd = types::Fd(fd.as_raw_fd());
+                let fd = target(fd);
                 let (payload, control) = (self.slots().payload(slot), self.slots().control(slot));
                 let Message { header, vector: one } = &mut self.messages[slot];
                 *one = vector(payload, SLOT_LEN);
@@ -291,6 +291,8 @@ impl Ring {
             let Key { at, slot, kind } = Key::decode(completion.user_data());
             let (at, slot, result) = (usize::from(at), usize::from(slot), completion.result());
             open[at / 64] &= !(1 << (at % 64));
+            #[cfg(test)]
+            let result = refusing::answer(result);
             count += 1;
             if result < 0 {
                 report(
@@ -326,6 +328,15 @@ impl Ring {
     }
 }
 
+/// The descriptor of an operation. In unit tests it can be none, so that the operation fails and is not run.
+fn target(fd: BorrowedFd<'_>) -> types::Fd {
+    #[cfg(test)]
+    if refusing::is_next_refused() {
+        return types::Fd(-1);
+    }
+    types::Fd(fd.as_raw_fd())
+}
+
 /// What `header` says about the control data of a message that has been received.
 fn control(header: &libc::msghdr, start: *const u8) -> (ReceivedControl, Received) {
     let truncated =
@@ -346,4 +357,26 @@ fn control(header: &libc::msghdr, start: *const u8) -> (ReceivedControl, Receive
 /// The kernel wants completions reaped, or memory freed, first.
 fn is_short_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::ENOMEM))
+}
+
+/// Operations of this thread that a ring refuses, as a filter on operations would.
+#[cfg(test)]
+pub(crate) mod refusing {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Every so many operations one is refused. 0: none.
+        pub(crate) static EVERY: Cell<u32> = const { Cell::new(0) };
+        pub(crate) static ERRNO: Cell<i32> = const { Cell::new(libc::EACCES) };
+        static COUNT: Cell<u32> = const { Cell::new(0) };
+    }
+
+    pub(super) fn is_next_refused() -> bool {
+        COUNT.set(COUNT.get().wrapping_add(1));
+        EVERY.get() > 0 && COUNT.get().is_multiple_of(EVERY.get())
+    }
+
+    pub(super) fn answer(result: i32) -> i32 {
+        if result == -libc::EBADF { -ERRNO.get() } else { result }
+    }
 }
