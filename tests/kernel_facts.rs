@@ -287,7 +287,7 @@ fn what_must_not_wait_completes_within_the_call_that_submits_it() {
             for (key, (ours, _)) in halves.iter().enumerate() {
                 let (receive, buffer) = (&mut receives[key], &mut buffers[key]);
                 let key = (SOCKETS + key) as u64;
-                entries.push(if key % 2 == 0 {
+                entries.push(if key.is_multiple_of(2) {
                     recv_entry(ours, buffer, key)
                 } else {
                     receive.entry(ours, key, libc::MSG_DONTWAIT)
