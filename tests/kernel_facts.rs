@@ -12,58 +12,51 @@ mod plain;
 mod trials;
 
 use std::fs::File;
-use std::io::{IoSlice, IoSliceMut, Read, Seek, Write};
+use std::io::{IoSlice, Read, Seek, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
-use std::sync::{Arc, Barrier};
-use std::time::{Duration, Instant};
+use std::task::{Context, Waker};
+use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use plain::{recv, send, socketpair, would_block};
-use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, epoll, eventfd, poll};
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
-    SendAncillaryMessage, SendFlags,
-};
-use tokio_seqpacket::{Backend, Options};
-use trials::{Need, submitted, until};
+use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use tokio_seqpacket::{Backend, Options, Submission};
+use trials::{Need, submitted};
 
 fn main() -> ExitCode {
     let mut tests = tests![&[Need::Uring];
-        a_cancelled_receive_leaves_its_message_in_the_queue,
-        a_cancel_that_races_with_a_message_loses_and_doubles_nothing,
-        a_cancel_from_another_thread_settles_on_the_one_that_submitted,
+        what_must_not_wait_completes_within_the_call_that_submits_it,
+        a_receive_behind_a_send_in_the_same_batch_finds_its_message,
+        a_failing_entry_does_not_end_the_batch,
+        what_a_batch_receives_is_no_event_any_more,
         parked_sends_are_completed_in_reverse_order,
         a_new_send_overtakes_a_parked_one,
         a_closed_socket_stays_open_until_its_armed_receive_is_cancelled,
         an_armed_receive_of_a_closed_socket_swallows_the_next_message,
-        a_silenced_eventfd_tells_nothing_and_a_look_after_listening_finds_it,
-        work_put_off_shows_in_the_shared_flags,
-        a_look_after_listening_finds_what_came_meanwhile,
+        a_watched_socket_stays_open_when_it_is_closed,
         trunc_gives_the_real_length,
         a_message_fills_one_vector_after_the_other,
         the_header_tells_the_lengths_and_flags,
-        the_header_and_its_vectors_are_copied_when_submitted,
-        descriptors_to_pass_are_looked_up_again_at_a_retry,
         received_descriptors_are_close_on_exec_through_a_ring_too,
-        a_pipe_registered_with_a_ring_hangs_up_once_its_operations_are_over,
-        a_message_for_a_thread_that_ended_cancels_the_receive_and_stays,
-        a_cancel_reaches_the_receive_of_a_thread_that_ended,
-        completions_that_do_not_fit_are_kept_by_the_kernel,
         a_receive_at_the_end_of_the_stream_completes_with_nothing,
         a_reset_comes_before_the_messages_that_are_left,
         several_threads_may_enter_a_plain_ring,
+        a_ring_can_be_closed_by_another_thread_between_two_batches,
         a_write_to_a_closed_peer_raises_no_signal,
     ];
     tests.extend(tests![&[];
         a_registration_tells_at_once_what_is_there_already,
         what_the_peer_takes_is_an_event_for_who_registered_for_sending_only,
+        a_message_that_was_received_is_no_event_any_more,
+        a_socket_that_is_writable_takes_a_message,
         a_number_is_registered_once,
+        inaccessible_memory_that_is_opened_later_is_not_locked,
     ]);
     tests.extend(tests![&[Need::Uring, Need::Root];
-        the_largest_message_fits_into_an_armed_receive,
+        the_largest_message_fits_into_an_attempt,
     ]);
     trials::main(tests)
 }
@@ -72,12 +65,7 @@ fn main() -> ExitCode {
 
 /// As the library makes it.
 fn ring(entries: u32) -> IoUring {
-    IoUring::builder()
-        .setup_coop_taskrun()
-        .setup_taskrun_flag()
-        .setup_submit_all()
-        .build(entries)
-        .expect("a ring")
+    IoUring::builder().setup_submit_all().build(entries).expect("a ring")
 }
 
 fn submit(ring: &mut IoUring, entry: &squeue::Entry) {
@@ -112,6 +100,19 @@ fn enter(ring: &IoUring) {
     entered.expect("io_uring_enter");
 }
 
+/// Runs a batch by one call that asks for no completion and does no deferred work; what has completed by then.
+fn run(ring: &mut IoUring, entries: &[squeue::Entry]) -> Vec<(u64, i32)> {
+    for entry in entries {
+        // SAFETY: as for `submit`.
+        unsafe { ring.submission().push(entry) }.expect("room in the queue");
+    }
+    // SAFETY: no argument is passed.
+    let entered =
+        unsafe { ring.submitter().enter::<libc::sigset_t>(entries.len() as u32, 0, 0, None) };
+    assert_eq!(entered.expect("io_uring_enter"), entries.len());
+    ring.completion().map(|entry| (entry.user_data(), entry.result())).collect()
+}
+
 fn cancel(key: u64) -> squeue::Entry {
     opcode::AsyncCancel::new(key).build().user_data(u64::MAX)
 }
@@ -133,13 +134,10 @@ fn drain(fd: &OwnedFd) -> Vec<Vec<u8>> {
 /// What a RECVMSG needs, each in its place.
 struct Receive {
     header: Box<libc::msghdr>,
-    vectors: Vec<libc::iovec>,
+    _vectors: Vec<libc::iovec>,
     buffers: Vec<Vec<u8>>,
     control: Vec<u64>,
 }
-
-// SAFETY: the pointers lead into what it owns.
-unsafe impl Send for Receive {}
 
 impl Receive {
     fn new(sizes: &[usize]) -> Self {
@@ -158,17 +156,27 @@ impl Receive {
         header.msg_iovlen = vectors.len();
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = 8 * control.len();
-        Self { header, vectors, buffers, control }
+        Self { header, _vectors: vectors, buffers, control }
     }
 
-    fn entry(&mut self, fd: &OwnedFd, key: u64) -> squeue::Entry {
-        let flags = (libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC) as u32;
+    fn entry(&mut self, fd: &OwnedFd, key: u64, flags: i32) -> squeue::Entry {
+        let flags = (libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC | flags) as u32;
         let fd = types::Fd(fd.as_raw_fd());
         opcode::RecvMsg::new(fd, &raw mut *self.header).flags(flags).build().user_data(key)
     }
 
+    /// As the library receives: now or not at all.
+    fn attempt(&mut self, ring: &mut IoUring, fd: &OwnedFd) -> i32 {
+        let entry = self.entry(fd, 1, libc::MSG_DONTWAIT);
+        match run(ring, &[entry])[..] {
+            [(1, result)] => result,
+            ref other => panic!("{other:?}"),
+        }
+    }
+
+    /// As it does not.
     fn arm(&mut self, ring: &mut IoUring, fd: &OwnedFd, key: u64) {
-        let entry = self.entry(fd, key);
+        let entry = self.entry(fd, key, 0);
         submit(ring, &entry);
         assert_eq!(completed(ring), []);
     }
@@ -216,89 +224,155 @@ fn content(fd: OwnedFd) -> String {
     text
 }
 
-fn has_hung_up(pipe: &OwnedFd) -> bool {
-    let mut fds = [PollFd::new(pipe, PollFlags::empty())];
-    poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll(2)");
-    fds[0].revents().contains(PollFlags::HUP)
+/// A RECV, as the library makes it.
+fn recv_entry(fd: &OwnedFd, buffer: &mut [u8], key: u64) -> squeue::Entry {
+    let fd = types::Fd(fd.as_raw_fd());
+    let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC | libc::MSG_CMSG_CLOEXEC;
+    let recv = opcode::Recv::new(fd, buffer.as_mut_ptr(), buffer.len() as u32);
+    recv.flags(flags).build().user_data(key)
 }
 
-// ----- cancel -----
-
-fn a_cancelled_receive_leaves_its_message_in_the_queue() {
-    let (ours, peer) = socketpair();
-    let mut ring = ring(8);
-    let mut receive = Receive::new(&[64]);
-    receive.arm(&mut ring, &ours, 1);
-    submit(&mut ring, &cancel(1));
-    let mut results = [next(&mut ring), next(&mut ring)];
-    results.sort_unstable();
-    assert_eq!(results, [(1, -libc::ECANCELED), (u64::MAX, 0)]);
-    // The header is as it was.
-    assert_eq!(receive.header.msg_controllen, 512);
-    send(&peer, b"after").expect("room");
-    assert_eq!(recv(&ours).expect("a message"), b"after");
-    // Nor does a cancel that comes too late do harm.
-    submit(&mut ring, &cancel(1));
-    assert_eq!(next(&mut ring), (u64::MAX, -libc::ENOENT));
+/// A SEND, as the library makes it.
+fn send_now(fd: &OwnedFd, message: &'static [u8], key: u64) -> squeue::Entry {
+    let fd = types::Fd(fd.as_raw_fd());
+    opcode::Send::new(fd, message.as_ptr(), message.len() as u32)
+        .flags(libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+        .build()
+        .user_data(key)
 }
 
-fn a_cancel_that_races_with_a_message_loses_and_doubles_nothing() {
-    const ROUNDS: u64 = 3000;
-    let (ours, peer) = socketpair();
-    let start = Arc::new(Barrier::new(2));
-    let sender = std::thread::spawn({
-        let start = start.clone();
-        move || {
-            for round in 0..ROUNDS {
-                start.wait();
-                send(&peer, &round.to_ne_bytes()).expect("room");
-                start.wait();
+/// Threads of this process in which the kernel runs operations that it does not run inline.
+fn kernel_workers() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("/proc");
+    let names =
+        tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with("iou-")).count()
+}
+
+// ----- batches -----
+
+/// So nothing of an operation is in the kernel between two batches: nothing is cancelled, or lent for longer.
+fn what_must_not_wait_completes_within_the_call_that_submits_it() {
+    const SOCKETS: usize = 16;
+    // What the peer has done, and what each operation answers then.
+    for full in [false, true] {
+        for (queued, received) in [(0, -libc::EAGAIN), (1, 7), (5, 7)] {
+            let halves: Vec<_> = (0..SOCKETS).map(|_| socketpair()).collect();
+            let mut ring = ring(64);
+            for (ours, peer) in &halves {
+                (0..queued).for_each(|_| assert_eq!(send(peer, b"message").expect("room"), 7));
+                if full {
+                    fill(ours);
+                }
             }
-            peer
+            let sent = if full { -libc::EAGAIN } else { 5 };
+            let mut receives: Vec<_> = (0..SOCKETS).map(|_| Receive::new(&[64])).collect();
+            let mut buffers = vec![[0; 64]; SOCKETS];
+            let vector = libc::iovec { iov_base: b"hello".as_ptr().cast_mut().cast(), iov_len: 5 };
+            // SAFETY: a C struct of integers and pointers.
+            let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+            (header.msg_iov, header.msg_iovlen) = ((&raw const vector).cast_mut(), 1);
+            let mut entries = Vec::new();
+            for (key, (ours, _)) in halves.iter().enumerate() {
+                let entry = if key % 2 == 0 {
+                    send_now(ours, b"hello", key as u64)
+                } else {
+                    let flags = (libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT) as u32;
+                    let fd = types::Fd(ours.as_raw_fd());
+                    let send = opcode::SendMsg::new(fd, &raw const header).flags(flags);
+                    send.build().user_data(key as u64)
+                };
+                entries.push(entry);
+            }
+            for (key, (ours, _)) in halves.iter().enumerate() {
+                let (receive, buffer) = (&mut receives[key], &mut buffers[key]);
+                let key = (SOCKETS + key) as u64;
+                entries.push(if key.is_multiple_of(2) {
+                    recv_entry(ours, buffer, key)
+                } else {
+                    receive.entry(ours, key, libc::MSG_DONTWAIT)
+                });
+            }
+            let results = run(&mut ring, &entries);
+            // In order, too.
+            let expected: Vec<_> = (0..2 * SOCKETS)
+                .map(|key| (key as u64, if key < SOCKETS { sent } else { received }))
+                .collect();
+            assert_eq!(results, expected);
+            assert_eq!(kernel_workers(), 0);
+            // Nothing is armed: what comes later stays in the queue, and the socket closes at once.
+            for (ours, peer) in halves {
+                (1..queued).for_each(|_| assert_eq!(recv(&ours).expect("a message"), b"message"));
+                send(&peer, b"later").expect("room");
+                assert_eq!(recv(&ours).expect("a message"), b"later");
+                drop(ours);
+                drain(&peer);
+                assert_eq!(recv(&peer).expect("end of stream"), b"");
+            }
+            assert_eq!(completed(&mut ring), []);
         }
-    });
-    let mut ring = ring(8);
-    let mut receive = Receive::new(&[64]);
-    let mut cancelled = 0;
-    for round in 0..ROUNDS {
-        receive.header.msg_controllen = 512;
-        receive.arm(&mut ring, &ours, round);
-        start.wait();
-        for _ in 0..round % 64 * 8 {
-            std::hint::spin_loop();
-        }
-        submit(&mut ring, &cancel(round));
-        let results = [next(&mut ring), next(&mut ring)];
-        start.wait();
-        let (_, result) = results.into_iter().find(|(key, _)| *key == round).expect("the target's");
-        if result == -libc::ECANCELED {
-            cancelled += 1;
-            assert_eq!(recv(&ours).expect("still queued"), round.to_ne_bytes());
-        } else {
-            assert_eq!(result, 8);
-            assert_eq!(receive.buffers[0][..8], round.to_ne_bytes());
-        }
-        would_block(recv(&ours));
     }
-    drop(sender.join().expect("no panic"));
-    assert!((1..ROUNDS).contains(&cancelled), "{cancelled} of {ROUNDS} were cancelled: no race");
 }
 
-fn a_cancel_from_another_thread_settles_on_the_one_that_submitted() {
-    let (ours, _peer) = socketpair();
+/// So sends come before receives in a batch.
+fn a_receive_behind_a_send_in_the_same_batch_finds_its_message() {
+    let halves: Vec<_> = (0..16).map(|_| socketpair()).collect();
+    let mut ring = ring(64);
+    let mut buffers = vec![[0; 64]; halves.len()];
+    let sends = halves.iter().map(|(ours, _)| send_now(ours, b"hello", 0));
+    let receives =
+        halves.iter().zip(&mut buffers).map(|((_, peer), buffer)| recv_entry(peer, buffer, 1));
+    let (sends, receives): (Vec<_>, Vec<_>) = (sends.collect(), receives.collect());
+    let batch = |first: &[squeue::Entry], second: &[squeue::Entry]| [first, second].concat();
+    let results = run(&mut ring, &batch(&sends, &receives));
+    assert!(results.iter().all(|(_, result)| *result == 5), "{results:?}");
+    // The other way round it finds nothing, and takes the message with the next batch.
+    let results = run(&mut ring, &batch(&receives, &sends));
+    assert!(results[..16].iter().all(|(_, result)| *result == -libc::EAGAIN), "{results:?}");
+    let results = run(&mut ring, &receives);
+    assert!(results.iter().all(|(_, result)| *result == 5), "{results:?}");
+    assert!(buffers.iter().all(|buffer| buffer.starts_with(b"hello")));
+}
+
+fn a_failing_entry_does_not_end_the_batch() {
+    let (ours, peer) = socketpair();
+    let (closed, its_peer) = socketpair();
+    drop(its_peer);
+    let file = file("no socket");
     let mut ring = ring(8);
-    let mut receive = Receive::new(&[64]);
-    receive.arm(&mut ring, &ours, 1);
-    std::thread::scope(|scope| {
-        let ring = &mut ring;
-        scope.spawn(move || submit(ring, &cancel(1))).join().expect("no panic");
-    });
-    let mut results = [next(&mut ring), next(&mut ring)];
-    results.sort_unstable();
-    assert_eq!(results, [(1, -libc::ECANCELED), (u64::MAX, 0)]);
+    let mut buffer = [0; 64];
+    let mut too_many = Receive::new(&[64]);
+    // EMSGSIZE, while the entry is prepared.
+    too_many.header.msg_iovlen = 5000;
+    let entries = [
+        send_now(&closed, b"hello", 0),
+        send_now(&file, b"hello", 1),
+        opcode::Recv::new(types::Fd(-1), std::ptr::null_mut(), 0).build().user_data(2),
+        too_many.entry(&ours, 3, libc::MSG_DONTWAIT),
+        send_now(&ours, b"hello", 4),
+        recv_entry(&peer, &mut buffer, 5),
+    ];
+    let results = run(&mut ring, &entries);
+    let errors = [-libc::EPIPE, -libc::ENOTSOCK, -libc::EBADF, -libc::EMSGSIZE, 5, 5];
+    assert_eq!(results, (0..6).zip(errors).collect::<Vec<_>>());
 }
 
-// ----- order -----
+/// A ring is a file of the process, and not the thread's.
+fn a_ring_can_be_closed_by_another_thread_between_two_batches() {
+    let (ours, peer) = socketpair();
+    let mut ring = ring(8);
+    let mut buffer = [0; 64];
+    let results = run(&mut ring, &[recv_entry(&ours, &mut buffer, 1)]);
+    assert_eq!(results, [(1, -libc::EAGAIN)]);
+    std::thread::spawn(move || drop(ring)).join().expect("no panic");
+    send(&peer, b"message").expect("room");
+    assert_eq!(recv(&ours).expect("a message"), b"message");
+    drop(ours);
+    assert_eq!(recv(&peer).expect("end of stream"), b"");
+    assert_eq!(buffer, [0; 64]);
+}
+
+// ----- why nothing waits in the ring -----
 
 fn parked_sends_are_completed_in_reverse_order() {
     let (ours, peer) = socketpair();
@@ -313,7 +387,6 @@ fn parked_sends_are_completed_in_reverse_order() {
         assert!(next(&mut ring).1 > 0);
     }
     received.extend(drain(&peer));
-    // Therefore a lane has one send in flight.
     assert_eq!(received, [&b"third"[..], b"second", b"first"]);
 }
 
@@ -329,11 +402,8 @@ fn a_new_send_overtakes_a_parked_one() {
     let mut received = drain(&peer);
     assert_eq!(next(&mut ring), (1, 6));
     received.extend(drain(&peer));
-    // Therefore nobody calls the kernel while a send is in flight.
     assert_eq!(received, [&b"new"[..], b"parked"]);
 }
-
-// ----- closing -----
 
 fn a_closed_socket_stays_open_until_its_armed_receive_is_cancelled() {
     let (ours, peer) = socketpair();
@@ -361,212 +431,37 @@ fn an_armed_receive_of_a_closed_socket_swallows_the_next_message() {
     would_block(recv(&duplicate));
 }
 
-fn a_pipe_registered_with_a_ring_hangs_up_once_its_operations_are_over() {
+fn a_watched_socket_stays_open_when_it_is_closed() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
-    let mut receive = Receive::new(&[64]);
-    receive.arm(&mut ring, &ours, 1);
+    let watch = opcode::PollAdd::new(types::Fd(ours.as_raw_fd()), libc::POLLIN as u32);
+    submit(&mut ring, &watch.build().user_data(1));
     drop(ours);
-    let (watch, tied) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).expect("a pipe");
-    ring.submitter().register_files(&[tied.as_raw_fd()]).expect("a registered file");
-    drop(tied);
-    assert!(!has_hung_up(&watch));
-    drop(ring);
-    let start = Instant::now();
-    until("the pipe hangs up", || has_hung_up(&watch));
-    eprintln!("gone {:?} after it was closed", start.elapsed());
-    // The receive is over: the socket that only it had is closed, and its buffer as it was.
-    assert_eq!(recv(&peer).expect("end of stream"), b"");
-    assert_eq!(receive.buffers[0], [0; 64]);
-}
-
-/// A receive that was submitted by a thread which is no more.
-fn orphaned(ring: &mut IoUring, receive: &mut Receive, fd: &OwnedFd) {
-    let entry = receive.entry(fd, 1);
-    std::thread::scope(|scope| {
-        scope.spawn(|| submit(ring, &entry)).join().expect("no panic");
-    });
-}
-
-fn a_message_for_a_thread_that_ended_cancels_the_receive_and_stays() {
-    let (ours, peer) = socketpair();
-    let mut ring = ring(8);
-    let mut receive = Receive::new(&[64]);
-    orphaned(&mut ring, &mut receive, &ours);
-    send(&peer, b"still there").expect("room");
-    // Nobody asked for it; therefore ECANCELED is no answer for a caller, but a reason to try again.
-    assert_eq!(next(&mut ring), (1, -libc::ECANCELED));
-    assert_eq!(recv(&ours).expect("a message"), b"still there");
-}
-
-fn a_cancel_reaches_the_receive_of_a_thread_that_ended() {
-    let (ours, peer) = socketpair();
-    let mut ring = ring(8);
-    let mut receive = Receive::new(&[64]);
-    orphaned(&mut ring, &mut receive, &ours);
-    drop(ours);
+    would_block(recv(&peer));
     submit(&mut ring, &cancel(1));
     let mut results = [next(&mut ring), next(&mut ring)];
     results.sort_unstable();
     assert_eq!(results, [(1, -libc::ECANCELED), (u64::MAX, 0)]);
-    until("end of stream", || recv(&peer).is_ok_and(|message| message.is_empty()));
-}
-
-// ----- telling -----
-
-fn signals(eventfd: &OwnedFd) -> u64 {
-    let mut count = [0; 8];
-    match rustix::io::read(eventfd, &mut count) {
-        Ok(_) => u64::from_ne_bytes(count),
-        Err(rustix::io::Errno::AGAIN) => 0,
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn listened_to(ring: &IoUring) -> OwnedFd {
-    let fd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
-    ring.submitter().register_eventfd(fd.as_raw_fd()).expect("registered");
-    fd
-}
-
-fn a_silenced_eventfd_tells_nothing_and_a_look_after_listening_finds_it() {
-    let (ours, peer) = socketpair();
-    let mut ring = ring(8);
-    let eventfd = listened_to(&ring);
-    let mut receive = Receive::new(&[64]);
-
-    receive.arm(&mut ring, &ours, 1);
-    signals(&eventfd);
-    ring.completion().disable_eventfd();
-    send(&peer, b"silent").expect("room");
-    enter(&ring);
-    ring.completion().enable_eventfd();
-    assert_eq!(signals(&eventfd), 0);
-    // Nothing will be told of it: therefore the driver looks before it sleeps.
-    assert_eq!(completed(&mut ring), [(1, 6)]);
-    assert_eq!(signals(&eventfd), 0);
-
-    receive.arm(&mut ring, &ours, 2);
-    signals(&eventfd);
-    send(&peer, b"loud").expect("room");
-    enter(&ring);
-    assert!(signals(&eventfd) > 0);
-    assert_eq!(completed(&mut ring), [(2, 4)]);
-}
-
-/// Another thread sends, then `look` is called; this thread stays out of the kernel meanwhile.
-fn sent_meanwhile<T>(peer: &OwnedFd, look: impl FnOnce() -> T) -> T {
-    let (ready, go, sent) =
-        (AtomicBool::new(false), AtomicBool::new(false), AtomicBool::new(false));
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            ready.store(true, Ordering::Release);
-            while !go.load(Ordering::Acquire) {
-                std::hint::spin_loop();
-            }
-            send(peer, b"meanwhile").expect("room");
-            sent.store(true, Ordering::Release);
-        });
-        while !ready.load(Ordering::Acquire) {
-            std::thread::yield_now();
-        }
-        go.store(true, Ordering::Release);
-        while !sent.load(Ordering::Acquire) {
-            std::hint::spin_loop();
-        }
-        look()
-    })
-}
-
-fn work_put_off_shows_in_the_shared_flags() {
-    let (ours, peer) = socketpair();
-    let mut ring = ring(8);
-    let mut receive = Receive::new(&[64]);
-    let (mut seen, begin) = (0, Instant::now());
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    // Both threads can be on one processor for long, if others are busy.
-    for key in 0.. {
-        let enough = seen > 0 || processors == 1;
-        if key >= 50 && (enough || begin.elapsed() > Duration::from_secs(10)) {
-            break;
-        }
-        receive.arm(&mut ring, &ours, key);
-        assert!(!ring.submission().taskrun());
-        // The work is done already if this thread was interrupted; else the flag is up.
-        let (flagged, done) = sent_meanwhile(&peer, || {
-            let flagged = ring.submission().taskrun();
-            (flagged, !ring.completion().is_empty())
-        });
-        assert!(flagged || done, "neither flag nor completion");
-        seen += u32::from(flagged && !done);
-        assert_eq!(completed(&mut ring), [(key, 9)]);
-        assert!(!ring.submission().taskrun());
-    }
-    // Where the other thread has to interrupt this one, the work is done on the way back.
-    assert!(seen > 0 || processors == 1, "the flag was never up");
-}
-
-fn a_look_after_listening_finds_what_came_meanwhile() {
-    let (ours, peer) = socketpair();
-    let mut ring = ring(8);
-    let eventfd = listened_to(&ring);
-    let mut receive = Receive::new(&[64]);
-    for key in 0..50 {
-        ring.completion().disable_eventfd();
-        receive.arm(&mut ring, &ours, key);
-        // As the driver does before it sleeps: a look at what is shared, without a system call.
-        let found = sent_meanwhile(&peer, || {
-            ring.completion().enable_eventfd();
-            fence(Ordering::SeqCst);
-            !ring.completion().is_empty() || ring.submission().taskrun()
-        });
-        assert!(found || signals(&eventfd) > 0, "round {key}: a message that nobody is told of");
-        assert_eq!(completed(&mut ring), [(key, 9)]);
-    }
-}
-
-fn completions_that_do_not_fit_are_kept_by_the_kernel() {
-    let mut ring = ring(4);
-    let room = ring.completion().capacity();
-    let halves: Vec<_> = (0..room * 4).map(|_| socketpair()).collect();
-    let mut receives: Vec<_> = halves.iter().map(|_| Receive::new(&[16])).collect();
-    for (key, (receive, (ours, _))) in receives.iter_mut().zip(&halves).enumerate() {
-        receive.arm(&mut ring, ours, key as u64);
-    }
-    for (_, peer) in &halves {
-        send(peer, b"more").expect("room");
-    }
-    enter(&ring);
-    assert!(ring.submission().cq_overflow());
-    let mut keys = Vec::new();
-    until("all completions", || {
-        keys.extend(completed(&mut ring).into_iter().map(|(key, result)| {
-            assert_eq!(result, 4);
-            key
-        }));
-        keys.len() >= halves.len()
-    });
-    keys.sort_unstable();
-    assert_eq!(keys, (0..halves.len() as u64).collect::<Vec<_>>());
+    assert_eq!(recv(&peer).expect("end of stream"), b"");
 }
 
 fn several_threads_may_enter_a_plain_ring() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
-    for key in 0..4 {
-        let mut receive = Receive::new(&[64]);
+    for _ in 0..4 {
         std::thread::scope(|scope| {
-            let (ring, receive, ours) = (&mut ring, &mut receive, &ours);
-            scope.spawn(|| {
-                receive.arm(ring, ours, key);
-                send(&peer, b"here").expect("room");
-                assert_eq!(next(ring), (key, 4));
+            let (ring, ours, peer) = (&mut ring, &ours, &peer);
+            scope.spawn(move || {
+                let mut receive = Receive::new(&[64]);
+                assert_eq!(receive.attempt(ring, ours), -libc::EAGAIN);
+                send(peer, b"here").expect("room");
+                assert_eq!(receive.attempt(ring, ours), 4);
             });
         });
     }
 }
 
-// ----- messages -----
+// ----- readiness -----
 
 fn registered(fd: &OwnedFd, flags: epoll::EventFlags) -> OwnedFd {
     let epoll = epoll::create(epoll::CreateFlags::CLOEXEC).unwrap();
@@ -614,24 +509,120 @@ fn a_number_is_registered_once() {
     add(&a.try_clone().unwrap()).unwrap();
 }
 
+/// So a message that an attempt takes costs no wake-up.
+fn a_message_that_was_received_is_no_event_any_more() {
+    let (a, b) = socketpair();
+    let epoll = registered(&a, epoll::EventFlags::IN);
+    assert_eq!(told(&epoll), epoll::EventFlags::empty());
+    send(&b, b"message").unwrap();
+    assert_eq!(recv(&a).unwrap(), b"message");
+    assert_eq!(told(&epoll), epoll::EventFlags::empty());
+    send(&b, b"another").unwrap();
+    assert_eq!(told(&epoll), epoll::EventFlags::IN);
+}
+
+fn what_a_batch_receives_is_no_event_any_more() {
+    let (a, b) = socketpair();
+    let epoll = registered(&a, epoll::EventFlags::IN);
+    let mut ring = ring(8);
+    let mut buffer = [0; 64];
+    let batch = [send_now(&b, b"message", 1), recv_entry(&a, &mut buffer, 2)];
+    assert_eq!(run(&mut ring, &batch), [(1, 7), (2, 7)]);
+    assert_eq!(told(&epoll), epoll::EventFlags::empty());
+    assert_eq!(run(&mut ring, &batch[..1]), [(1, 7)]);
+    assert_eq!(told(&epoll), epoll::EventFlags::IN);
+}
+
+/// So a send that waits for readiness does not spin. The other way round does not hold: a send can succeed before.
+fn a_socket_that_is_writable_takes_a_message() {
+    let writable = |fd: &OwnedFd| {
+        let mut fds = [PollFd::new(fd, PollFlags::OUT)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).expect("poll(2)");
+        fds[0].revents().contains(PollFlags::OUT)
+    };
+    for message in [&[7][..], &[7; 100], &[7; 4000], &[7; 40_000]] {
+        let (ours, peer) = socketpair();
+        assert!(writable(&ours));
+        let mut queued = 0;
+        while send(&ours, message).is_ok() {
+            queued += 1;
+        }
+        let mut became_writable = 0;
+        while queued > 0 {
+            recv(&peer).expect("a message");
+            queued -= 1;
+            if writable(&ours) {
+                assert_eq!(send(&ours, message).expect("room"), message.len());
+                queued += 1;
+                became_writable += 1;
+                recv(&peer).expect("a message");
+                queued -= 1;
+            }
+        }
+        assert!(became_writable > 0);
+    }
+}
+
+/// So slots for receives cost a program that locks all memory no more than others.
+fn inaccessible_memory_that_is_opened_later_is_not_locked() {
+    const LEN: usize = 4 << 20;
+    let resident = || {
+        let text = std::fs::read_to_string("/proc/self/statm").expect("/proc");
+        let pages = text.split(' ').nth(1).expect("a field").parse::<usize>().expect("a number");
+        pages * rustix::param::page_size()
+    };
+    let map = |protection| {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), LEN, protection, flags, -1, 0) };
+        assert_ne!(start, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        start
+    };
+    let open = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: mlockall takes flags only.
+    assert_eq!(unsafe { libc::mlockall(libc::MCL_FUTURE) }, 0);
+    let before = resident();
+    map(open);
+    assert!(resident() >= before + LEN * 3 / 4, "nothing is locked");
+
+    let before = resident();
+    let start = map(libc::PROT_NONE);
+    // SAFETY: the range is the mapping's.
+    unsafe {
+        assert_eq!(libc::munlock(start, LEN), 0);
+        assert_eq!(libc::mprotect(start, LEN, open), 0);
+        start.cast::<u8>().write(1);
+    }
+    assert!(resident() < before + LEN / 4, "{} more are resident", resident() - before);
+    // Without the unlocking it would be.
+    let start = map(libc::PROT_NONE);
+    // SAFETY: the range is the mapping's.
+    assert_eq!(unsafe { libc::mprotect(start, LEN, open) }, 0);
+    assert!(resident() >= before + LEN * 3 / 4, "opened, and not populated");
+}
+
+// ----- messages -----
+
 fn trunc_gives_the_real_length() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
     let mut receive = Receive::new(&[4]);
-    receive.arm(&mut ring, &ours, 1);
     send(&peer, b"twelve bytes").expect("room");
-    assert_eq!(next(&mut ring), (1, 12));
+    assert_eq!(receive.attempt(&mut ring, &ours), 12);
     assert_eq!(receive.buffers[0], b"twel");
     assert_ne!(receive.header.msg_flags & libc::MSG_TRUNC, 0);
+    let mut buffer = [0; 8];
+    send(&peer, b"twelve bytes").expect("room");
+    assert_eq!(run(&mut ring, &[recv_entry(&ours, &mut buffer[..4], 2)]), [(2, 12)]);
+    assert_eq!(&buffer, b"twel\0\0\0\0");
 }
 
 fn a_message_fills_one_vector_after_the_other() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
     let mut receive = Receive::new(&[4, 3, 64]);
-    receive.arm(&mut ring, &ours, 1);
     send(&peer, b"twelve bytes").expect("room");
-    assert_eq!(next(&mut ring), (1, 12));
+    assert_eq!(receive.attempt(&mut ring, &ours), 12);
     assert_eq!(receive.buffers[0], b"twel");
     assert_eq!(receive.buffers[1], b"ve ");
     assert_eq!(&receive.buffers[2][..6], b"bytes\0");
@@ -642,31 +633,16 @@ fn the_header_tells_the_lengths_and_flags() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
     let mut receive = Receive::new(&[64]);
-    receive.arm(&mut ring, &ours, 1);
     send(&peer, b"plain").expect("room");
-    assert_eq!(next(&mut ring), (1, 5));
+    assert_eq!(receive.attempt(&mut ring, &ours), 5);
     assert_eq!(receive.header.msg_controllen, 0);
     assert_eq!(receive.header.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC), 0);
 
     let mut receive = Receive::new(&[64]);
     receive.header.msg_controllen = 0;
-    receive.arm(&mut ring, &ours, 2);
     send_fds(&peer, b"cut", &[file("cut")]);
-    assert_eq!(next(&mut ring), (2, 3));
+    assert_eq!(receive.attempt(&mut ring, &ours), 3);
     assert_ne!(receive.header.msg_flags & libc::MSG_CTRUNC, 0);
-}
-
-fn the_header_and_its_vectors_are_copied_when_submitted() {
-    let (ours, peer) = socketpair();
-    let mut ring = ring(8);
-    let mut receive = Receive::new(&[64]);
-    receive.arm(&mut ring, &ours, 1);
-    // The kernel does not look at these again, only at the buffer.
-    receive.vectors[0].iov_len = 1;
-    receive.header.msg_iovlen = 0;
-    send(&peer, b"whole").expect("room");
-    assert_eq!(next(&mut ring), (1, 5));
-    assert_eq!(&receive.buffers[0][..6], b"whole\0");
 }
 
 fn send_fds(socket: &OwnedFd, message: &[u8], fds: &[OwnedFd]) {
@@ -679,66 +655,12 @@ fn send_fds(socket: &OwnedFd, message: &[u8], fds: &[OwnedFd]) {
     rustix::net::sendmsg(socket, &vectors, &mut control, SendFlags::NOSIGNAL).expect("room");
 }
 
-fn descriptors_to_pass_are_looked_up_again_at_a_retry() {
-    let (ours, peer) = socketpair();
-    let mut ring = ring(8);
-    let (meant, other) = (file("meant"), file("other"));
-    let number = meant.as_raw_fd();
-
-    let mut message = *b"with a file";
-    let vector = libc::iovec { iov_base: message.as_mut_ptr().cast(), iov_len: message.len() };
-    let mut control = [0_u64; 3];
-    // SAFETY: the macros compute within `control`, which has CMSG_SPACE(4) bytes.
-    let header = unsafe {
-        let mut header: libc::msghdr = std::mem::zeroed();
-        header.msg_iov = (&raw const vector).cast_mut();
-        header.msg_iovlen = 1;
-        header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = libc::CMSG_SPACE(4) as usize;
-        let item = libc::CMSG_FIRSTHDR(&raw const header);
-        (*item).cmsg_level = libc::SOL_SOCKET;
-        (*item).cmsg_type = libc::SCM_RIGHTS;
-        (*item).cmsg_len = libc::CMSG_LEN(4) as usize;
-        libc::CMSG_DATA(item).cast::<i32>().write_unaligned(number);
-        header
-    };
-    fill(&ours);
-    let fd = types::Fd(ours.as_raw_fd());
-    let entry = opcode::SendMsg::new(fd, &raw const header).flags(libc::MSG_NOSIGNAL as u32);
-    submit(&mut ring, &entry.build().user_data(1));
-    assert_eq!(completed(&mut ring), []);
-    // The number is another file's now.
-    // SAFETY: dup2 takes numbers only; both are this test's own.
-    assert_eq!(unsafe { libc::dup2(other.as_raw_fd(), number) }, number);
-
-    let mut passed = Vec::new();
-    let mut receive_all = || {
-        let mut bytes = [0; 64];
-        let mut room = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
-        let mut control = RecvAncillaryBuffer::new(&mut room);
-        let mut vectors = [IoSliceMut::new(&mut bytes)];
-        while rustix::net::recvmsg(&peer, &mut vectors, &mut control, RecvFlags::DONTWAIT).is_ok() {
-            for item in control.drain() {
-                if let RecvAncillaryMessage::ScmRights(fds) = item {
-                    passed.extend(fds);
-                }
-            }
-        }
-    };
-    receive_all();
-    assert_eq!(next(&mut ring), (1, 11));
-    receive_all();
-    // Therefore the library passes duplicates of its own.
-    assert_eq!(passed.into_iter().map(content).collect::<Vec<_>>(), ["other"]);
-}
-
 fn received_descriptors_are_close_on_exec_through_a_ring_too() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
     let mut receive = Receive::new(&[64]);
-    receive.arm(&mut ring, &ours, 1);
     send_fds(&peer, b"two", &[file("one"), file("another")]);
-    assert_eq!(next(&mut ring), (1, 3));
+    assert_eq!(receive.attempt(&mut ring, &ours), 3);
     let fds = receive.fds();
     assert_eq!(fds.len(), 2);
     for fd in &fds {
@@ -755,9 +677,8 @@ fn a_receive_at_the_end_of_the_stream_completes_with_nothing() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
     let mut receive = Receive::new(&[64]);
-    receive.arm(&mut ring, &ours, 1);
     drop(peer);
-    assert_eq!(next(&mut ring), (1, 0));
+    assert_eq!(receive.attempt(&mut ring, &ours), 0);
 }
 
 fn a_reset_comes_before_the_messages_that_are_left() {
@@ -765,12 +686,11 @@ fn a_reset_comes_before_the_messages_that_are_left() {
     let mut ring = ring(8);
     let mut receive = Receive::new(&[64]);
     send(&ours, b"never read").expect("room");
-    receive.arm(&mut ring, &ours, 1);
+    send(&peer, b"last words").expect("room");
     drop(peer);
-    assert_eq!(next(&mut ring), (1, -libc::ECONNRESET));
-    let entry = receive.entry(&ours, 2);
-    submit(&mut ring, &entry);
-    assert_eq!(next(&mut ring), (2, 0));
+    assert_eq!(receive.attempt(&mut ring, &ours), -libc::ECONNRESET);
+    assert_eq!(receive.attempt(&mut ring, &ours), 10);
+    assert_eq!(receive.attempt(&mut ring, &ours), 0);
 }
 
 fn a_write_to_a_closed_peer_raises_no_signal() {
@@ -779,14 +699,17 @@ fn a_write_to_a_closed_peer_raises_no_signal() {
     // SAFETY: as the process of a program in C has it: the signal ends it.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
     let mut ring = ring(8);
-    submit(&mut ring, &send_entry(&ours, b"hello?", 1));
-    assert_eq!(next(&mut ring), (1, -libc::EPIPE));
+    assert_eq!(run(&mut ring, &[send_now(&ours, b"hello?", 1)]), [(1, -libc::EPIPE)]);
 }
 
-/// `SLOT_LEN` in src/uring/buffers.rs.
-fn the_largest_message_fits_into_an_armed_receive() {
-    let (ours, peer) = socketpair();
-    rustix::net::sockopt::set_socket_send_buffer_size_force(&peer, 256 << 20).expect("root");
+/// `SLOT_LEN` in src/uring/recv_slots.rs.
+fn the_largest_message_fits_into_an_attempt() {
+    let with_room = || {
+        let (ours, peer) = socketpair();
+        rustix::net::sockopt::set_socket_send_buffer_size_force(&peer, 256 << 20).expect("root");
+        (ours, peer)
+    };
+    let (ours, peer) = with_room();
     let message: Vec<u8> = (0..16_u32 << 20).map(|at| (at / 61 % 251) as u8).collect();
     // How long a message may be: more and more, until memory in one piece cannot be had.
     let fits = |len: usize| match send(&peer, &message[..len]) {
@@ -814,49 +737,39 @@ fn the_largest_message_fits_into_an_armed_receive() {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
-        let socket = Options::new().backend(Backend::Uring).socket_from_fd(ours).expect("a socket");
-        for room in [message.len(), longest, 1000, 1] {
+        // A socket calls directly once it has carried a large message: a new one each time.
+        for (room, is_dropped) in
+            [(message.len(), false), (longest, false), (1000, false), (1, false), (longest, true)]
+        {
+            let (ours, peer) = with_room();
+            let options = Options::new().backend(Backend::Uring).submission(Submission::Ring);
+            let socket = options.socket_from_fd(ours).expect("a socket");
             let before = submitted();
+            // The memory for it may be short for a moment.
+            while let Err(error) = send(&peer, &message[..longest]) {
+                assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{error}");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            if is_dropped {
+                // Received for no one, it is kept whole.
+                let mut small = [0; 100];
+                let mut receiving = Box::pin(socket.recv(&mut small));
+                let mut cx = Context::from_waker(Waker::noop());
+                assert!(receiving.as_mut().poll(&mut cx).is_pending());
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                assert_eq!(submitted(), before + 1);
+                drop(receiving);
+                would_block(recv(&socket));
+            }
             let receiving = socket.recv_owned(vec![0; room]);
-            let sending = async {
-                until_submitted(before + 1).await;
-                // The memory for it may be short for a moment.
-                while let Err(error) = send(&peer, &message[..longest]) {
-                    assert_eq!(error.raw_os_error(), Some(libc::ENOBUFS), "{error}");
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
-            };
-            let both = async { tokio::join!(receiving, sending) };
-            let ((received, buffer), ()) =
-                tokio::time::timeout(Duration::from_secs(10), both).await.expect("in time");
+            let (received, buffer) =
+                tokio::time::timeout(Duration::from_secs(10), receiving).await.expect("in time");
+            assert_eq!(submitted(), before + 1);
             let info = received.expect("a message");
             assert_eq!(info.message_len(), longest);
             assert_eq!(info.bytes_read(), longest.min(room));
             assert_eq!(info.truncated(), longest > room);
             assert!(buffer[..info.bytes_read()] == message[..info.bytes_read()], "other bytes");
         }
-        // Received for nobody, it is stashed whole.
-        let before = submitted();
-        {
-            let receiving = socket.recv_owned(vec![0; 100]);
-            tokio::select! {
-                biased;
-                (received, _) = receiving => panic!("{received:?}"),
-                () = until_submitted(before + 1) => {}
-            }
-            while send(&peer, &message[..longest]).is_err() {}
-        }
-        let mut buffer = vec![0; longest];
-        let len = socket.recv(&mut buffer).await.expect("the message");
-        assert_eq!(len, longest);
-        assert!(buffer == message[..longest], "other bytes");
     });
-}
-
-async fn until_submitted(total: u64) {
-    let start = Instant::now();
-    while submitted() < total {
-        assert!(start.elapsed() < Duration::from_secs(5), "nothing is submitted");
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
 }

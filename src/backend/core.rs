@@ -189,7 +189,7 @@ impl Core {
     }
 
     fn collect_send(&self, effects: Effects<Box<PendingSend>>, wakes: &mut WakeList) {
-        wakes.wakers.extend(effects.one);
+        wakes.push(effects.one);
         effects.observers.collect(&self.notify, wakes);
         catch_panic::release(effects.release);
     }
@@ -474,7 +474,7 @@ impl Core {
     /// Whether a relay is wanted.
     #[must_use]
     fn collect(&self, woken: Wakes, wakes: &mut WakeList) -> bool {
-        wakes.wakers.extend(woken.one);
+        wakes.push(woken.one);
         woken.observers.collect(&self.notify, wakes);
         woken.relay
     }

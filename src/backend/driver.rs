@@ -138,8 +138,9 @@ impl Worker {
             RingState::Gone(why) => Err(io::Error::other(why.clone())),
             RingState::Unmade => {
                 let mut ring = Ring::new()?;
-                let costs = crate::uring::costs(&mut ring);
+                let costs = crate::uring::costs(&mut ring).map_err(|refused| refused.0)?;
                 *state = RingState::Working(Box::new(ring), costs);
+                self.ring_gone.store(false, Ordering::Relaxed);
                 Ok(())
             }
         }
@@ -165,7 +166,7 @@ impl Worker {
         self.counters.add(Counter::DirectCalls, 1);
         let calls = self.calls.load(Ordering::Relaxed).wrapping_add(1);
         self.calls.store(calls, Ordering::Relaxed);
-        if calls % SAMPLE == 0 {
+        if calls.is_multiple_of(SAMPLE) {
             let waker = lock(&self.inbox).wake();
             if let Some(waker) = waker {
                 waker.wake();
@@ -307,12 +308,18 @@ impl DriverTask {
                     )
                 })
             }
-            _ => Some(made.map_or_else(|error| error.to_string(), |()| "there is no ring".into())),
+            _ => Some(made.map_or_else(
+                |error| super::no_ring(error).to_string(),
+                |()| "there is no ring".into(),
+            )),
         };
         if let Some(why) = refused {
             crate::events::lost_ring(&why);
-            *state = RingState::Gone(why);
             worker.ring_gone.store(true, Ordering::Relaxed);
+            if let RingState::Working(..) = *state {
+                *state = RingState::Gone(why);
+            }
+            // Else it could not be made: the next socket made here tries again.
         }
         drop(state);
         // Those that the kernel never saw.

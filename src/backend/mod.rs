@@ -236,3 +236,64 @@ impl Socket {
         Self::new(fd, None).map_err(|(error, _)| error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::common::metrics::Counter;
+    use crate::uring::ring::refusing::{ERRNO, EVERY};
+    use crate::{Options, UnixSeqpacket};
+
+    /// Refused operations are called directly, or tried again: nothing fails, is lost or comes twice.
+    #[test]
+    fn an_operation_that_the_ring_refuses_is_done_without_it() {
+        if !is_available() {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refusals = [libc::EACCES, libc::EPERM, libc::EINVAL, libc::EOPNOTSUPP, libc::ENOMEM];
+        for errno in refusals.into_iter().chain([libc::ECANCELED, libc::EINTR]) {
+            for (every, keeps) in [(1, false), (2, false), (3, true), (7, false)] {
+                // What is refused for ever with an error that says "again" is tried for ever.
+                if every == 1 && !refusals.contains(&errno) {
+                    continue;
+                }
+                let refused = || {
+                    let runtime = runtime::Runtime::here().unwrap();
+                    runtime.some_worker().counters.get(Counter::Refused)
+                };
+                runtime.block_on(async {
+                    let before = refused();
+                    ERRNO.set(errno);
+                    EVERY.set(every);
+                    let tasks: Vec<_> = (0..4).flat_map(|_| both_ways(keeps)).collect();
+                    for task in tasks {
+                        tokio::time::timeout(std::time::Duration::from_secs(10), task)
+                            .await
+                            .expect("in time")
+                            .expect("no panic");
+                    }
+                    EVERY.set(0);
+                    let counts = refusals.contains(&errno);
+                    assert_eq!(refused() > before, counts, "{errno}, every {every}");
+                });
+            }
+        }
+    }
+
+    fn both_ways(keep_ancillary: bool) -> [tokio::task::JoinHandle<()>; 2] {
+        let options = Options::new().submission(Submission::Ring).keep_ancillary(keep_ancillary);
+        let (a, b) = options.backend(Selection::Uring).pair().unwrap();
+        [a, b].map(|socket| tokio::spawn(count(socket)))
+    }
+
+    async fn count(socket: UnixSeqpacket) {
+        for number in 0..100_u32 {
+            assert_eq!(socket.send(&number.to_ne_bytes()).await.unwrap(), 4);
+            let mut message = [0; 8];
+            assert_eq!(socket.recv(&mut message).await.unwrap(), 4);
+            assert_eq!(message[..4], number.to_ne_bytes());
+        }
+        assert!(!matches!(socket.try_recv(&mut [0; 8]), Ok(1..)));
+    }
+}

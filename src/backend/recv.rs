@@ -345,7 +345,8 @@ impl<S: Sink> Receive<'_, S> {
             if recv.queue.completed().is_some() {
                 return Poll::Ready(claim(core, recv, &mut self.id, &mut self.sink));
             }
-            if recv.queue.is_submitted() {
+            // In a batch just now; or polled without having been woken.
+            if recv.queue.is_submitted() || self.id.is_some() && recv.queue.is_parked() {
                 return self.wait(recv, cx);
             }
             let worker = if self.sink.may_batch() { core.batching_worker() } else { None };

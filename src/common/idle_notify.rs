@@ -78,7 +78,7 @@ impl PendingWakes {
     }
 
     pub(crate) fn collect(self, notify: &IdleNotify, into: &mut WakeList) {
-        into.wakers.extend(self.parked);
+        into.push(self.parked);
         if self.announce {
             into.notify.extend(notify.0.get().cloned());
         }
@@ -88,12 +88,23 @@ impl PendingWakes {
 /// Tasks to wake once no lock is held and no socket is kept.
 #[derive(Debug, Default)]
 pub(crate) struct WakeList {
+    /// Before `wakers`. Often the only one, which needs no allocation here.
+    first: Option<Waker>,
     pub(crate) wakers: Vec<Waker>,
     notify: Vec<Arc<Notify>>,
 }
 
 impl WakeList {
+    pub(crate) fn push(&mut self, waker: Option<Waker>) {
+        if self.first.is_none() && self.wakers.is_empty() {
+            self.first = waker;
+        } else {
+            self.wakers.extend(waker);
+        }
+    }
+
     pub(crate) fn wake_all(&mut self) {
+        self.first.take().into_iter().for_each(catch_panic::wake);
         self.wakers.drain(..).for_each(catch_panic::wake);
         self.notify.drain(..).for_each(|notify| notify.notify_waiters());
     }

@@ -22,7 +22,7 @@ use std::time::Instant;
 use crate::common::metrics::Counters;
 use crate::common::policy::Costs;
 use crate::sys;
-use ring::{Operation, Ring};
+use ring::{Operation, Refused, Ring};
 
 static COSTS: OnceLock<Costs> = OnceLock::new();
 
@@ -32,16 +32,25 @@ pub(crate) fn known_costs() -> Option<&'static Costs> {
 }
 
 /// What system calls and batches cost in this process. Measured with the first ring, in some 100 us.
-pub(crate) fn costs(ring: &mut Ring) -> Costs {
-    *COSTS.get_or_init(|| measure(ring).unwrap_or(Costs { call: 200.0, enter: 450.0 }))
+///
+/// # Errors
+/// The ring is refused service, and is to be dropped: entries of a batch may be left in its queue.
+pub(crate) fn costs(ring: &mut Ring) -> Result<Costs, Refused> {
+    if let Some(costs) = COSTS.get() {
+        return Ok(*costs);
+    }
+    let measured = measure(ring)?;
+    Ok(*COSTS.get_or_init(|| measured))
 }
 
 /// Receives that find nothing, one by one and in batches. Filters and audit differ by system call, so it is a call that a
 /// batch saves.
-fn measure(ring: &mut Ring) -> Option<Costs> {
+fn measure(ring: &mut Ring) -> Result<Costs, Refused> {
     const ROUNDS: usize = 5;
     const SINGLES: usize = 8;
-    let (socket, _peer) = sys::socketpair().ok()?;
+    let Ok((socket, _peer)) = sys::socketpair() else {
+        return Ok(Costs { call: 200.0, enter: 450.0 });
+    };
     let (fd, counters) = (socket.as_fd(), Counters::default());
     let size = ring.receives_at_once();
     let mut best = [f32::MAX; 3];
@@ -52,10 +61,10 @@ fn measure(ring: &mut Ring) -> Option<Costs> {
         }
         let called = Instant::now();
         let batch = std::iter::repeat_n(Operation::Recv(fd), size);
-        ring.run(batch, &counters, |_, _| {}).ok()?;
+        ring.run(batch, &counters, |_, _| {})?;
         let batched = Instant::now();
         for _ in 0..SINGLES {
-            ring.run(std::iter::once(Operation::Recv(fd)), &counters, |_, _| {}).ok()?;
+            ring.run(std::iter::once(Operation::Recv(fd)), &counters, |_, _| {})?;
         }
         let times =
             [(called - begin, size), (batched - called, size), (batched.elapsed(), SINGLES)];
@@ -66,5 +75,5 @@ fn measure(ring: &mut Ring) -> Option<Costs> {
     let [call, batched, single] = best;
     // A batch costs an enter and its operations.
     let enter = ((single - batched) / (1.0 - 1.0 / size as f32)).max(0.0);
-    Some(Costs { call, enter })
+    Ok(Costs { call, enter })
 }

@@ -126,7 +126,11 @@ impl Ring {
             Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => builder.build(small)?,
             ring => ring?,
         };
-        let slots = RecvSlots::new()?;
+        let slots = RecvSlots::new().map_err(|error| {
+            let what = "no address space for the receives of a batch (RLIMIT_AS, ulimit -v, \
+                        vm.overcommit_memory, or mlockall(2) with a limit on locked memory)";
+            io::Error::new(io::ErrorKind::Unsupported, format!("io_uring: {what}: {error}"))
+        })?;
         let message = || Message { header: empty_header(), vector: vector(std::ptr::null(), 0) };
         let messages = (0..slots.count()).map(|_| message()).collect();
         let mut ring = Self { ring, slots: Some(slots), messages };
@@ -252,6 +256,8 @@ impl Ring {
             let Key { at, slot, kind } = Key::decode(completion.user_data());
             let (at, slot, result) = (usize::from(at), usize::from(slot), completion.result());
             open[at / 64] &= !(1 << (at % 64));
+            #[cfg(test)]
+            let result = refusing::answer(result);
             count += 1;
             if result < 0 {
                 report(
@@ -295,7 +301,7 @@ fn entry(
 ) -> squeue::Entry {
     match operation {
         Operation::Send(fd, message) => {
-            let fd = types::Fd(fd.as_raw_fd());
+            let fd = target(fd);
             match message.pointers() {
                 (_, Some(bytes)) => {
                     opcode::Send::new(fd, bytes.iov_base.cast(), bytes.iov_len as u32)
@@ -306,11 +312,11 @@ fn entry(
             }
         }
         Operation::Recv(fd) => {
-            let fd = types::Fd(fd.as_raw_fd());
+            let fd = target(fd);
             opcode::Recv::new(fd, slots.payload(slot), SLOT_LEN as u32).flags(RECV_NOW).build()
         }
         Operation::RecvMsg(fd) => {
-            let fd = types::Fd(fd.as_raw_fd());
+            let fd = target(fd);
             let (payload, control) = (slots.payload(slot), slots.control(slot));
             let Message { header, vector: one } = &mut messages[slot];
             *one = vector(payload, SLOT_LEN);
@@ -320,6 +326,15 @@ fn entry(
             opcode::RecvMsg::new(fd, header).flags(RECV_NOW as u32).build()
         }
     }
+}
+
+/// The descriptor of an operation. In unit tests it can be none, so that the operation fails and is not run.
+fn target(fd: BorrowedFd<'_>) -> types::Fd {
+    #[cfg(test)]
+    if refusing::is_next_refused() {
+        return types::Fd(-1);
+    }
+    types::Fd(fd.as_raw_fd())
 }
 
 /// What `header` says about the control data of a message that has been received.
@@ -342,4 +357,26 @@ fn control(header: &libc::msghdr, start: *const u8) -> (ReceivedControl, Receive
 /// The kernel wants completions reaped, or memory freed, first.
 fn is_short_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::ENOMEM))
+}
+
+/// Operations of this thread that a ring refuses, as a filter on operations would.
+#[cfg(test)]
+pub(crate) mod refusing {
+    use std::cell::Cell;
+
+    thread_local! {
+        /// Every so many operations one is refused. 0: none.
+        pub(crate) static EVERY: Cell<u32> = const { Cell::new(0) };
+        pub(crate) static ERRNO: Cell<i32> = const { Cell::new(libc::EACCES) };
+        static COUNT: Cell<u32> = const { Cell::new(0) };
+    }
+
+    pub(super) fn is_next_refused() -> bool {
+        COUNT.set(COUNT.get().wrapping_add(1));
+        EVERY.get() > 0 && COUNT.get().is_multiple_of(EVERY.get())
+    }
+
+    pub(super) fn answer(result: i32) -> i32 {
+        if result == -libc::EBADF { -ERRNO.get() } else { result }
+    }
 }

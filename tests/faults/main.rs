@@ -1,7 +1,7 @@
 //! Something breaks, or somebody is hostile: what it costs, and whom.
 //!
-//! Every test has a process of its own (`tests/ring/trials.rs`) and most run in four cells: {epoll,
-//! io_uring} x {current_thread, multi_thread}.
+//! Every test has a process of its own (`tests/ring/trials.rs`) and most run in six cells: {epoll,
+//! io_uring, io_uring with every operation through the ring} x {current_thread, multi_thread}.
 
 #[path = "../harness/plain.rs"]
 mod plain;
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Builder, Runtime};
-use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
+use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
 
 use plain::{echoes, is_at_end, recv, send, socketpair, soon};
 use trials::{Need, Test, descriptors, rings, until};
@@ -41,18 +41,28 @@ fn main() -> ExitCode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cell {
     backend: Backend,
+    submission: Submission,
     multi_thread: bool,
 }
 
 impl Cell {
     fn all() -> impl Iterator<Item = Self> {
-        [Backend::Epoll, Backend::Uring].into_iter().flat_map(|backend| {
-            [false, true].into_iter().map(move |multi_thread| Self { backend, multi_thread })
+        let places = [
+            (Backend::Epoll, Submission::Adaptive),
+            (Backend::Uring, Submission::Adaptive),
+            (Backend::Uring, Submission::Ring),
+        ];
+        places.into_iter().flat_map(|(backend, submission)| {
+            [false, true].map(|multi_thread| Self { backend, submission, multi_thread })
         })
     }
 
     fn name(self) -> String {
-        let place = if self.is_uring() { "io_uring" } else { "epoll" };
+        let place = match (self.backend, self.submission) {
+            (Backend::Epoll, _) => "epoll",
+            (Backend::Uring, Submission::Ring) => "ring",
+            (Backend::Uring, _) => "io_uring",
+        };
         let flavor = if self.multi_thread { "multi_thread" } else { "current_thread" };
         format!("{place}::{flavor}")
     }
@@ -62,7 +72,7 @@ impl Cell {
     }
 
     fn options(self) -> Options {
-        Options::new().backend(self.backend)
+        Options::new().backend(self.backend).submission(self.submission)
     }
 
     fn runtime(self) -> Runtime {

@@ -5,7 +5,9 @@
 use std::process::Stdio;
 
 use crate::trials::{Need, Test, until};
-use crate::{armed, current_thread, echoes, half, is_at_end, multi_thread, pair, recv, send, soon};
+use crate::{
+    current_thread, echoes, half, is_at_end, multi_thread, pair, parked, recv, send, soon,
+};
 
 pub fn tests() -> Vec<Test> {
     tests![&[Need::Uring];
@@ -24,7 +26,7 @@ fn a_program_started_in_mid_traffic_inherits_nothing() {
                 let len = socket.recv(&mut message).await.expect("a message");
                 (socket, message[..len].to_vec())
             });
-            armed(before + 1).await;
+            parked(before + 1).await;
             let (a, b) = pair();
             let busy = tokio::spawn(async move {
                 echoes(&a, &b, 2000).await;
@@ -88,14 +90,14 @@ fn reap(child: libc::pid_t) {
 
 fn a_forked_child_that_only_exits_disturbs_nothing() {
     for runtime in [current_thread(), multi_thread(2)] {
-        let (peers, armed_one) = runtime.block_on(async {
+        let (its_peer, waiting) = runtime.block_on(async {
             let before = crate::trials::submitted();
             let (socket, peer) = half();
             let receive = tokio::spawn(async move {
                 let (received, message) = socket.recv_owned(vec![0; 16]).await;
                 message[..received.expect("a message").bytes_read()].to_vec()
             });
-            armed(before + 1).await;
+            parked(before + 1).await;
             let (a, b) = pair();
             let busy = tokio::spawn(async move { echoes(&a, &b, 1000).await });
 
@@ -114,17 +116,17 @@ fn a_forked_child_that_only_exits_disturbs_nothing() {
 
             let before = crate::trials::submitted();
             let (socket, peer) = half();
-            let armed_one = tokio::spawn(async move { drop(socket.recv(&mut [0; 16]).await) });
-            armed(before + 1).await;
-            (peer, armed_one)
+            let waiting = tokio::spawn(async move { drop(socket.recv(&mut [0; 16]).await) });
+            parked(before + 1).await;
+            (peer, waiting)
         });
         // A child that outlives the runtime keeps the files open, as forks do; and no longer.
         let (child, write) = fork_and_wait();
         drop(runtime);
-        drop(armed_one);
+        drop(waiting);
         drop(write);
         reap(child);
-        until("end of stream", || is_at_end(&peers));
-        assert_eq!(recv(&peers).expect("end of stream"), b"");
+        until("end of stream", || is_at_end(&its_peer));
+        assert_eq!(recv(&its_peer).expect("end of stream"), b"");
     }
 }

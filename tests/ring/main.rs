@@ -8,20 +8,22 @@ mod plain;
 #[macro_use]
 mod trials;
 
+mod batches;
 mod descriptors;
 mod fork;
 mod life;
-mod overflow;
+mod memory;
 mod refusal;
 mod unclaimed;
 mod workers;
 
 use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
+use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
 
 use plain::{echoes, is_at_end, recv, send, socketpair, soon, would_block};
 
@@ -32,7 +34,8 @@ fn main() -> ExitCode {
         workers::tests(),
         refusal::tests(),
         fork::tests(),
-        overflow::tests(),
+        batches::tests(),
+        memory::tests(),
         descriptors::tests(),
     ];
     trials::main(tests.into_iter().flatten().collect())
@@ -52,24 +55,38 @@ fn multi_thread(workers: usize) -> Runtime {
     Builder::new_multi_thread().worker_threads(workers).enable_all().build().expect("a runtime")
 }
 
+/// Sockets whose operations always go through the ring, if called on a worker.
+fn through_the_ring() -> Options {
+    Options::new().backend(Backend::Uring).submission(Submission::Ring)
+}
+
 /// A socket on io_uring, and its other end in plain system calls.
 fn half() -> (UnixSeqpacket, OwnedFd) {
     let (ours, peer) = socketpair();
-    let socket = Options::new().backend(Backend::Uring).socket_from_fd(ours).expect("a socket");
-    (socket, peer)
+    (through_the_ring().socket_from_fd(ours).expect("a socket"), peer)
 }
 
 fn pair() -> (UnixSeqpacket, UnixSeqpacket) {
-    Options::new().backend(Backend::Uring).pair().expect("a pair")
+    through_the_ring().pair().expect("a pair")
 }
 
-/// Wait until the rings have been given so many operations.
-async fn armed(total: u64) {
+/// Polls a receive once. What it waits for is left to the driver.
+fn begin<F: Future>(receive: std::pin::Pin<&mut F>) {
+    let polled = receive.poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_pending(), "done at once");
+}
+
+/// Waits until the rings have run so many operations in all, and run no more: what waits then is parked.
+async fn parked(total: u64) {
+    let (mut before, mut quiet) = (0, 0);
     for _ in 0..5000 {
-        if trials::submitted() >= total {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let now = trials::submitted();
+        quiet = if now == before { quiet + 1 } else { 0 };
+        if now >= total && quiet >= 3 {
             return;
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
+        before = now;
     }
-    panic!("waited in vain: {} operations of {total} submitted", trials::submitted());
+    panic!("waited in vain: {before} operations of {total} submitted, {quiet} ms ago");
 }

@@ -5,35 +5,30 @@
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::runtime::Runtime;
-use tokio_seqpacket::{Backend, Options, Unavailable, UnixSeqpacket, UringSupport, probe};
+use tokio_seqpacket::{
+    Backend, Options, Submission, Unavailable, UnixSeqpacket, UringSupport, probe,
+};
 
 use crate::trials::{Need, SYSCTL, Test, rings, submitted};
-use crate::{armed, current_thread, echoes, half, multi_thread, pair, send, soon};
+use crate::{current_thread, echoes, half, multi_thread, pair, parked, send, soon};
 
 pub fn tests() -> Vec<Test> {
     let mut tests = tests![&[Need::Uring];
         a_filter_before_the_first_ring_means_epoll,
         a_filter_that_hides_the_system_calls_means_epoll,
-        a_filter_after_the_first_ring_fails_what_is_in_flight_and_means_epoll,
-    ];
-    tests.extend(tests![&[Need::Uring];
         a_filter_of_enter_alone_means_epoll,
-    ]);
-    tests.extend(tests![&[Need::Uring];
-        a_filter_after_the_first_ring_fails_what_is_in_flight_on_all_workers,
-    ]);
-    tests.extend(tests![&[Need::Uring];
-        a_filter_after_the_first_ring_fails_receives_into_buffers_in_flight,
-        a_filter_after_the_first_ring_fails_sends_of_buffers_in_flight,
-        what_arrives_while_the_ring_breaks_is_delivered_or_stays,
+        a_filter_after_the_first_ring_leaves_sockets_working_and_means_epoll,
+        a_filter_of_enter_after_the_first_ring_leaves_sockets_working,
+        a_filter_after_the_first_ring_leaves_sockets_working_on_all_workers,
+        what_is_queued_when_the_ring_breaks_is_called_directly,
         a_socket_dropped_when_the_ring_breaks_is_closed,
-    ]);
+    ];
     tests.extend(tests![&[Need::Uring, Need::Strace];
         a_denial_is_not_asked_about_for_every_socket,
     ]);
@@ -156,66 +151,145 @@ fn a_filter_of_enter_alone_means_epoll() {
     means_epoll(&current_thread(), "io_uring");
 }
 
-fn names_io_uring<T: std::fmt::Debug>(result: std::io::Result<T>) {
-    let error = result.unwrap_err();
-    assert!(error.to_string().contains("io_uring"), "{error}");
-}
-
-/// Operations are in flight when a filter comes.
-fn fails_what_is_in_flight<F>(
-    runtime: &Runtime,
-    forbidden: &[i64],
-    operation: impl Fn(UnixSeqpacket) -> F,
-) where
-    F: Future<Output = std::io::Result<()>> + Send + 'static,
+/// Everything that a filter may come upon: receives that are parked, sends that wait for room, pairs in
+/// mid-traffic. All of it goes on without the ring, nothing is lost, nothing comes twice.
+fn goes_on<F>(runtime: &Runtime, forbidden: &[i64], receive: impl Fn(UnixSeqpacket) -> F)
+where
+    F: Future<Output = Vec<u8>> + Send + 'static,
 {
-    let before = submitted();
     runtime.block_on(async {
-        let (mut operations, mut peers) = (Vec::new(), Vec::new());
+        let before = submitted();
+        let mut receives = Vec::new();
         for _ in 0..16 {
             let (socket, peer) = half();
-            operations.push(tokio::spawn(operation(socket)));
-            peers.push(peer);
+            let duplicate = socket.as_fd().try_clone_to_owned().expect("a duplicate");
+            receives.push((tokio::spawn(receive(socket)), peer, duplicate));
         }
-        armed(before + 16).await;
-        let (kept, _its_peer) = half();
+        let mut sends = Vec::new();
+        for _ in 0..16 {
+            let (socket, peer) = half();
+            sends.push((tokio::spawn(fill_and_send(socket)), peer));
+        }
+        parked(before + 16).await;
+
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut pairs = Vec::new();
+        for _ in 0..16 {
+            let (a, b) = pair();
+            let sending = tokio::spawn(count_up(a, stop.clone()));
+            pairs.push((sending, tokio::spawn(count_along(b))));
+        }
+        let (kept, its_peer) = half();
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        let before = submitted();
         forbid(forbidden, libc::EPERM);
-        // The driver finds out when it is needed.
-        let (late, _its_peer) = half();
-        let result = soon(tokio::spawn(async move { late.recv(&mut [0; 16]).await })).await;
-        names_io_uring(result.expect("no panic"));
-        for operation in operations {
-            names_io_uring(soon(operation).await.expect("no panic"));
+
+        for (number, (receive, peer, duplicate)) in receives.into_iter().enumerate() {
+            let message = format!("message {number}").into_bytes();
+            send(&peer, &message).expect("room");
+            assert_eq!(soon(receive).await.expect("no panic"), message);
+            crate::would_block(crate::recv(&duplicate));
         }
-        names_io_uring(soon(kept.recv(&mut [0; 16])).await);
-        names_io_uring(soon(kept.send(b"hello?")).await);
+        for (sending, peer) in sends {
+            let mut received = Vec::new();
+            soon(async {
+                while received.last().is_none_or(|last: &Vec<u8>| last != b"the third") {
+                    match crate::recv(&peer) {
+                        Ok(message) => received.push(message),
+                        Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
+                    }
+                }
+            })
+            .await;
+            let fillers = soon(sending).await.expect("no panic");
+            assert_eq!(received.len(), fillers + 3);
+            assert_eq!(received[fillers..], [&b"the first"[..], b"the second", b"the third"]);
+        }
+        tokio::time::sleep(Duration::from_millis(3)).await;
+        stop.store(true, Ordering::Relaxed);
+        for (sending, receiving) in pairs {
+            let sent = soon(sending).await.expect("no panic");
+            assert_eq!(soon(receiving).await.expect("no panic"), sent);
+            assert!(sent > 0);
+        }
+        assert!(submitted() <= before, "a ring is still entered");
+        // A socket that did nothing meanwhile.
+        soon(kept.send(b"hello?")).await.expect("sent");
+        assert_eq!(crate::recv(&its_peer).expect("a message"), b"hello?");
+        send(&its_peer, b"hello!").expect("room");
+        assert_eq!(soon(kept.recv(&mut [0; 16])).await.expect("a message"), 6);
+        // New ones are on whatever there is.
+        for _ in 0..16 {
+            let (a, b) = Options::new().pair().expect("a pair");
+            soon(tokio::spawn(async move { echoes(&a, &b, 20).await })).await.expect("no panic");
+        }
     });
-    means_epoll(runtime, "io_uring");
 }
 
-async fn receive(socket: UnixSeqpacket) -> std::io::Result<()> {
-    socket.recv(&mut [0; 16]).await.map(drop)
+/// Sends until told to stop. How many went out.
+async fn count_up(socket: UnixSeqpacket, stop: Arc<AtomicBool>) -> u32 {
+    let mut sent = 0_u32;
+    while !stop.load(Ordering::Relaxed) {
+        assert_eq!(socket.send(&sent.to_ne_bytes()).await.expect("sent"), 4);
+        sent += 1;
+    }
+    sent
 }
 
-async fn receive_owned(socket: UnixSeqpacket) -> std::io::Result<()> {
-    socket.recv_owned(vec![0; 16]).await.0.map(drop)
+/// Receives what [`count_up`] sends, to the end.
+async fn count_along(socket: UnixSeqpacket) -> u32 {
+    let mut message = [0; 8];
+    for number in 0.. {
+        match socket.recv(&mut message).await.expect("a message") {
+            0 => return number,
+            len => assert_eq!(message[..len], u32::to_ne_bytes(number), "lost or doubled"),
+        }
+    }
+    unreachable!("so many are not sent")
 }
 
-async fn send_owned(socket: UnixSeqpacket) -> std::io::Result<()> {
-    while socket.try_send(b"filler").is_ok() {}
-    socket.send_owned(vec![0; 16]).await.0.map(drop)
+async fn receive(socket: UnixSeqpacket) -> Vec<u8> {
+    let mut message = [0; 16];
+    let len = socket.recv(&mut message).await.expect("a message");
+    message[..len].to_vec()
 }
 
-fn a_filter_after_the_first_ring_fails_what_is_in_flight_and_means_epoll() {
-    fails_what_is_in_flight(&current_thread(), &RING, receive);
+async fn receive_owned(socket: UnixSeqpacket) -> Vec<u8> {
+    let (received, message) = socket.recv_owned(vec![0; 16]).await;
+    message[..received.expect("a message").bytes_read()].to_vec()
+}
+
+/// Fills the peer's queue and has three sends wait. How many fillers there are.
+async fn fill_and_send(socket: UnixSeqpacket) -> usize {
+    let mut fillers = 0;
+    while socket.try_send(b"filler").is_ok() {
+        fillers += 1;
+    }
+    let owned = socket.send_owned(b"the second".to_vec());
+    let (first, (second, _), third) =
+        tokio::join!(socket.send(b"the first"), owned, socket.send(b"the third"));
+    assert_eq!((first.unwrap(), second.unwrap(), third.unwrap()), (9, 10, 9));
+    fillers
+}
+
+fn a_filter_after_the_first_ring_leaves_sockets_working_and_means_epoll() {
+    let runtime = current_thread();
+    goes_on(&runtime, &RING, receive);
+    means_epoll(&runtime, "io_uring");
     // Nor does another runtime get a ring.
     means_epoll(&current_thread(), "io_uring");
 }
 
-fn a_filter_after_the_first_ring_fails_what_is_in_flight_on_all_workers() {
+fn a_filter_of_enter_after_the_first_ring_leaves_sockets_working() {
+    let runtime = current_thread();
+    goes_on(&runtime, &[libc::SYS_io_uring_enter], receive_owned);
+    means_epoll(&runtime, "io_uring");
+}
+
+fn a_filter_after_the_first_ring_leaves_sockets_working_on_all_workers() {
     let both = Arc::new(Barrier::new(2));
     let number = AtomicU32::new(0);
-    fails_what_is_in_flight(&multi_thread(2), &[libc::SYS_io_uring_enter], |socket| {
+    goes_on(&multi_thread(2), &[libc::SYS_io_uring_enter], |socket| {
         let number = number.fetch_add(1, Ordering::Relaxed);
         let both = both.clone();
         async move {
@@ -228,72 +302,49 @@ fn a_filter_after_the_first_ring_fails_what_is_in_flight_on_all_workers() {
     });
 }
 
-fn a_filter_after_the_first_ring_fails_receives_into_buffers_in_flight() {
-    fails_what_is_in_flight(&current_thread(), &RING, receive_owned);
-}
-
-fn a_filter_after_the_first_ring_fails_sends_of_buffers_in_flight() {
-    fails_what_is_in_flight(&current_thread(), &RING, send_owned);
-}
-
-fn what_arrives_while_the_ring_breaks_is_delivered_or_stays() {
-    let runtime = current_thread();
-    let before = submitted();
-    let scene = async move {
-        let (mut receives, mut peers, mut duplicates) = (Vec::new(), Vec::new(), Vec::new());
-        for _ in 0..16 {
-            let (socket, peer) = half();
-            duplicates.push(socket.as_fd().try_clone_to_owned().expect("a duplicate"));
-            receives.push(tokio::spawn(async move {
-                let (received, message) = socket.recv_owned(vec![0; 16]).await;
-                received.map(|received| message[..received.bytes_read()].to_vec())
-            }));
-            peers.push(peer);
-        }
-        let (late, _its_peer) = half();
-        armed(before + 16).await;
-        forbid(&RING, libc::EPERM);
-        // Straight to the ring: a send does not look twice.
-        let late = tokio::spawn(send_owned(late));
-        // This thread submitted the receives: they complete as it leaves the kernel. The driver
-        // reaps, submits and is refused somewhere between these.
-        for peer in &peers {
-            send(peer, b"arrived").expect("room");
-            let_others_run().await;
-        }
-        names_io_uring(soon(late).await.expect("no panic"));
-        let mut delivered = 0;
-        for (receive, duplicate) in receives.into_iter().zip(&duplicates) {
-            match soon(receive).await.expect("no panic") {
-                Ok(message) => {
-                    assert_eq!(message, b"arrived");
-                    delivered += 1;
-                    crate::would_block(crate::recv(duplicate));
-                }
-                Err(error) => {
-                    assert!(error.to_string().contains("io_uring"), "{error}");
-                    assert_eq!(crate::recv(duplicate).expect("still there"), b"arrived");
-                }
+/// Operations wait in the queue of the driver, which finds that it cannot run them.
+fn what_is_queued_when_the_ring_breaks_is_called_directly() {
+    for count in [1, 20, 600] {
+        let runtime = current_thread();
+        runtime.block_on(async {
+            let halves: Vec<_> = (0..count)
+                .map(|_| {
+                    let (socket, peer) = crate::socketpair();
+                    let options = Options::new().submission(Submission::Ring);
+                    (Arc::new(options.socket_from_fd(socket).expect("a socket")), peer)
+                })
+                .collect();
+            let mut tasks = Vec::new();
+            for (number, (socket, peer)) in halves.iter().enumerate() {
+                send(peer, &number.to_ne_bytes()).expect("room");
+                let receiving = socket.clone();
+                tasks.push(tokio::spawn(async move { receive_shared(&receiving).await }));
+                let sending = socket.clone();
+                tasks.push(tokio::spawn(async move {
+                    sending.send(&(!number).to_ne_bytes()).await.expect("sent");
+                    (!number).to_ne_bytes().to_vec()
+                }));
             }
-        }
-        assert!(delivered > 0, "nothing arrived in time");
-    };
-    let handle = runtime.handle().clone();
-    runtime.block_on(async move { handle.spawn(scene).await }).expect("no panic");
-    means_epoll(&runtime, "io_uring");
+            // They are queued, then the filter comes, then the driver runs.
+            tokio::spawn(async { forbid(&[libc::SYS_io_uring_enter], libc::EPERM) });
+            for (number, task) in tasks.into_iter().enumerate() {
+                let message = soon(task).await.expect("no panic");
+                let expected = if number % 2 == 0 { number / 2 } else { !(number / 2) };
+                assert_eq!(message, expected.to_ne_bytes());
+            }
+            for (number, (socket, peer)) in halves.iter().enumerate() {
+                crate::would_block(socket.try_recv(&mut [0; 16]));
+                assert_eq!(crate::recv(peer).expect("a message"), (!number).to_ne_bytes());
+                crate::would_block(crate::recv(peer));
+            }
+        });
+    }
 }
 
-/// Step behind the tasks that are ready, and no further.
-async fn let_others_run() {
-    let mut stepped = false;
-    std::future::poll_fn(|cx| {
-        if std::mem::replace(&mut stepped, true) {
-            return std::task::Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        std::task::Poll::Pending
-    })
-    .await;
+async fn receive_shared(socket: &UnixSeqpacket) -> Vec<u8> {
+    let mut message = [0; 16];
+    let len = socket.recv(&mut message).await.expect("a message");
+    message[..len].to_vec()
 }
 
 fn a_socket_dropped_when_the_ring_breaks_is_closed() {
@@ -302,21 +353,15 @@ fn a_socket_dropped_when_the_ring_breaks_is_closed() {
     runtime.block_on(async {
         let (socket, peer) = half();
         let mut receive = Box::pin(socket.recv_owned(vec![0; 16]));
-        tokio::select! {
-            biased;
-            (result, _) = &mut receive => panic!("{result:?}"),
-            () = armed(before + 1) => {}
-        }
+        crate::begin(receive.as_mut());
+        parked(before + 1).await;
         forbid(&RING, libc::EPERM);
         std::mem::forget(receive);
-        // Its cancel is refused, and nobody else uses the ring.
         drop(socket);
-        soon(async {
-            while !crate::is_at_end(&peer) {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        assert!(crate::is_at_end(&peer));
+        // The driver learns of it from others.
+        let (a, b) = pair();
+        echoes(&a, &b, 10).await;
     });
     means_epoll(&runtime, "io_uring");
 }
@@ -390,7 +435,7 @@ fn the_usual_memory_lock_gives_64_workers_rings() {
             }));
             peers.push(peer);
         }
-        armed(before + 64).await;
+        parked(before + 16).await;
         for (number, peer) in peers.iter().enumerate() {
             send(peer, &vec![0; number]).expect("room");
         }

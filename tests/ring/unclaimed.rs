@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::trials::{Need, Test, descriptors, submitted, until};
 use crate::{
-    armed, base_line, current_thread, echoes, half, is_at_end, multi_thread, pair, recv, send,
+    base_line, current_thread, echoes, half, is_at_end, multi_thread, pair, parked, recv, send,
     soon, would_block,
 };
 
@@ -76,10 +76,9 @@ fn forty_receives(runtime: &Runtime) -> usize {
                 (taken, duplicates)
             }
         });
-        armed(before + 40).await;
+        parked(before + 40).await;
         is_ready.recv().expect("the thief is there");
-        // The kernel completes the receives when the thread that submitted them enters it. This one
-        // does not, while the thief is at work.
+        // On one thread no receive is woken while the thief is at work.
         go.store(true, Ordering::Release);
         while !done.load(Ordering::Acquire) {
             std::hint::spin_loop();
@@ -141,6 +140,7 @@ fn forgotten_receives_do_not_hinder_other_sockets() {
             Poll::Pending
         }))
         .await;
+        parked(count as u64).await;
         futures.into_iter().for_each(std::mem::forget);
 
         let (early_a, early_b) = pair();

@@ -1,0 +1,113 @@
+//! Memory for the receives of a batch, where little can be had.
+
+#![allow(unsafe_code, reason = "mlockall(2)")]
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio_seqpacket::{Backend, Options};
+
+use crate::refusal::become_user;
+use crate::trials::{Need, Test, submitted};
+use crate::{current_thread, echoes, parked, send, soon, through_the_ring};
+
+pub fn tests() -> Vec<Test> {
+    let mut tests = tests![&[Need::Uring];
+        without_address_space_a_ring_has_fewer_receives_at_once_or_epoll_is_used,
+    ];
+    tests.extend(tests![&[Need::Uring, Need::Root];
+        locking_all_memory_does_not_populate_that_of_receives,
+        locking_all_memory_without_the_right_to_means_epoll_or_a_ring,
+    ]);
+    tests
+}
+
+/// A field of `/proc/self/status`, in KiB.
+fn status(field: &str) -> usize {
+    let text = std::fs::read_to_string("/proc/self/status").expect("/proc");
+    let line = text.lines().find_map(|line| line.strip_prefix(field)).expect("a field");
+    line.trim_start_matches(':').trim().trim_end_matches(" kB").parse().expect("a number")
+}
+
+/// Forty pairs at work, whose receives are more than a ring with little memory runs at once.
+async fn traffic(options: &Options) -> Backend {
+    let (a, b) = options.pair().expect("a pair");
+    let backend = a.backend();
+    let mut tasks = vec![tokio::spawn(async move { echoes(&a, &b, 30).await })];
+    for _ in 0..39 {
+        let (a, b) = options.pair().expect("a pair");
+        tasks.push(tokio::spawn(async move { echoes(&a, &b, 30).await }));
+    }
+    for task in tasks {
+        soon(task).await.expect("no panic");
+    }
+    backend
+}
+
+fn without_address_space_a_ring_has_fewer_receives_at_once_or_epoll_is_used() {
+    // What the test itself needs is there.
+    let runtime = current_thread();
+    runtime.block_on(async { traffic(&Options::new().backend(Backend::Epoll)).await });
+    assert!(tokio_seqpacket::probe().to_string().contains("available"));
+    let mut seen = Vec::new();
+    for spare in [6, 20, 60, 400] {
+        let runtime = current_thread();
+        let before = status("VmSize");
+        let limit = Rlimit { current: Some((before as u64 + (spare << 10)) << 10), maximum: None };
+        setrlimit(Resource::As, limit).expect("a limit");
+        let backend = runtime.block_on(async {
+            let options = Options::new().submission(tokio_seqpacket::Submission::Ring);
+            let backend = traffic(&options).await;
+            if backend == Backend::Epoll {
+                let error = Options::new().backend(Backend::Uring).pair().unwrap_err();
+                assert!(error.to_string().contains("RLIMIT_AS"), "{error}");
+            }
+            backend
+        });
+        let mapped = (status("VmSize") - before) >> 10;
+        eprintln!("{spare} MiB to spare: {backend}, {mapped} MiB more");
+        seen.push((backend, mapped));
+        drop(runtime);
+        setrlimit(Resource::As, Rlimit { current: None, maximum: None }).expect("no limit");
+    }
+    let [none, few, some, all] = seen[..] else { panic!("four") };
+    assert_eq!(none.0, Backend::Epoll);
+    for (backend, mapped, slots) in [(few.0, few.1, 2), (some.0, some.1, 8), (all.0, all.1, 32)] {
+        assert_eq!(backend, Backend::Uring);
+        assert!((slots * 4..slots * 4 + 16).contains(&mapped), "{mapped} MiB for {slots} slots");
+    }
+}
+
+/// As a program does that must not wait for pages: all memory that is mapped from now on is locked.
+fn lock_memory() {
+    // SAFETY: mlockall takes flags only.
+    let locked = unsafe { libc::mlockall(libc::MCL_FUTURE) };
+    assert_eq!(locked, 0, "mlockall: {}", std::io::Error::last_os_error());
+}
+
+fn locking_all_memory_does_not_populate_that_of_receives() {
+    let runtime = current_thread();
+    runtime.block_on(async { traffic(&Options::new().backend(Backend::Epoll)).await });
+    lock_memory();
+    let (locked, resident) = (status("VmLck"), status("VmRSS"));
+    runtime.block_on(async { traffic(&through_the_ring()).await });
+    assert!(submitted() > 100, "{} submitted", submitted());
+    let (locked, resident) = (status("VmLck") - locked, status("VmRSS") - resident);
+    assert!(locked < 16 << 10, "{locked} KiB more are locked");
+    assert!(resident < 16 << 10, "{resident} KiB more are resident");
+}
+
+fn locking_all_memory_without_the_right_to_means_epoll_or_a_ring() {
+    lock_memory();
+    become_user(Some(8 << 20));
+    let runtime = current_thread();
+    runtime.block_on(async {
+        let options = Options::new().submission(tokio_seqpacket::Submission::Ring);
+        eprintln!("on {}", traffic(&options).await);
+        // Receives that wait, too.
+        let (ours, peer) = crate::socketpair();
+        let socket = options.socket_from_fd(ours).expect("a socket");
+        let receive = tokio::spawn(async move { socket.recv(&mut [0; 16]).await });
+        parked(0).await;
+        send(&peer, b"message").expect("room");
+        assert_eq!(soon(receive).await.expect("no panic").expect("a message"), 7);
+    });
+}
