@@ -219,17 +219,13 @@ async fn call(side: &Side, form: Form, room: usize) -> io::Result<Came> {
             let bytes = Vec::with_capacity(room);
             let (info, bytes) = socket.recv_owned(bytes).await;
             let info = info?;
-            let (message_len, control_cut) =
-                (Some(info.message_len()), Some(info.ancillary_truncated()));
-            Came { message_len, control_cut, ..plain(bytes, room) }
+            Came { message_len: Some(info.message_len()), ..plain(bytes, room) }
         }
         Form::OwnedVectored => {
             let parts = vec![Vec::with_capacity(room / 3), Vec::with_capacity(room - room / 3)];
             let (info, parts) = socket.recv_owned_vectored(parts).await;
             let info = info?;
-            let (message_len, control_cut) =
-                (Some(info.message_len()), Some(info.ancillary_truncated()));
-            Came { message_len, control_cut, ..plain(parts.concat(), room) }
+            Came { message_len: Some(info.message_len()), ..plain(parts.concat(), room) }
         }
         Form::OwnedAncillary => {
             let (bytes, ancillary) = (Vec::with_capacity(room), AncillaryBuffer::new());

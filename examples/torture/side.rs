@@ -112,7 +112,7 @@ impl Side {
     ) -> io::Result<Arc<Self>> {
         let _need = shared.limit.need();
         let largest = sockopt::socket_send_buffer_size(&fd)?.saturating_sub(OVERHEAD);
-        let options = tokio_seqpacket::Options::new();
+        let options = tokio_seqpacket::Options::new().keep_ancillary(true);
         let socket = options.backend(plan.engine(shared.end).selection()).socket_from_fd(fd)?;
         let book = Book {
             shared: shared.clone(),
