@@ -14,7 +14,7 @@ use rustix::net::{
 };
 use tempfile::TempDir;
 
-use super::{Threads, Turn};
+use super::{Maker, Threads, Turn};
 use crate::contestants::{Contestant, Rig};
 use crate::libraries::{socketpair, whole};
 use crate::rig::PAUSE;
@@ -50,7 +50,9 @@ impl Contestant for Calls {
         let how = *self;
         let pairs = match (how, setting, work) {
             (Self::Sweep, Setting::TwoRuntimes, Work::Echo { pairs, .. }) => pairs,
-            (Self::Sweep, ..) => return Err("as raw system calls, but with two threads".into()),
+            (Self::Sweep, ..) => {
+                return Err("as raw system calls, which wait with two runtimes only".into());
+            }
             (_, _, Work::Echo { pairs, .. } | Work::Calls { pairs }) => pairs,
             _ => 1,
         };
@@ -58,6 +60,13 @@ impl Contestant for Calls {
             (0..pairs).map(|_| socketpair(SocketType::SEQPACKET)).collect();
         let mut sockets = sockets.map_err(|error| error.to_string())?;
         let rig = match (setting, work) {
+            (Setting::MultiThread, Work::Echo { size, descriptor: false, .. }) => {
+                // Half of the pairs on each thread, both ends on the same one.
+                let others = sockets.split_off(pairs.div_ceil(2));
+                let halves = [sockets, others].into_iter().filter(|half| !half.is_empty());
+                let maker = |half| -> Maker { Box::new(move || echo(half, size)) };
+                Threads::new(pairs, halves.map(maker).collect())
+            }
             (Setting::MultiThread | Setting::BlockOn, _)
             | (
                 _,
@@ -112,7 +121,7 @@ fn take(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<()> {
     whole(len, buffer)
 }
 
-/// One side after the other: every message is there by the time somebody asks for it.
+/// One side after the other: a receive always finds its message.
 fn echo(pairs: Pairs, size: usize) -> io::Result<Turn> {
     let mut buffer = vec![7; size];
     Ok(Box::new(move |each| {

@@ -1,11 +1,13 @@
 //! The floor for io_uring: one ring on each thread, a loop around it, and as little else as possible.
 //!
-//! A server's receive is armed again with each answer; a client's is submitted with its send. All that a batch of
-//! completions asks for goes to the kernel in one call, which also waits for the next.
+//! A batch is one `io_uring_enter(2)`: first all sends, then all receives. A receive whose message the same batch
+//! sends completes inline. Receives are attempts (`MSG_DONTWAIT`): one that finds nothing is retried in the next
+//! batches, [`ATTEMPTS`] times, and only then parked in the ring. The loop waits when everything is parked.
 
 #![allow(unsafe_code, reason = "a ring in the raw")]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::ptr::NonNull;
@@ -13,14 +15,19 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Instant;
 
 use io_uring::types::BufRingEntry;
-use io_uring::{IoUring, opcode, squeue, types};
+use io_uring::{IoUring, cqueue, opcode, squeue, types};
 use rustix::net::SocketType;
 
-use super::{Threads, Turn};
+use super::{Maker, Threads, Turn};
 use crate::contestants::{Contestant, Rig};
 use crate::libraries::{cut_short, socketpair};
 use crate::rig::PAUSE;
 use crate::work::{SMALL, Setting, Work};
+
+/// How often a receive is attempted before it is parked.
+const ATTEMPTS: u8 = 8;
+/// Sends, and receives, of one batch at most: the messages of a larger one leave the cache before they are received.
+const BATCH: usize = 128;
 
 /// The operations it is made of.
 #[derive(Clone, Copy, PartialEq)]
@@ -29,7 +36,7 @@ pub enum RawRing {
     Plain,
     /// SENDMSG and RECVMSG.
     Messages,
-    /// SEND, and one RECV for all messages of a socket, into buffers that the ring is given.
+    /// SEND, and one RECV for all messages of a socket, into buffers that the ring is given. No attempts.
     Multishot,
 }
 
@@ -52,7 +59,7 @@ impl Contestant for RawRing {
 
     fn rig(&self, setting: Setting, work: Work) -> Result<Box<dyn Rig>, String> {
         let (pairs, size, pauses) = match work {
-            _ if matches!(setting, Setting::MultiThread | Setting::BlockOn) => {
+            _ if setting == Setting::BlockOn => {
                 return Err("a plain loop has no tasks".into());
             }
             Work::Echo { descriptor: true, .. } => {
@@ -68,24 +75,25 @@ impl Contestant for RawRing {
                 return Err("a plain loop has no tasks".into());
             }
         };
-        let (mut servers, mut clients) = (Vec::new(), Vec::new());
-        for _ in 0..pairs {
+        let plan = Plan { operations: *self, size, pauses };
+        let mut threads = match setting {
+            Setting::CurrentThread | Setting::BlockOn => vec![Vec::new()],
+            Setting::TwoRuntimes | Setting::MultiThread => vec![Vec::new(), Vec::new()],
+        };
+        let count = threads.len();
+        for pair in 0..pairs {
             let (server, client) =
                 socketpair(SocketType::SEQPACKET).map_err(|error| error.to_string())?;
-            servers.push((Role::Server, server));
-            clients.push((Role::Client, client));
+            let (servers, clients) = match setting {
+                Setting::TwoRuntimes => (0, 1),
+                _ => (pair % count, pair % count),
+            };
+            threads[servers].push((Role::Server, server));
+            threads[clients].push((Role::Client, client));
         }
-        let plan = Plan { operations: *self, size, pauses };
-        let rig = if setting == Setting::TwoRuntimes {
-            Threads::new(
-                pairs,
-                vec![Box::new(move || turn(plan, servers)), Box::new(move || turn(plan, clients))],
-            )
-        } else {
-            servers.append(&mut clients);
-            Threads::new(pairs, vec![Box::new(move || turn(plan, servers))])
-        };
-        Ok(Box::new(rig?))
+        threads.retain(|sockets| !sockets.is_empty());
+        let maker = |sockets| -> Maker { Box::new(move || turn(plan, sockets)) };
+        Ok(Box::new(Threads::new(pairs, threads.into_iter().map(maker).collect())?))
     }
 
     fn idle(&self, _count: usize, _look: &mut dyn FnMut()) -> Result<(), String> {
@@ -106,59 +114,74 @@ enum Role {
     Client,
 }
 
-/// A socket and what the kernel may touch of it, in one allocation that stays where it is.
+/// A socket. It has one operation at a time, except for a multishot receive.
 struct Endpoint {
     role: Role,
-    fd: OwnedFd,
-    /// Round trips that are still to be started (client) or answered (server).
-    left: usize,
+    /// Multishot: a receive is armed.
     armed: bool,
-    outgoing: Side,
-    incoming: Side,
+    /// Of the current receive.
+    attempts: u8,
+    fd: types::Fd,
+    /// Round trips to do.
+    left: usize,
+    memory: Memory,
 }
 
-struct Side {
-    buffer: Vec<u8>,
-    vector: Box<libc::iovec>,
-    header: Box<libc::msghdr>,
+/// What the kernel may touch for an endpoint, on the heap, so that it stays where it is.
+struct Memory {
+    _socket: OwnedFd,
+    buffer: Box<[u8]>,
+    header: Option<Box<Header>>,
 }
 
-impl Side {
-    fn new(size: usize) -> Self {
-        let mut buffer = vec![7; size];
-        let mut vector =
-            Box::new(libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: size });
-        // SAFETY: a C struct of integers and pointers, for which all zeroes is a value.
-        let mut header: Box<libc::msghdr> = Box::new(unsafe { std::mem::zeroed() });
-        header.msg_iov = &raw mut *vector;
-        header.msg_iovlen = 1;
-        Self { buffer, vector, header }
+struct Header {
+    header: libc::msghdr,
+    vector: libc::iovec,
+}
+
+impl Memory {
+    fn new(plan: Plan, socket: OwnedFd) -> Self {
+        let mut buffer = vec![7; plan.size].into_boxed_slice();
+        let header = (plan.operations == RawRing::Messages).then(|| {
+            let vector =
+                libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+            // SAFETY: a C struct of integers and pointers, for which all zeroes is a value.
+            let mut header = Box::new(Header { header: unsafe { std::mem::zeroed() }, vector });
+            header.header.msg_iov = &raw mut header.vector;
+            header.header.msg_iovlen = 1;
+            header
+        });
+        Self { _socket: socket, buffer, header }
     }
 }
 
 impl Endpoint {
-    fn send(&mut self, operations: RawRing) -> squeue::Entry {
-        let fd = types::Fd(self.fd.as_raw_fd());
-        let Side { buffer, vector, header } = &mut self.outgoing;
-        let flags = libc::MSG_NOSIGNAL;
-        if operations == RawRing::Messages {
-            vector.iov_len = buffer.len();
-            opcode::SendMsg::new(fd, &raw const **header).flags(flags as u32).build()
-        } else {
-            opcode::Send::new(fd, buffer.as_ptr(), buffer.len() as u32).flags(flags).build()
+    fn send(&mut self) -> squeue::Entry {
+        let (fd, flags) = (self.fd, libc::MSG_NOSIGNAL);
+        match &self.memory.header {
+            Some(header) => {
+                opcode::SendMsg::new(fd, &raw const header.header).flags(flags as u32).build()
+            }
+            None => {
+                let buffer = &self.memory.buffer;
+                opcode::Send::new(fd, buffer.as_ptr(), buffer.len() as u32).flags(flags).build()
+            }
         }
     }
 
-    fn recv(&mut self, operations: RawRing) -> squeue::Entry {
-        let fd = types::Fd(self.fd.as_raw_fd());
-        let Side { buffer, header, .. } = &mut self.incoming;
-        self.armed = true;
-        match operations {
-            RawRing::Plain => {
-                opcode::Recv::new(fd, buffer.as_mut_ptr(), buffer.len() as u32).build()
+    /// An attempt, or, after the last one, a receive that is parked.
+    fn recv(&mut self) -> squeue::Entry {
+        let fd = self.fd;
+        let flags = if self.attempts < ATTEMPTS { libc::MSG_DONTWAIT } else { 0 };
+        match &mut self.memory.header {
+            Some(header) => {
+                opcode::RecvMsg::new(fd, &raw mut header.header).flags(flags as u32).build()
             }
-            RawRing::Messages => opcode::RecvMsg::new(fd, &raw mut **header).build(),
-            RawRing::Multishot => opcode::RecvMulti::new(fd, GROUP).build(),
+            None => {
+                let buffer = &mut self.memory.buffer;
+                let (pointer, len) = (buffer.as_mut_ptr(), buffer.len() as u32);
+                opcode::Recv::new(fd, pointer, len).flags(flags).build()
+            }
         }
     }
 }
@@ -218,44 +241,55 @@ impl Drop for Given {
     }
 }
 
-/// A ring and its sockets. Only a loop that has all its completions gives up an endpoint.
+/// A ring and its sockets.
 struct Loop {
     plan: Plan,
     // Before the endpoints: it is closed first.
     ring: IoUring,
     given: Option<Given>,
     endpoints: Vec<Endpoint>,
-    /// Sends whose completion is still to come.
-    sending: usize,
+    /// Endpoints that send in the next batch.
+    sends: VecDeque<u32>,
+    /// Endpoints that receive in the next batch.
+    receives: VecDeque<u32>,
     /// What completes together.
-    batch: Vec<(u64, i32, u32)>,
+    completions: Vec<(u64, i32, u32)>,
 }
 
 fn turn(plan: Plan, sockets: Vec<(Role, OwnedFd)>) -> io::Result<Turn> {
     let count = sockets.len();
-    let entries = (4 * count).next_power_of_two().clamp(64, 8192) as u32;
+    let entries = (2 * count).next_power_of_two().clamp(64, 8192) as u32;
     let ring = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
         .setup_coop_taskrun()
+        .setup_taskrun_flag()
         .setup_submit_all()
         .build(entries)?;
     let endpoints = sockets
         .into_iter()
-        .map(|(role, fd)| Endpoint {
+        .map(|(role, socket)| Endpoint {
             role,
-            fd,
-            left: 0,
             armed: false,
-            outgoing: Side::new(plan.size),
-            incoming: Side::new(plan.size),
+            attempts: 0,
+            fd: types::Fd(socket.as_raw_fd()),
+            left: 0,
+            memory: Memory::new(plan, socket),
         })
         .collect();
     let given = match plan.operations {
         RawRing::Multishot => Some(Given::to(&ring, 2 * count, plan.size)?),
         _ => None,
     };
-    let mut this = Loop { plan, ring, given, endpoints, sending: 0, batch: Vec::new() };
+    let mut this = Loop {
+        plan,
+        ring,
+        given,
+        endpoints,
+        sends: VecDeque::new(),
+        receives: VecDeque::new(),
+        completions: Vec::new(),
+    };
     Ok(Box::new(move |each| {
         if !this.plan.pauses || this.endpoints[0].role == Role::Server {
             this.round(each)?;
@@ -276,103 +310,109 @@ const SEND: u64 = 1 << 32;
 
 impl Loop {
     fn round(&mut self, each: usize) -> io::Result<()> {
-        let both = self.endpoints.iter().any(|end| end.role == Role::Server)
-            && self.endpoints.iter().any(|end| end.role == Role::Client);
-        let mut left = 0;
         for at in 0..self.endpoints.len() {
-            self.endpoints[at].left = each;
-            match self.endpoints[at].role {
-                Role::Client => {
-                    left += each;
-                    self.start(at)?;
-                }
-                Role::Server => {
-                    // In one ring with the clients, it is they who count.
-                    left += if both { 0 } else { each };
-                    self.arm(at)?;
-                }
+            let end = &mut self.endpoints[at];
+            end.left = each;
+            match end.role {
+                Role::Client => self.sends.push_back(at as u32),
+                Role::Server => self.receive(at),
             }
         }
-        while left > 0 || self.sending > 0 {
-            self.ring.submit_and_wait(1)?;
-            let mut batch = std::mem::take(&mut self.batch);
-            let told =
-                |done: io_uring::cqueue::Entry| (done.user_data(), done.result(), done.flags());
-            batch.extend(self.ring.completion().map(told));
-            for (key, result, flags) in batch.drain(..) {
+        let mut left = each * self.endpoints.len();
+        while left > 0 {
+            self.submit()?;
+            let mut completions = std::mem::take(&mut self.completions);
+            let told = |done: cqueue::Entry| (done.user_data(), done.result(), done.flags());
+            completions.extend(self.ring.completion().map(told));
+            for (key, result, flags) in completions.drain(..) {
                 let at = (key & (SEND - 1)) as usize;
-                if result != self.plan.size as i32 {
-                    return Err(match result {
-                        error @ ..0 => io::Error::from_raw_os_error(-error),
-                        _ => cut_short(),
-                    });
-                }
-                if key & SEND != 0 {
-                    self.sending -= 1;
-                } else {
-                    self.endpoints[at].armed = io_uring::cqueue::more(flags);
-                    if let (Some(given), Some(id)) =
-                        (&mut self.given, io_uring::cqueue::buffer_select(flags))
-                    {
-                        given.give(id);
-                    }
-                    left -= self.received(at, both)?;
-                }
+                left -= self.completed(at, key & SEND != 0, result, flags)?;
             }
-            self.batch = batch;
+            self.completions = completions;
         }
         Ok(())
     }
 
-    /// How much less there is to do.
-    fn received(&mut self, at: usize, both: bool) -> io::Result<usize> {
-        match self.endpoints[at].role {
-            Role::Server => {
-                let end = &mut self.endpoints[at];
-                // As if it had been looked at and answered.
-                std::mem::swap(&mut end.incoming, &mut end.outgoing);
-                self.send(at)?;
-                self.arm(at)?;
-                Ok(usize::from(!both))
-            }
-            Role::Client => {
-                if self.endpoints[at].left > 0 {
-                    self.start(at)?;
-                }
-                Ok(1)
-            }
-        }
-    }
-
-    fn start(&mut self, at: usize) -> io::Result<()> {
-        self.endpoints[at].left -= 1;
-        self.send(at)?;
-        self.arm(at)
-    }
-
-    fn send(&mut self, at: usize) -> io::Result<()> {
-        let entry = self.endpoints[at].send(self.plan.operations);
-        self.sending += 1;
-        self.push(entry.user_data(at as u64 | SEND))
-    }
-
-    /// Have a receive in flight.
-    fn arm(&mut self, at: usize) -> io::Result<()> {
-        if self.endpoints[at].armed {
-            return Ok(());
-        }
-        let entry = self.endpoints[at].recv(self.plan.operations);
-        self.push(entry.user_data(at as u64))
-    }
-
-    fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
-        loop {
+    /// One batch.
+    fn submit(&mut self) -> io::Result<()> {
+        let Self { plan, ring, endpoints, sends, receives, .. } = self;
+        let mut ready = 0;
+        let mut queue = ring.submission();
+        let mut push = |entry: squeue::Entry, key: u64| {
             // SAFETY: the entry points into buffers and headers that `endpoints` owns on the heap, or to the
             // group of buffers that `given` owns: they outlive the ring (field order) and Drop's cancel.
-            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
-                return Ok(());
+            unsafe { queue.push(&entry.user_data(key)) }.expect("has an entry for each endpoint")
+        };
+        for at in sends.drain(..sends.len().min(BATCH)) {
+            push(endpoints[at as usize].send(), u64::from(at) | SEND);
+            ready += 1;
+        }
+        for at in receives.drain(..receives.len().min(BATCH)) {
+            let end = &mut endpoints[at as usize];
+            let entry = match plan.operations {
+                RawRing::Multishot => opcode::RecvMulti::new(end.fd, GROUP).build(),
+                _ => {
+                    ready += u32::from(end.attempts < ATTEMPTS);
+                    end.recv()
+                }
+            };
+            push(entry, u64::from(at));
+        }
+        let (count, has_work) = (queue.len(), queue.taskrun());
+        drop(queue);
+        let idle = ready == 0 && sends.is_empty() && receives.is_empty();
+        if idle || plan.operations == RawRing::Multishot {
+            // What is not armed or parked completes at once.
+            ring.submit_and_wait(1)?;
+            return Ok(());
+        }
+        const GETEVENTS: u32 = 1;
+        let flags = if has_work { GETEVENTS } else { 0 };
+        // SAFETY: no argument is passed.
+        unsafe { ring.submitter().enter::<libc::sigset_t>(count as u32, 0, flags, None)? };
+        Ok(())
+    }
+
+    /// How much less there is to do.
+    fn completed(&mut self, at: usize, sent: bool, result: i32, flags: u32) -> io::Result<usize> {
+        let end = &mut self.endpoints[at];
+        let is_empty = !sent && end.attempts < ATTEMPTS && self.given.is_none();
+        // RECVMSG on Linux 6.1 to 6.9 says ENOMEM for EAGAIN.
+        if is_empty && [-libc::EAGAIN, -libc::ENOMEM].contains(&result) {
+            end.attempts += 1;
+            self.receives.push_back(at as u32);
+            return Ok(0);
+        }
+        if result != self.plan.size as i32 {
+            return Err(match result {
+                error @ ..0 => io::Error::from_raw_os_error(-error),
+                _ => cut_short(),
+            });
+        }
+        if !sent {
+            end.armed = cqueue::more(flags);
+            if let (Some(given), Some(id)) = (&mut self.given, cqueue::buffer_select(flags)) {
+                given.give(id);
             }
-            self.ring.submit()?;
+        }
+        // A server's trip ends with its send, a client's with its receive.
+        let ends = sent == (end.role == Role::Server);
+        end.left -= usize::from(ends);
+        if !ends || end.left > 0 {
+            match sent {
+                true => self.receive(at),
+                false => self.sends.push_back(at as u32),
+            }
+        }
+        Ok(usize::from(ends))
+    }
+
+    fn receive(&mut self, at: usize) {
+        let end = &mut self.endpoints[at];
+        if !end.armed {
+            end.attempts = 0;
+            end.armed = self.plan.operations == RawRing::Multishot;
+            self.receives.push_back(at as u32);
         }
     }
 }
