@@ -12,6 +12,7 @@ use crate::work::{SMALL, Setting, Work};
 pub const REFERENCE: &str = "tokio-seqpacket 0.8.2";
 /// Those of the table of goals.
 pub const URING: &str = "io_uring";
+pub const URING_OWNED: &str = "io_uring, owned";
 pub const EPOLL: &str = "epoll";
 
 pub trait Contestant {
@@ -42,7 +43,9 @@ pub fn candidates() -> Vec<Box<dyn Contestant>> {
     vec![
         Box::new(OnTokio::new(REFERENCE, "0.8.2", upstream::Current)),
         Box::new(OnTokio::new(URING, "uring", ours::URING)),
-        Box::new(OnTokio::new("io_uring, owned", "ur.own", ours::URING_OWNED)),
+        Box::new(OnTokio::new(URING_OWNED, "ur.own", ours::URING_OWNED)),
+        Box::new(OnTokio::new("io_uring, ring", "ur.ring", ours::RING).round_trips()),
+        Box::new(OnTokio::new("io_uring, direct", "ur.dir", ours::DIRECT).round_trips()),
         Box::new(OnTokio::new(EPOLL, "epoll", ours::EPOLL)),
         Box::new(OnTokio::new("epoll, owned", "ep.own", ours::EPOLL_OWNED)),
         Box::new(OnTokio::new("tokio-seqpacket 0.8.2, budgeted", "budget", upstream::Budgeted)),

@@ -1,4 +1,4 @@
-//! This library: two backends, borrowed and owned buffers.
+//! This library: two backends, borrowed and owned buffers, and the ways of submitting on io_uring.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -7,22 +7,30 @@ use std::sync::Arc;
 
 use rustix::net::SocketType;
 use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageWriter, OwnedAncillaryMessage};
-use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UnixSeqpacketListener};
+use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket, UnixSeqpacketListener};
 
 use super::{Library, Socket, socketpair, whole};
 
 #[derive(Clone)]
-pub struct Borrowed(Backend);
+pub struct Borrowed(Backend, Submission);
 #[derive(Clone)]
-pub struct Owned(Backend);
+pub struct Owned(Backend, Submission);
 
-pub const URING: Borrowed = Borrowed(Backend::Uring);
-pub const EPOLL: Borrowed = Borrowed(Backend::Epoll);
-pub const URING_OWNED: Owned = Owned(Backend::Uring);
-pub const EPOLL_OWNED: Owned = Owned(Backend::Epoll);
+pub const URING: Borrowed = Borrowed(Backend::Uring, Submission::Adaptive);
+pub const RING: Borrowed = Borrowed(Backend::Uring, Submission::Ring);
+pub const DIRECT: Borrowed = Borrowed(Backend::Uring, Submission::Direct);
+pub const EPOLL: Borrowed = Borrowed(Backend::Epoll, Submission::Adaptive);
+pub const URING_OWNED: Owned = Owned(Backend::Uring, Submission::Adaptive);
+pub const EPOLL_OWNED: Owned = Owned(Backend::Epoll, Submission::Adaptive);
 
 macro_rules! library {
     ($library:ident, $socket:ident) => {
+        impl $library {
+            fn options(&self) -> Options {
+                Options::new().backend(self.0).submission(self.1)
+            }
+        }
+
         impl Library for $library {
             type End = OwnedFd;
             type Socket = $socket;
@@ -33,15 +41,15 @@ macro_rules! library {
             }
 
             fn adopt(&self, end: OwnedFd) -> io::Result<$socket> {
-                Ok($socket(Arc::new(Options::new().backend(self.0).socket_from_fd(end)?)))
+                Ok($socket(Arc::new(self.options().socket_from_fd(end)?)))
             }
 
             fn listen(&self, path: &Path) -> io::Result<UnixSeqpacketListener> {
-                Options::new().backend(self.0).bind(path, 128)
+                self.options().bind(path, 128)
             }
 
             async fn connect(&self, path: &Path) -> io::Result<$socket> {
-                Ok($socket(Arc::new(Options::new().backend(self.0).connect(path).await?)))
+                Ok($socket(Arc::new(self.options().connect(path).await?)))
             }
 
             async fn accept(&self, listener: &mut UnixSeqpacketListener) -> io::Result<$socket> {

@@ -22,11 +22,17 @@ pub struct OnTokio<L> {
     name: &'static str,
     short: &'static str,
     library: L,
+    round_trips: bool,
 }
 
 impl<L> OnTokio<L> {
     pub fn new(name: &'static str, short: &'static str, library: L) -> Self {
-        Self { name, short, library }
+        Self { name, short, library, round_trips: false }
+    }
+
+    /// Takes part in rows of round trips only.
+    pub fn round_trips(self) -> Self {
+        Self { round_trips: true, ..self }
     }
 }
 
@@ -41,6 +47,8 @@ impl<L: Library> Contestant for OnTokio<L> {
 
     fn rig(&self, setting: Setting, work: Work) -> Result<Box<dyn Rig>, String> {
         let lacking = match work {
+            Work::Echo { .. } | Work::Changing { .. } if self.round_trips => None,
+            _ if self.round_trips => Some(ROUND_TRIPS),
             Work::Echo { descriptor: true, .. } => L::NO_DESCRIPTORS,
             Work::Flood { .. } => L::NO_SHARING,
             Work::Connect => L::NO_LISTENER,
@@ -70,9 +78,14 @@ impl<L: Library> Contestant for OnTokio<L> {
     }
 
     fn idle(&self, count: usize, look: &mut dyn FnMut()) -> Result<(), String> {
+        if self.round_trips {
+            return Err(ROUND_TRIPS.into());
+        }
         idle(&self.library, count, look).map_err(|error| error.to_string())
     }
 }
+
+const ROUND_TRIPS: &str = "a way of submitting, compared in round trips only";
 
 fn boxed(rig: impl Rig + 'static) -> Box<dyn Rig> {
     Box::new(rig)
