@@ -11,6 +11,8 @@ Compare ways of passing messages over Unix sockets: speed, latency, memory, syst
     --filter TEXT       only rows whose name or id contains TEXT (may be repeated)
     --only CONTESTANT   only contestants whose name contains CONTESTANT (may be repeated);
                         tokio-seqpacket 0.8.2 always runs, since the ratios are to it
+    --syscall-cost NS   a trivial system call costs at least NS nanoseconds, by a seccomp filter;
+                        the report says what it costs without it
     --out DIR           where compare.json, compare.html and speed.svg go; target/compare if not given
     --list              name rows and contestants, and end
     --help              this
@@ -23,6 +25,7 @@ pub struct Options {
     pub list: bool,
     pub filter: Vec<String>,
     pub only: Vec<String>,
+    pub syscall_cost: Option<f64>,
     pub out: Option<PathBuf>,
 }
 
@@ -45,6 +48,11 @@ pub fn parse(arguments: impl Iterator<Item = String>) -> Result<Command, String>
             "--list" => options.list = true,
             "--filter" => options.filter.push(value()?),
             "--only" => options.only.push(value()?),
+            "--syscall-cost" => {
+                let nanoseconds = value()?.parse();
+                let nanoseconds = nanoseconds.map_err(|_| "--syscall-cost needs a number")?;
+                options.syscall_cost = Some(nanoseconds);
+            }
             "--out" => options.out = Some(value()?.into()),
             "--help" | "-h" => return Ok(Command::Help),
             "--child" => return Ok(Command::Child(arguments.collect())),

@@ -13,12 +13,15 @@ pub struct Machine {
     pub memory: String,
     pub io_uring: String,
     pub rustc: String,
+    /// Nanoseconds of a trivial system call, and of the same with the filter of `--syscall-cost`.
+    pub call: f64,
+    pub raised_call: Option<f64>,
     /// Name and state, of those that concern this processor.
     pub mitigations: Vec<(String, String)>,
 }
 
 impl Machine {
-    pub fn this() -> Self {
+    pub fn this(call: f64, raised_call: Option<f64>) -> Self {
         let name = rustix::system::uname();
         Self {
             cpu: field("/proc/cpuinfo", "model name").unwrap_or_else(unknown),
@@ -33,6 +36,8 @@ impl Machine {
             memory: field("/proc/meminfo", "MemTotal").unwrap_or_else(unknown),
             io_uring: tokio_seqpacket::probe().to_string(),
             rustc: rustc().unwrap_or_else(unknown),
+            call,
+            raised_call,
             mitigations: mitigations(),
         }
     }
@@ -44,6 +49,10 @@ impl Machine {
             true => "none (the processor is not affected, or the kernel does not say)".into(),
             false => mitigations.join("; "),
         };
+        let mut call = format!("{:.0} ns for a trivial one", self.call);
+        if let Some(raised) = self.raised_call {
+            call += &format!("; {raised:.0} ns with the filter of --syscall-cost");
+        }
         vec![
             ("CPU", format!("{}, {} cores", self.cpu, self.cores)),
             ("memory", self.memory.clone()),
@@ -51,6 +60,7 @@ impl Machine {
             ("io_uring", self.io_uring.clone()),
             ("governor", self.governor.clone()),
             ("mitigations", mitigations),
+            ("system call", call),
             ("compiler", self.rustc.clone()),
         ]
     }

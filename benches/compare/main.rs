@@ -18,6 +18,7 @@ mod progress;
 mod report;
 mod rig;
 mod stats;
+mod syscall_cost;
 mod work;
 
 use std::fs;
@@ -91,6 +92,11 @@ fn compare(options: &Options) -> Result<(), String> {
         return Ok(());
     }
 
+    // Before there are threads, which inherit the filter.
+    let call = syscall_cost::trivial();
+    let raised_call = options.syscall_cost.map(syscall_cost::raise).transpose();
+    let raised_call = raised_call.map_err(|error| format!("--syscall-cost: {error}"))?;
+
     let descriptors = descriptors();
     let (mut contestants, absent) = contestants::able();
     contestants.retain(|one| one.name() == REFERENCE || wanted(one.name(), &options.only));
@@ -99,7 +105,7 @@ fn compare(options: &Options) -> Result<(), String> {
     }
     let plan = Plan::new(options.quick);
     let mut report = Report {
-        machine: machine::Machine::this(),
+        machine: machine::Machine::this(call, raised_call),
         quick: options.quick,
         rounds: plan.all_rounds(),
         reference: REFERENCE,
