@@ -1,19 +1,24 @@
-//! Rows that need a process for each contestant: memory that is its own, system calls counted from outside.
+//! Rows that need processes of their own: for each contestant, where memory is its own or system calls are counted from
+//! outside; for a row, where system calls are made expensive.
 
 use std::fs;
 use std::io;
 use std::process::{Command, Stdio};
 
+use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;
 
 use crate::contestants::{Contestant, REFERENCE};
-use crate::measure::Plan;
+use crate::measure::{self, Plan};
+use crate::progress::Progress;
 use crate::report::Cell;
 use crate::stats::Spread;
-use crate::work::{Setting, Work};
+use crate::syscall_cost;
+use crate::work::{self, Row, Setting, Work};
 
-/// The main function of such a process: `memory NAME CONNECTIONS` or `calls NAME PAIRS TRIPS`.
-pub fn main(arguments: &[String], contestants: &[Box<dyn Contestant>]) -> Result<(), String> {
+/// The main function of such a process: `memory NAME CONNECTIONS`, `calls NAME PAIRS TRIPS`, or
+/// `row ID quick|full DESCRIPTORS NAME...`. No thread but this one runs yet.
+pub fn main(arguments: &[String], contestants: Vec<Box<dyn Contestant>>) -> Result<(), String> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<usize>().map_err(|error| error.to_string());
     let find = |name: &str| {
@@ -34,9 +39,60 @@ pub fn main(arguments: &[String], contestants: &[Box<dyn Contestant>]) -> Result
             let work = Work::Calls { pairs: number(pairs)? };
             find(name)?.rig(Setting::CurrentThread, work)?.round(number(trips)?).map(drop)
         }
+        ["row", id, length, descriptors, ref names @ ..] => {
+            let row = work::rows().into_iter().find(|row| row.id == id).ok_or("no such row")?;
+            let wanted = f64::from(row.call.ok_or("not a row for a child")?);
+            let call = syscall_cost::raise(wanted).map_err(|error| error.to_string())?;
+            let mut contestants = contestants;
+            contestants.retain(|contestant| names.contains(&contestant.name()));
+            let plan = Plan::new(length == "quick");
+            let descriptors = number(descriptors)?;
+            let cells = measure::row(&contestants, &row, &plan, descriptors, &Progress::silent());
+            let told = serde_json::to_string(&Told { call, cells });
+            println!("{}", told.map_err(|error| error.to_string())?);
+            Ok(())
+        }
         _ => Err("no such child".into()),
     }
 }
+
+/// What a child measured in a row.
+#[derive(Serialize, Deserialize)]
+struct Told {
+    /// Nanoseconds of a trivial system call.
+    call: f64,
+    cells: Vec<Cell>,
+}
+
+/// A row whose system calls are made expensive. Also what a trivial one cost.
+pub fn expensive(
+    contestants: &[Box<dyn Contestant>],
+    row: &Row,
+    quick: bool,
+    descriptors: usize,
+) -> Result<(f64, Vec<Cell>), String> {
+    let takes_part = |contestant: &dyn Contestant| {
+        let name = contestant.name();
+        name == REFERENCE || OF_INTEREST.iter().any(|start| name.starts_with(start))
+    };
+    let names = contestants.iter().filter(|one| takes_part(&***one)).map(|one| one.name());
+    let length = if quick { "quick" } else { "full" };
+    let mut command = Command::new(this_program()?);
+    command.args(["--child", "row", &row.id, length, &descriptors.to_string()]).args(names);
+    let text = output(&mut command)?;
+    let told = text.lines().next_back().unwrap_or_default();
+    let Told { call, cells } = serde_json::from_str(told).map_err(|error| error.to_string())?;
+    let mut cells = cells.into_iter();
+    let cells = contestants.iter().map(|contestant| match takes_part(&**contestant) {
+        true => cells.next().unwrap_or_default(),
+        false => Cell { reason: Some(NOT_OF_INTEREST.into()), ..Cell::default() },
+    });
+    Ok((call, cells.collect()))
+}
+
+/// How the names begin of those that take part where system calls are expensive.
+const OF_INTEREST: [&str; 4] = ["io_uring", "epoll", "monoio", "raw "];
+const NOT_OF_INTEREST: &str = "not measured with expensive system calls, to save time";
 
 fn resident() -> Result<u64, String> {
     let statm = fs::read_to_string("/proc/self/statm").map_err(|error| error.to_string())?;

@@ -42,7 +42,7 @@ fn main() -> ExitCode {
         }
         Ok(Command::Child(arguments)) => {
             descriptors();
-            children::main(&arguments, &contestants::candidates())
+            children::main(&arguments, contestants::candidates())
         }
         Ok(Command::Compare(options)) => compare(&options),
         Err(usage) => Err(usage),
@@ -96,6 +96,7 @@ fn compare(options: &Options) -> Result<(), String> {
     let call = syscall_cost::trivial();
     let raised_call = options.syscall_cost.map(syscall_cost::raise).transpose();
     let raised_call = raised_call.map_err(|error| format!("--syscall-cost: {error}"))?;
+    let cheapest = raised_call.unwrap_or(call);
 
     let descriptors = descriptors();
     let (mut contestants, absent) = contestants::able();
@@ -117,13 +118,25 @@ fn compare(options: &Options) -> Result<(), String> {
         rows: Vec::new(),
         notes: Vec::new(),
     };
+    for row in rows.iter().filter(|row| too_cheap(row, cheapest)) {
+        report.notes.push(format!("{}: skipped, a call costs {cheapest:.0} ns", row.name));
+    }
+    rows.retain(|row| !too_cheap(row, cheapest));
     println!("{}", terminal::heading(&report, &plan));
 
     let progress = Progress::new(rows.len());
     for (at, row) in rows.iter().enumerate() {
         progress.begin(at, &row.name);
-        let cells =
-            measure_row(&contestants, row, &plan, descriptors, &progress, &mut report.notes);
+        let (call, cells) = match row.call {
+            Some(_) => match children::expensive(&contestants, row, options.quick, descriptors) {
+                Ok(told) => told,
+                Err(reason) => (cheapest, absent_cells(contestants.len(), reason)),
+            },
+            None => {
+                let notes = &mut report.notes;
+                (cheapest, measure_row(&contestants, row, &plan, descriptors, &progress, notes))
+            }
+        };
         let measured = Measured {
             id: row.id.clone(),
             name: row.name.clone(),
@@ -132,8 +145,8 @@ fn compare(options: &Options) -> Result<(), String> {
                 Work::Echo { pairs, .. } | Work::Calls { pairs } => Some(pairs),
                 _ => None,
             },
-            goal_uring: row.target.map(|target| target.uring),
-            goal_epoll: row.target.map(|target| target.epoll),
+            call,
+            goals: row.goals.clone(),
             cells,
         };
         progress.print(&terminal::row(&report, &measured));
@@ -148,6 +161,15 @@ fn compare(options: &Options) -> Result<(), String> {
     written.map_err(|error| format!("{}: {error}", directory.display()))?;
     println!("written: compare.html, compare.json, speed.svg in {}", directory.display());
     Ok(())
+}
+
+/// A filter makes no call cheaper.
+fn too_cheap(row: &Row, call: f64) -> bool {
+    row.call.is_some_and(|wanted| call > 1.1 * f64::from(wanted))
+}
+
+fn absent_cells(count: usize, reason: String) -> Vec<Cell> {
+    vec![Cell { reason: Some(reason), ..Cell::default() }; count]
 }
 
 fn measure_row(
@@ -174,7 +196,7 @@ fn measure_row(
             Err(reason) => {
                 let note = format!("{}: skipped, nothing counts them here ({reason})", row.name);
                 notes.push(note);
-                vec![Cell { reason: Some(reason), ..Cell::default() }; contestants.len()]
+                absent_cells(contestants.len(), reason)
             }
         },
         _ => measure::row(contestants, row, plan, descriptors, progress),

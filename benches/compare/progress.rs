@@ -25,6 +25,11 @@ impl Progress {
         Self { bar, began: Instant::now(), rows }
     }
 
+    /// For a child, whose output is not for people.
+    pub fn silent() -> Self {
+        Self { bar: None, began: Instant::now(), rows: 0 }
+    }
+
     pub fn begin(&self, at: usize, row: &str) {
         match &self.bar {
             Some(bar) => {

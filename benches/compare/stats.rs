@@ -1,7 +1,7 @@
 //! Medians and their neighbours.
 
 /// A value and the quartiles around it.
-#[derive(Debug, Clone, Copy, serde::Serialize)]
+#[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]
 pub struct Spread {
     pub median: f64,
     pub low: f64,

@@ -1,5 +1,9 @@
 //! What is measured: the rows of the table, and the ratios that the project has set itself.
 
+use serde::Serialize;
+
+use crate::contestants::{EPOLL, URING, URING_OWNED};
+
 pub const SMALL: usize = 64;
 
 /// Where the two sides of a connection run.
@@ -71,11 +75,46 @@ impl Work {
     }
 }
 
-/// The least ratio to tokio-seqpacket 0.8.2, for borrowed calls.
-#[derive(Debug, Clone, Copy)]
-pub struct Target {
-    pub uring: f64,
-    pub epoll: f64,
+/// What the project wants of one contestant in one row: the least ratios to tokio-seqpacket 0.8.2.
+#[derive(Debug, Clone, Serialize)]
+pub struct Goal {
+    pub contestant: &'static str,
+    pub ratio: Option<f64>,
+    /// The ratio is wanted where a trivial system call costs this many nanoseconds or more.
+    pub call: f64,
+    /// The ratio of processor times.
+    pub processor: Option<f64>,
+}
+
+/// Wanted ratios: of calls on io_uring that borrow, of those that own, and of borrowed calls on epoll.
+#[derive(Debug, Clone, Copy, Default)]
+struct Wanted {
+    uring: Option<f64>,
+    owned: Option<f64>,
+    epoll: Option<f64>,
+    call: f64,
+}
+
+impl Wanted {
+    fn both(goal: f64, epoll: Option<f64>, call: f64) -> Self {
+        Self { uring: Some(goal), owned: Some(goal), epoll, call }
+    }
+
+    fn borrowed(uring: f64, epoll: f64) -> Self {
+        Self { uring: Some(uring), epoll: Some(epoll), ..Self::default() }
+    }
+
+    fn goals(self, work: Work) -> Vec<Goal> {
+        // A round trip never takes more processor time.
+        let trips = matches!(work, Work::Echo { .. } | Work::Changing { .. });
+        let processor = trips.then_some(1.0);
+        let goals = [
+            Goal { contestant: URING, ratio: self.uring, call: self.call, processor },
+            Goal { contestant: URING_OWNED, ratio: self.owned, call: self.call, processor },
+            Goal { contestant: EPOLL, ratio: self.epoll, call: 0.0, processor: None },
+        ];
+        goals.into_iter().filter(|goal| goal.ratio.or(goal.processor).is_some()).collect()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -85,46 +124,105 @@ pub struct Row {
     pub name: String,
     pub setting: Setting,
     pub work: Work,
-    pub target: Option<Target>,
+    /// What a trivial system call is made to cost, in nanoseconds. In a process of its own.
+    pub call: Option<u16>,
+    pub goals: Vec<Goal>,
 }
+
+/// The goals for echo hold where a trivial system call costs this many nanoseconds.
+const DECIDES: f64 = 165.0;
+/// Rows of echo are repeated with system calls that cost this.
+const CALLS: [u16; 2] = [300, 500];
+
+/// Pairs, the goals for io_uring with calls of 165 ns and of 300 ns, the goal for epoll.
+type EchoRow = (usize, Option<(f64, f64)>, Option<f64>);
+const CURRENT: [EchoRow; 5] = [
+    (1, Some((1.5, 1.5)), Some(1.0)),
+    (4, Some((1.6, 1.8)), Some(1.0)),
+    (16, Some((1.9, 2.3)), Some(1.0)),
+    (128, Some((1.85, 2.1)), Some(1.0)),
+    (1024, Some((1.6, 1.8)), Some(1.0)),
+];
+const TWO: [EchoRow; 5] = [
+    (1, Some((1.5, 1.5)), None),
+    (4, Some((1.4, 1.4)), None),
+    (16, Some((1.6, 1.8)), Some(1.0)),
+    (128, Some((1.7, 1.8)), Some(1.0)),
+    (1024, None, None),
+];
+const MULTI: [EchoRow; 5] = [
+    (1, Some((1.0, 1.0)), Some(1.0)),
+    (4, Some((2.2, 2.2)), Some(1.0)),
+    (16, Some((2.1, 2.3)), Some(1.0)),
+    (128, Some((1.65, 1.8)), Some(1.0)),
+    (1024, None, None),
+];
+const ECHO: [(Setting, &str, [EchoRow; 5]); 3] = [
+    (Setting::CurrentThread, "current", CURRENT),
+    (Setting::TwoRuntimes, "two", TWO),
+    (Setting::MultiThread, "multi", MULTI),
+];
 
 pub fn rows() -> Vec<Row> {
     let mut rows = Vec::new();
-    let mut add = |id: String, name: String, setting, work, target: Option<(f64, f64)>| {
-        let target = target.map(|(uring, epoll)| Target { uring, epoll });
-        rows.push(Row { id, name, setting, work, target });
+    let mut add = |id: String, name: String, setting, work: Work, call, wanted: Wanted| {
+        rows.push(Row { id, name, setting, work, call, goals: wanted.goals(work) });
     };
     let echo = |pairs| Work::Echo { pairs, size: SMALL, descriptor: false };
 
-    for (setting, id, goals) in [
-        (Setting::CurrentThread, "current", [1.0, 1.2, 1.45, 1.4, 1.25]),
-        (Setting::TwoRuntimes, "two", [0.0, 0.0, 1.5, 1.7, 0.0]),
-        (Setting::MultiThread, "multi", [1.0, 1.25, 1.5, 1.5, 0.0]),
-    ] {
-        for (pairs, goal) in [1, 4, 16, 128, 1024].into_iter().zip(goals) {
+    for (setting, id, table) in ECHO {
+        for (pairs, goals, epoll) in table {
             let name = format!("echo, {}, {}", setting.name(), plural(pairs));
-            let target = (goal > 0.0).then_some((goal, 1.0));
-            add(format!("echo-{id}-{pairs}"), name, setting, echo(pairs), target);
+            let wanted = match goals {
+                Some((goal, _)) => Wanted::both(goal, epoll, DECIDES),
+                None => Wanted::default(),
+            };
+            add(format!("echo-{id}-{pairs}"), name, setting, echo(pairs), None, wanted);
         }
     }
+    for call in CALLS {
+        for (setting, id, table) in ECHO {
+            for (pairs, goals, _) in table {
+                let Some((_, goal)) = goals else { continue };
+                let pairs_name = plural(pairs);
+                let name = format!("calls of {call} ns: echo, {}, {pairs_name}", setting.name());
+                let wanted = match call {
+                    300 => Wanted::both(goal, None, f64::from(call)),
+                    _ => Wanted::default(),
+                };
+                let id = format!("at{call}-echo-{id}-{pairs}");
+                add(id, name, setting, echo(pairs), Some(call), wanted);
+            }
+        }
+    }
+    let mut add = |id, name, setting, work, wanted: Option<Wanted>| {
+        add(id, name, setting, work, None, wanted.unwrap_or_default());
+    };
     add(
         "echo-block-on".into(),
         "echo, client in block_on of multi_thread, 1 pair".into(),
         Setting::BlockOn,
         echo(1),
-        Some((1.0, 1.0)),
+        Some(Wanted::borrowed(1.0, 1.0)),
     );
     for (setting, id) in [(Setting::CurrentThread, "current"), (Setting::MultiThread, "multi")] {
         let name = format!("load changes, 1 to 16 pairs and back, {}", setting.name());
-        add(format!("changing-{id}"), name, setting, Work::Changing { pairs: 16 }, None);
+        let wanted = Wanted::both(1.2, None, 0.0);
+        add(format!("changing-{id}"), name, setting, Work::Changing { pairs: 16 }, Some(wanted));
     }
     for (setting, id) in [(Setting::CurrentThread, "current"), (Setting::MultiThread, "multi")] {
         let name = format!("64 tasks send on one socket, {}", setting.name());
-        add(format!("flood-{id}"), name, setting, Work::Flood { tasks: 64 }, Some((1.0, 1.0)));
+        add(
+            format!("flood-{id}"),
+            name,
+            setting,
+            Work::Flood { tasks: 64 },
+            Some(Wanted::borrowed(1.0, 1.0)),
+        );
     }
     for (setting, id) in [(Setting::CurrentThread, "current"), (Setting::TwoRuntimes, "two")] {
         let name = format!("one way, {}, 1 pair", setting.name());
-        add(format!("one-way-{id}"), name, setting, Work::OneWay, Some((1.0, 1.0)));
+        add(format!("one-way-{id}"), name, setting, Work::OneWay, Some(Wanted::borrowed(1.0, 1.0)));
     }
     for (kib, goal) in [(1, 1.35), (16, 1.2), (64, 1.0)] {
         add(
@@ -132,7 +230,7 @@ pub fn rows() -> Vec<Row> {
             format!("echo of {kib} KiB, current_thread, 16 pairs"),
             Setting::CurrentThread,
             Work::Echo { pairs: 16, size: kib * 1024, descriptor: false },
-            Some((goal, 1.0)),
+            Some(Wanted::borrowed(goal, 1.0)),
         );
     }
     add(
@@ -140,18 +238,36 @@ pub fn rows() -> Vec<Row> {
         "one fd per message, current_thread, 16 pairs".into(),
         Setting::CurrentThread,
         Work::Echo { pairs: 16, size: SMALL, descriptor: true },
-        Some((1.2, 1.0)),
+        Some(Wanted::borrowed(1.2, 1.0)),
     );
     let connect = "connect, accept, close, current_thread";
-    add("connect".into(), connect.into(), Setting::CurrentThread, Work::Connect, Some((1.1, 1.0)));
+    add(
+        "connect".into(),
+        connect.into(),
+        Setting::CurrentThread,
+        Work::Connect,
+        Some(Wanted::borrowed(1.1, 1.0)),
+    );
     let paced = "latency under light load, two runtimes";
     add("latency".into(), paced.into(), Setting::TwoRuntimes, Work::Paced, None);
     for (setting, id) in [(Setting::MultiThread, "multi"), (Setting::CurrentThread, "current")] {
         let name = format!("send to arrival beside 32 busy tasks, {}", setting.name());
-        add(format!("beside-{id}"), name, setting, Work::Beside { tasks: 32 }, Some((0.95, 0.95)));
+        add(
+            format!("beside-{id}"),
+            name,
+            setting,
+            Work::Beside { tasks: 32 },
+            Some(Wanted::borrowed(0.95, 0.95)),
+        );
     }
     let memory = "resident memory per idle connection, receive pending";
-    add("memory".into(), memory.into(), Setting::CurrentThread, Work::Memory, Some((1.0, 1.0)));
+    add(
+        "memory".into(),
+        memory.into(),
+        Setting::CurrentThread,
+        Work::Memory,
+        Some(Wanted::borrowed(1.0, 1.0)),
+    );
     for pairs in [1, 16, 128] {
         let name = format!("system calls, echo, current_thread, {}", plural(pairs));
         add(format!("calls-{pairs}"), name, Setting::CurrentThread, Work::Calls { pairs }, None);

@@ -179,25 +179,31 @@ fn latency(page: &mut String, report: &Report) {
 
 fn goal_table(page: &mut String, report: &Report) {
     page.push_str(
-        "<h2>Goals</h2><p>The least ratios that this project has set itself, for borrowed calls.</p>\
-         <table><tr><th>row<th>backend<th>goal<th>here<th>",
+        "<h2>Goals</h2><p>The least ratios that this project has set itself: of the time, and of the processor \
+         time of a round trip.</p><table><tr><th>row<th>contestant<th>goal<th>here<th><th>processor time<th>\
+         here<th>",
     );
     for goal in goals::goals(report) {
-        let class = match goal.verdict() {
-            "met" => "good",
-            "not measured" | "level" => "no",
-            _ => "bad",
-        };
-        let _ = write!(
-            page,
-            "<tr><td>{}<td>{}<td>{:.2}<td>{}<td class=\"{class}\">{}{}",
-            escape(&goal.row.name),
-            goal.backend,
-            goal.wanted,
-            goal.reached.map_or("-".into(), |reached| format!("{:.2}", reached.median)),
-            goal.verdict(),
-            goal.remark()
-        );
+        let _ = write!(page, "<tr><td>{}<td>{}", escape(&goal.row.name), goal.contestant);
+        for judgment in [&goal.ratio, &goal.processor] {
+            let Some(judgment) = judgment else {
+                page.push_str("<td><td><td>");
+                continue;
+            };
+            let class = match judgment.verdict() {
+                "met" => "good",
+                "not measured" | "level" | "not decided" => "no",
+                _ => "bad",
+            };
+            let _ = write!(
+                page,
+                "<td>{:.2}<td>{}<td class=\"{class}\">{}{}",
+                judgment.wanted,
+                judgment.here(),
+                judgment.verdict(),
+                judgment.remark().map_or(String::new(), |remark| format!(": {remark}"))
+            );
+        }
     }
     page.push_str("</table>");
 }

@@ -5,10 +5,11 @@ pub mod html;
 pub mod plot;
 pub mod terminal;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::machine::Machine;
 use crate::stats::Spread;
+use crate::work::Goal;
 
 #[derive(Serialize)]
 pub struct Report {
@@ -36,13 +37,14 @@ pub struct Measured {
     /// What the values count. Less is better.
     pub unit: &'static str,
     pub pairs: Option<usize>,
-    pub goal_uring: Option<f64>,
-    pub goal_epoll: Option<f64>,
+    /// What a trivial system call cost, in nanoseconds.
+    pub call: f64,
+    pub goals: Vec<Goal>,
     /// One for each contestant, in the same order.
     pub cells: Vec<Cell>,
 }
 
-#[derive(Serialize, Default, Clone)]
+#[derive(Serialize, Deserialize, Default, Clone)]
 pub struct Cell {
     /// Why there is no value.
     pub reason: Option<String>,
@@ -56,7 +58,7 @@ pub struct Cell {
     pub percentiles: Vec<Percentile>,
 }
 
-#[derive(Serialize, Clone, Copy)]
+#[derive(Serialize, Deserialize, Clone, Copy)]
 pub struct Percentile {
     pub percent: f64,
     pub nanoseconds: f64,

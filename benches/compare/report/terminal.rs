@@ -15,8 +15,8 @@ pub fn heading(report: &Report, plan: &Plan) -> String {
     }
     let _ = write!(
         text,
-        "\n{} rounds of {:?} for each. Median (quartiles), processor time, and the ratio to {}:\n\
-         above 1 is better than it.\n",
+        "\n{} rounds of {:?} for each. Median (quartiles), processor time and its ratio, and the ratio\n\
+         to {}: above 1 is better than it.\n",
         plan.all_rounds(),
         plan.slice,
         report.reference
@@ -26,7 +26,7 @@ pub fn heading(report: &Report, plan: &Plan) -> String {
 
 /// A row with all its contestants.
 pub fn row(report: &Report, row: &Measured) -> String {
-    let mut text = format!("{} ({})\n", row.name, row.unit);
+    let mut text = format!("{} ({}; a system call costs {:.0} ns)\n", row.name, row.unit, row.call);
     for (contestant, cell) in report.contestants.iter().zip(&row.cells) {
         let _ = write!(text, "  {:31}", contestant.name);
         let _ = match (&cell.value, &cell.reason) {
@@ -39,6 +39,9 @@ pub fn row(report: &Report, row: &Measured) -> String {
         };
         if let Some(cpu) = cell.cpu {
             let _ = write!(text, " cpu {:>9}", amount(cpu.median, "ns"));
+        }
+        if let Some(ratio) = cell.cpu_ratio {
+            let _ = write!(text, " {:5.2}", ratio.median);
         }
         if let Some(ratio) = cell.ratio {
             let _ = write!(text, "  {:5.2} ({:.2} - {:.2})", ratio.median, ratio.low, ratio.high);
