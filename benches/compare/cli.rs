@@ -7,7 +7,7 @@ Compare ways of passing messages over Unix sockets: speed, latency, memory, syst
 
     cargo bench --bench compare -- [OPTIONS]
 
-    --quick             short rounds, a minute or two in all; for a first look
+    --quick             short rounds, about a minute in all; for a first look
     --filter TEXT       only rows whose name or id contains TEXT (may be repeated)
     --only CONTESTANT   only contestants whose name contains CONTESTANT (may be repeated);
                         tokio-seqpacket 0.8.2 always runs, since the ratios are to it
