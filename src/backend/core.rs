@@ -139,7 +139,7 @@ impl Core {
     pub(super) fn called(&self) {
         self.did_without();
         if self.is_uring() {
-            self.runtime.some_worker().called();
+            self.runtime.some_worker().called(&self.runtime);
         }
     }
 

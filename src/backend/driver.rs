@@ -21,7 +21,7 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
@@ -51,6 +51,7 @@ pub(crate) enum Work {
 /// One worker of a runtime, as its sockets know it.
 #[derive(Debug)]
 pub(crate) struct Worker {
+    index: usize,
     inbox: Mutex<Inbox>,
     ring: Mutex<RingState>,
     /// Operations are queued for batches.
@@ -59,6 +60,8 @@ pub(crate) struct Worker {
     calls: AtomicU32,
     /// Operations of a batch on average, as [`Mode`] last had it: the bits of an `f32`.
     average: AtomicU32,
+    /// How often the worker had parked at the last sample.
+    parks: AtomicU64,
     ring_gone: AtomicBool,
     pub(crate) counters: Counters,
 }
@@ -86,13 +89,15 @@ enum RingState {
 pub(crate) struct Dead;
 
 impl Worker {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(index: usize) -> Self {
         Self {
+            index,
             inbox: Mutex::default(),
             ring: Mutex::default(),
             batched: AtomicBool::new(false),
             calls: AtomicU32::new(0),
             average: AtomicU32::new(0),
+            parks: AtomicU64::new(0),
             ring_gone: AtomicBool::new(false),
             counters: Counters::default(),
         }
@@ -162,16 +167,27 @@ impl Worker {
     }
 
     /// A call was made directly: one of those that a ring could have carried.
-    pub(crate) fn called(&self) {
+    pub(crate) fn called(&self, runtime: &Runtime) {
         self.counters.add(Counter::DirectCalls, 1);
         let calls = self.calls.load(Ordering::Relaxed).wrapping_add(1);
         self.calls.store(calls, Ordering::Relaxed);
-        if calls.is_multiple_of(SAMPLE) {
+        if calls.is_multiple_of(SAMPLE) && self.is_busy(runtime) {
             let waker = lock(&self.inbox).wake();
             if let Some(waker) = waker {
                 waker.wake();
             }
         }
+    }
+
+    /// Whether a sample may show enough load for batches. On a multi_thread runtime waking the driver for one has another
+    /// worker woken, too, which costs as much as some hundred calls.
+    fn is_busy(&self, runtime: &Runtime) -> bool {
+        let (Some(parks), Some(costs)) = (runtime.parks(self.index), crate::uring::known_costs())
+        else {
+            return true;
+        };
+        let parked = parks.wrapping_sub(self.parks.swap(parks, Ordering::Relaxed));
+        SAMPLE as f32 > 2.0 * costs.threshold() * parked as f32
     }
 }
 

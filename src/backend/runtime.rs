@@ -119,7 +119,7 @@ impl Runtime {
     pub(crate) fn worker(self: &Arc<Self>, index: usize) -> &Arc<Worker> {
         let index = index % self.workers.len();
         self.workers[index].get_or_init(|| {
-            let worker = Arc::new(Worker::new());
+            let worker = Arc::new(Worker::new(index));
             self.handle.spawn(DriverTask::new(self.clone(), worker.clone()));
             worker
         })
@@ -128,6 +128,14 @@ impl Runtime {
     /// The worker with that index, if it has a driver already.
     pub(crate) fn known_worker(&self, index: usize) -> Option<&Arc<Worker>> {
         self.workers[index % self.workers.len()].get()
+    }
+
+    /// How often a worker has parked; `None` where tokio does not count.
+    pub(super) fn parks(&self, _worker: usize) -> Option<u64> {
+        #[cfg(target_has_atomic = "64")]
+        return Some(self.handle.metrics().worker_park_count(_worker));
+        #[cfg(not(target_has_atomic = "64"))]
+        None
     }
 
     /// For work that has to be done some time: the worker of this thread, if it has a driver, else the first. It may be

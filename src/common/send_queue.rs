@@ -285,6 +285,8 @@ pub(crate) struct SharedSendQueue {
     /// As the last holder of the lock left it. A send needs no more: one that was queued before this call began has
     /// released the lock before it began.
     idle: AtomicBool,
+    /// Whether a send has ever waited.
+    used: AtomicBool,
     /// Made with the first send that waits. Most sockets never have one.
     state: Mutex<Option<Box<Shared>>>,
 }
@@ -297,7 +299,11 @@ pub(crate) struct Shared {
 
 impl SharedSendQueue {
     pub(crate) fn new() -> Self {
-        Self { idle: AtomicBool::new(true), state: Mutex::new(None) }
+        Self {
+            idle: AtomicBool::new(true),
+            used: AtomicBool::new(false),
+            state: Mutex::new(None),
+        }
     }
 
     /// Whether a send may call the kernel directly.
@@ -308,6 +314,8 @@ impl SharedSendQueue {
     pub(crate) fn lock(&self) -> Guard<'_> {
         let mut state = self.lock_state();
         state.get_or_insert_with(|| {
+            // Whoever has to know was told by the lock: a send that waits parks after this.
+            self.used.store(true, Ordering::Release);
             Box::new(Shared { queue: SendQueue::new(), spares: SparePayloads::default() })
         });
         Guard { idle: &self.idle, state }
@@ -315,6 +323,9 @@ impl SharedSendQueue {
 
     /// `None` if no send has ever waited.
     pub(crate) fn lock_if_used(&self) -> Option<Guard<'_>> {
+        if !self.used.load(Ordering::Acquire) {
+            return None;
+        }
         let state = self.lock_state();
         state.is_some().then(|| Guard { idle: &self.idle, state })
     }
