@@ -444,7 +444,6 @@ impl Core {
         }
         recv.attempts_left = recv.attempts_left.saturating_sub(1);
         if recv.attempts_left == 0 {
-            recv.policy.attempts_failed();
             match self.park_until_readable() {
                 Ok(true) => {
                     recv.queue.park();

@@ -387,7 +387,7 @@ impl<S: Sink> Receive<'_, S> {
                 Decision::Queue => {
                     let list = recv.queue.queue_attempt();
                     if list {
-                        recv.attempts_left = recv.policy.attempts();
+                        recv.attempts_left = policy::ATTEMPTS;
                     }
                     let pending = self.wait(recv, cx);
                     if list && let Some(worker) = worker {

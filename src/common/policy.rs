@@ -15,7 +15,20 @@ use std::task::Context;
 use std::time::Instant;
 
 /// How often a receive yields and calls again before it parks.
-const RETRIES: u8 = 5;
+#[derive(Debug, Clone, Copy)]
+struct Retries {
+    count: u8,
+    /// At most so many receives between two that retry for nothing.
+    pause: u16,
+}
+
+/// On a current_thread runtime a retry costs a system call, and the answer of another thread comes within some of them,
+/// where waking this one takes ten times as long. Two threads that answer each other find out only if both retry at once:
+/// so not for long, and often.
+const RETRIES_ONE_THREAD: Retries = Retries { count: 20, pause: 3 };
+
+/// On a multi_thread runtime yielding for nothing makes it wake another worker, which costs as much as ten receives.
+const RETRIES_WORKERS: Retries = Retries { count: 5, pause: 4095 };
 
 /// With so many retries left it lets the I/O driver run, too: the task that is to answer may itself be parked. With
 /// fewer retries, two tasks that are parked never find out that they need not be.
@@ -24,10 +37,8 @@ const AFTER_EVENTS: u8 = 3;
 /// More polls than one other pair makes while a receive is parked.
 const MANY: u32 = 6;
 
-/// At most so many receives between two tries that find nothing. A first call that finds nothing is one system call;
-/// yielding for nothing makes a multi_thread runtime wake another worker, which costs as much as ten receives.
+/// At most so many receives between two whose first call finds nothing, one system call each.
 const FIRST_PAUSE: u16 = 255;
-const RETRY_PAUSE: u16 = 4095;
 
 /// From such a pause on, a retry is expected to find nothing. It begins behind the I/O events: no other worker is
 /// woken for that.
@@ -69,11 +80,17 @@ pub(crate) struct Conditions {
     pub(crate) busy_until: Option<Instant>,
 }
 
+impl Conditions {
+    fn retries(&self) -> Retries {
+        if self.multi_thread { RETRIES_WORKERS } else { RETRIES_ONE_THREAD }
+    }
+}
+
 /// The history of one socket's receives.
 #[derive(Debug, Default)]
 pub(crate) struct RecvPolicy {
-    first: Skip<FIRST_PAUSE>,
-    retries: Skip<RETRY_PAUSE>,
+    first: Skip,
+    retries: Skip,
     /// The last message is not one for a batch: large, or with descriptors.
     bulky: bool,
 }
@@ -136,7 +153,7 @@ impl RecvPolicy {
     ) -> Decision {
         match state.phase {
             Phase::New => {
-                self.first.note(false);
+                self.first.note(false, FIRST_PAUSE);
                 self.begin_to_wait(state, conditions)
             }
             Phase::Retrying { left } => {
@@ -147,7 +164,7 @@ impl RecvPolicy {
                 }
                 let decision = state.busy.found_nothing(state.yielded);
                 if decision == Decision::Park {
-                    self.retries.note(false);
+                    self.retries.note(false, conditions.retries().pause);
                     state.phase = Phase::Parked;
                 } else {
                     state.phase = Phase::Retrying { left: 1 };
@@ -161,10 +178,10 @@ impl RecvPolicy {
     /// A call of this receive found a message of that size, with or without descriptors.
     pub(crate) fn found(&mut self, state: &RecvState, conditions: &Conditions) {
         match state.phase {
-            Phase::New => self.first.note(true),
+            Phase::New => self.first.note(true, FIRST_PAUSE),
             Phase::Retrying { .. } => {
                 let worth_it = !conditions.multi_thread || state.yielded.others_ran();
-                self.retries.note(worth_it);
+                self.retries.note(worth_it, conditions.retries().pause);
             }
             Phase::Parked if state.yielded.many_ran() => self.retries = Skip::default(),
             Phase::Parked => {}
@@ -181,21 +198,11 @@ impl RecvPolicy {
         !self.bulky
     }
 
-    /// Through how many batches an attempt goes that is queued now.
-    pub(crate) fn attempts(&mut self) -> u8 {
-        if self.retries.is_due() { ATTEMPTS } else { 1 }
-    }
-
-    /// An attempt found nothing so often.
-    pub(crate) fn attempts_failed(&mut self) {
-        self.retries.note(false);
-    }
-
     fn begin_to_wait(&mut self, state: &mut RecvState, conditions: &Conditions) -> Decision {
         state.busy = Busy::new(conditions.busy_until);
         let left = match (self.retries.is_due(), self.retries.interval) {
             (false, _) => u8::from(state.busy.is_on()),
-            (true, ..RARE) => RETRIES,
+            (true, ..RARE) => conditions.retries().count,
             (true, _) => AFTER_EVENTS,
         };
         if left > 0 && conditions.alone {
@@ -313,12 +320,12 @@ impl Busy {
 
 /// After a miss the next tries are skipped, ever more of them; after a hit none is.
 #[derive(Debug, Default)]
-struct Skip<const PAUSE: u16> {
+struct Skip {
     interval: u16,
     skip: u16,
 }
 
-impl<const PAUSE: u16> Skip<PAUSE> {
+impl Skip {
     fn is_due(&mut self) -> bool {
         if self.skip == 0 {
             return true;
@@ -327,11 +334,11 @@ impl<const PAUSE: u16> Skip<PAUSE> {
         false
     }
 
-    fn note(&mut self, found: bool) {
+    fn note(&mut self, found: bool, pause: u16) {
         if found {
             *self = Self::default();
         } else {
-            self.interval = (self.interval * 2 + 1).min(PAUSE);
+            self.interval = (self.interval * 2 + 1).min(pause);
             self.skip = self.interval;
         }
     }
@@ -405,7 +412,7 @@ mod tests {
     use super::*;
 
     const CONDITIONS: Conditions =
-        Conditions { multi_thread: false, batched: false, alone: true, busy_until: None };
+        Conditions { multi_thread: true, batched: false, alone: true, busy_until: None };
 
     #[test]
     fn unsuccessful_retries_become_rare_and_a_successful_one_makes_them_frequent_again() {
@@ -426,7 +433,7 @@ mod tests {
         policy.found(&state, &CONDITIONS);
         let mut state = RecvState::new();
         policy.found_nothing(&mut state, &CONDITIONS);
-        assert_eq!(state.phase, Phase::Retrying { left: RETRIES });
+        assert_eq!(state.phase, Phase::Retrying { left: RETRIES_WORKERS.count });
     }
 
     #[test]
@@ -492,11 +499,11 @@ mod tests {
 
     #[test]
     fn quick_skips_end_with_a_success() {
-        let mut skip = Skip::<255>::default();
+        let mut skip = Skip::default();
         assert!(skip.is_due());
-        skip.note(false);
+        skip.note(false, 255);
         assert!(!skip.is_due());
-        skip.note(true);
+        skip.note(true, 255);
         assert!(skip.is_due());
     }
 }
