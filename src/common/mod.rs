@@ -6,6 +6,8 @@ pub(crate) mod completed;
 pub(crate) mod coop;
 pub(crate) mod idle_notify;
 pub(crate) mod metrics;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 pub(crate) mod pending_send;
 pub(crate) mod policy;
 pub(crate) mod recv_queue;

@@ -313,6 +313,17 @@ impl<M> RecvQueue<M> {
             && self.waiters.iter().any(|waiter| waiter.waker.is_some())
     }
 
+    /// Whether a waiter has to be woken to come back.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_anyone_asleep(&self) -> bool {
+        self.waiters.iter().any(|waiter| waiter.waker.is_some())
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_relaying(&self) -> bool {
+        self.relaying
+    }
+
     /// Whether a waiter may find something that no attempt is going to find.
     fn has_something(&self) -> bool {
         self.completed.is_some() || self.unseen && self.attempt == Attempt::None

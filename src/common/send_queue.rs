@@ -111,6 +111,12 @@ impl<P> SendQueue<P> {
         (!self.taken || cfg!(planted = "two_sends")) && self.order.is_empty()
     }
 
+    /// Whether a driver has taken one out.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken
+    }
+
     /// How many sends wait.
     pub(crate) fn waiting(&self) -> usize {
         self.order.len()
