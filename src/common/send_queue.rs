@@ -165,7 +165,9 @@ impl<P> SendQueue<P> {
         let Some(send) = self.sends.get_mut(slot) else {
             return Effects::default();
         };
-        if let State::Taken = send.state {
+        let is_taken = matches!(send.state, State::Taken)
+            || cfg!(planted = "drop_leaves_queued") && matches!(send.state, State::Waiting(_));
+        if is_taken {
             send.abandoned = true;
             return Effects::default();
         }
