@@ -5,6 +5,8 @@ pub(crate) mod catch_panic;
 pub(crate) mod completed;
 pub(crate) mod coop;
 pub(crate) mod idle_notify;
+#[cfg(all(test, seqpacket_loom))]
+mod loom_tests;
 pub(crate) mod metrics;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod model;
