@@ -131,6 +131,8 @@ enum Step {
     MultiThread(bool),
     /// A ring that had refused service counts as working again: another socket's worker, in effect.
     Mend,
+    /// From now on its ring refuses each operation, or does not.
+    Filter(bool),
     Die,
     Close,
 }
@@ -244,6 +246,10 @@ impl Model {
             Step::Mend => {
                 let worker = self.some_worker();
                 self.workers[worker].has_ring = true;
+            }
+            Step::Filter(filtered) => {
+                let worker = self.some_worker();
+                self.workers[worker].filtered = filtered;
             }
             Step::Die => self.die(),
             _ if self.closed => {}
@@ -462,6 +468,7 @@ impl Model {
             self.close();
         }
         assert!(self.send.is_idle());
+        assert!(self.recv.completed().is_none(), "nothing is kept for a socket that is gone");
     }
 
     fn end_alive(&mut self) {
@@ -558,6 +565,7 @@ impl Event {
             93..95 => Step::Batched(detail & 0x30 != 0),
             95 => Step::Batched(true),
             96 => Step::MultiThread(odd),
+            97 if odd => Step::Filter(at > 0),
             97 => Step::Mend,
             98 => Step::Die,
             _ => Step::Close,

@@ -27,6 +27,7 @@ pub(super) struct Worker {
     pub(super) dead: bool,
     pub(super) batched: bool,
     pub(super) has_ring: bool,
+    pub(super) filtered: bool,
     calls: u32,
     /// The driver's task has been woken.
     woken: bool,
@@ -43,6 +44,7 @@ impl Worker {
             dead: false,
             batched,
             has_ring: true,
+            filtered: false,
             calls: 0,
             // It was spawned.
             woken: true,
@@ -302,6 +304,7 @@ impl Model {
     }
 
     fn drive_pass(&mut self, at: usize, pass: &mut Pass, fate: Fate) -> Option<Next> {
+        let fate = if self.workers[at].filtered { Fate::Refused } else { fate };
         let next = match pass.next {
             Next::Listed => match pass.listed.pop_front() {
                 Some(work) => self.attend_to(at, work, pass),
