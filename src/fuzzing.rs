@@ -12,7 +12,7 @@ use crate::ancillary::{
     AncillaryBuffer, AncillaryMessage, AncillaryMessageReader, AncillaryMessageWriter,
     OwnedAncillaryMessage,
 };
-use crate::uring::model::socket::{Event, Model};
+use crate::common::model::{Event, Model};
 
 /// Descriptors in one input, at most.
 const MOST_FDS: usize = 300;
@@ -191,7 +191,7 @@ fn again(address: &SocketAddr) {
     }
 }
 
-/// A script for both lanes of a socket and a fake ring, two bytes an event.
+/// A script for both directions of a socket, fake drivers and a fake kernel, two bytes an event.
 pub fn script(data: &[u8]) {
     let events = data.chunks_exact(2).take(400);
     Model::run(events.map(|bytes| Event::from_bytes([bytes[0], bytes[1]])));

@@ -52,39 +52,28 @@ async fn main() -> io::Result<()> {
         write("address", name, &[&len.to_le_bytes(), &family, bytes].concat())?;
     }
 
-    // Scripts: the common courses of a receive and a send (fuzzing.rs and model/socket.rs have the
-    // numbers).
-    let (arrive, receive, attend, finish, reap) = (22, 27, 0, 6, 12);
-    let (come, call, poll, drop, read) = (65, 71, 76, 80, 83);
-    let (send_attend, send_finish, send_reap, go_on) = (44, 50, 56, 88);
-    let scripts: [(&str, &[u8]); 5] = [
-        ("received", &[receive, attend, arrive, finish, reap, 32]),
-        ("dropped", &[receive, attend, arrive, finish, 38, reap, 41]),
-        ("cancelled", &[receive, attend, 38, attend, finish, reap]),
+    // Scripts: the common courses of a receive and a send (common/model.rs has the numbers). Worker 0 batches.
+    let (arrive, bulky, receive, poll, drop, freeze, poll_recv) = (0, 7, 11, 19, 27, 31, 35);
+    let (send, poll_send, drop_send, read) = (39, 46, 53, 63);
+    let (drive, pass, hear, fire, die, close) = (67, 81, 84, 88, 98, 99);
+    let scripts: [(&str, &[u8]); 7] = [
+        ("received", &[receive, arrive, pass, pass, poll]),
+        ("dropped", &[receive, drive, drive, drive, drive, drop, arrive, pass, receive]),
+        ("parked", &[receive, pass, pass, pass, arrive, hear, fire, fire, pass, poll]),
+        ("frozen", &[bulky, receive, receive, receive, freeze, arrive, hear, fire, fire, pass]),
+        ("observed", &[poll_recv, receive, arrive, hear, fire, fire, pass, drop, poll_recv]),
         (
             "queued",
             &[
-                come,
-                call,
-                come,
-                call,
-                come,
-                call,
-                send_attend,
-                read,
-                send_finish,
-                send_reap,
-                go_on,
-                poll,
+                send, poll_send, poll_send, send, poll_send, poll_send, send, poll_send, pass,
+                pass, drop_send, read, hear, fire, fire, pass, poll_send,
             ],
         ),
-        (
-            "died",
-            &[receive, attend, come, call, come, call, come, call, send_attend, drop, 93, 94, 95],
-        ),
+        ("died", &[receive, send, poll_send, poll_send, poll_send, drive, die, die, die, close]),
     ];
     for (name, kinds) in scripts {
-        let events: Vec<u8> = kinds.iter().flat_map(|kind| [*kind, 0]).collect();
+        // The second byte: the first of its kind, on worker 0, of a receive or a send that a batch may carry.
+        let events: Vec<u8> = kinds.iter().flat_map(|kind| [*kind, 0x38]).collect();
         write("script", name, &events)?;
     }
     Ok(())

@@ -39,6 +39,12 @@ impl IdleNotify {
     pub(crate) fn notified(&self) -> Notified<'_> {
         self.0.get_or_init(Arc::default).notified()
     }
+
+    /// For the model, which keeps those who wait.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn notified_owned(&self) -> tokio::sync::futures::OwnedNotified {
+        self.0.get_or_init(Arc::default).clone().notified_owned()
+    }
 }
 
 impl IdleWakers {

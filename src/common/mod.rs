@@ -5,7 +5,11 @@ pub(crate) mod catch_panic;
 pub(crate) mod completed;
 pub(crate) mod coop;
 pub(crate) mod idle_notify;
+#[cfg(all(test, seqpacket_loom))]
+mod loom_tests;
 pub(crate) mod metrics;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 pub(crate) mod pending_send;
 pub(crate) mod policy;
 pub(crate) mod recv_queue;

@@ -162,7 +162,11 @@ impl RecvPolicy {
                 if left > 0 && conditions.alone {
                     return retry(state, left);
                 }
-                let decision = state.busy.found_nothing(state.yielded);
+                let decision = match conditions.alone {
+                    true => state.busy.found_nothing(state.yielded),
+                    // Those count on that whoever finds nothing registers for readiness.
+                    false => Decision::Park,
+                };
                 if decision == Decision::Park {
                     self.retries.note(false, conditions.retries().pause);
                     state.phase = Phase::Parked;
@@ -442,6 +446,20 @@ mod tests {
         let conditions = Conditions { alone: false, ..CONDITIONS };
         let mut state = RecvState::new();
         assert_eq!(policy.polled(&mut state, &conditions), Decision::Call);
+        assert_eq!(policy.found_nothing(&mut state, &conditions), Decision::Park);
+    }
+
+    #[test]
+    fn a_busy_receive_parks_once_others_depend_on_it() {
+        let mut policy = RecvPolicy::default();
+        let busy_until = Instant::now().checked_add(std::time::Duration::from_secs(60));
+        let conditions = Conditions { busy_until, ..CONDITIONS };
+        let mut state = RecvState::new();
+        policy.polled(&mut state, &conditions);
+        for _ in 0..2 * u32::from(RETRIES_WORKERS.count) {
+            assert_ne!(policy.found_nothing(&mut state, &conditions), Decision::Park);
+        }
+        let conditions = Conditions { alone: false, ..conditions };
         assert_eq!(policy.found_nothing(&mut state, &conditions), Decision::Park);
     }
 

@@ -146,6 +146,9 @@ impl<M> RecvQueue<M> {
     /// Joins the queue, or stays in it, to be woken. Returns the waker that this replaces, to be dropped after the lock is
     /// released.
     pub(crate) fn wait(&mut self, id: &mut Option<WaiterId>, waker: &Waker) -> Option<Waker> {
+        if cfg!(planted = "wake_overwritten") && self.observers.any() {
+            drop(self.observers.park(waker));
+        }
         let known = &mut self.join(id).waker;
         match known {
             Some(known) if known.will_wake(waker) => None,
@@ -234,7 +237,8 @@ impl<M> RecvQueue<M> {
     /// Queues an attempt for the next batch. Whether the socket has to be listed for it in a
     /// worker's inbox.
     pub(crate) fn queue_attempt(&mut self) -> bool {
-        if self.attempt != Attempt::None || self.completed.is_some() || self.closed {
+        let has_message = self.completed.is_some() && !cfg!(planted = "completed_overwritten");
+        if self.attempt != Attempt::None || has_message || self.closed {
             return false;
         }
         self.attempt = Attempt::Queued;
@@ -281,6 +285,9 @@ impl<M> RecvQueue<M> {
 
     /// Wakes one waiter that has to ask the kernel by itself, and all observers.
     pub(crate) fn hand_over(&mut self) -> Wakes {
+        if cfg!(planted = "attempt_forgotten") {
+            return Wakes::default();
+        }
         self.unseen = true;
         self.direct_next = true;
         let observers = self.observers.wake();
@@ -319,6 +326,17 @@ impl<M> RecvQueue<M> {
             && self.waiters.iter().any(|waiter| waiter.waker.is_some())
     }
 
+    /// Whether a waiter has to be woken to come back.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_anyone_asleep(&self) -> bool {
+        self.waiters.iter().any(|waiter| waiter.waker.is_some())
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_relaying(&self) -> bool {
+        self.relaying
+    }
+
     /// Whether a waiter may find something that no attempt is going to find.
     fn has_something(&self) -> bool {
         self.completed.is_some() || self.unseen && self.attempt == Attempt::None
@@ -336,7 +354,10 @@ impl<M> RecvQueue<M> {
         }
         let mut sleeping = self.waiters.iter_mut().filter(|waiter| waiter.waker.is_some());
         let one = sleeping.next().and_then(|waiter| waiter.waker.take());
-        let relay = one.is_some() && sleeping.next().is_some() && !self.relaying;
+        let relay = one.is_some()
+            && sleeping.next().is_some()
+            && !self.relaying
+            && !cfg!(planted = "relay_lost");
         self.relaying |= relay;
         Wakes { one, observers: PendingWakes::default(), relay }
     }

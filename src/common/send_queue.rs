@@ -111,6 +111,12 @@ impl<P> SendQueue<P> {
         (!self.taken || cfg!(planted = "two_sends")) && self.order.is_empty()
     }
 
+    /// Whether a driver has taken one out.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.taken
+    }
+
     /// How many sends wait.
     pub(crate) fn waiting(&self) -> usize {
         self.order.len()
@@ -159,7 +165,9 @@ impl<P> SendQueue<P> {
         let Some(send) = self.sends.get_mut(slot) else {
             return Effects::default();
         };
-        if let State::Taken = send.state {
+        let is_taken = matches!(send.state, State::Taken)
+            || cfg!(planted = "drop_leaves_queued") && matches!(send.state, State::Waiting(_));
+        if is_taken {
             send.abandoned = true;
             return Effects::default();
         }
@@ -299,11 +307,7 @@ pub(crate) struct Shared {
 
 impl SharedSendQueue {
     pub(crate) fn new() -> Self {
-        Self {
-            idle: AtomicBool::new(true),
-            used: AtomicBool::new(false),
-            state: Mutex::new(None),
-        }
+        Self { idle: AtomicBool::new(true), used: AtomicBool::new(false), state: Mutex::new(None) }
     }
 
     /// Whether a send may call the kernel directly.
