@@ -89,8 +89,7 @@ impl Core {
         });
         if !core.runtime.has_driver() {
             // Registering is the only way to find out.
-            core.park(Direction::Read, || Err::<(), _>(io::ErrorKind::WouldBlock.into()))?;
-            core.readiness.forget();
+            Readiness::probe(&core.fd, core.runtime.handle())?;
             core.runtime.found_driver();
         }
         Ok(core)
