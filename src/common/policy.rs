@@ -145,7 +145,12 @@ impl RecvPolicy {
                 if left > 0 && conditions.alone {
                     return retry(state, left);
                 }
-                let decision = state.busy.found_nothing(state.yielded);
+                // The others depend on readiness that this one has just found gone.
+                let decision = if conditions.alone {
+                    state.busy.found_nothing(state.yielded)
+                } else {
+                    Decision::Park
+                };
                 if decision == Decision::Park {
                     self.retries.note(false);
                     state.phase = Phase::Parked;
@@ -435,6 +440,19 @@ mod tests {
         let conditions = Conditions { alone: false, ..CONDITIONS };
         let mut state = RecvState::new();
         assert_eq!(policy.polled(&mut state, &conditions), Decision::Call);
+        assert_eq!(policy.found_nothing(&mut state, &conditions), Decision::Park);
+    }
+
+    #[test]
+    fn a_busy_receive_parks_once_others_depend_on_it() {
+        let mut policy = RecvPolicy::default();
+        let busy_until = Instant::now().checked_add(std::time::Duration::from_secs(60));
+        let conditions = Conditions { busy_until, ..CONDITIONS };
+        let mut state = RecvState::new();
+        assert_eq!(policy.polled(&mut state, &conditions), Decision::Call);
+        assert_eq!(policy.found_nothing(&mut state, &conditions), Decision::Yield);
+        assert_eq!(policy.polled(&mut state, &conditions), Decision::Call);
+        let conditions = Conditions { alone: false, ..conditions };
         assert_eq!(policy.found_nothing(&mut state, &conditions), Decision::Park);
     }
 
