@@ -178,6 +178,7 @@ impl Core {
         let mut list = WakeList::default();
         wakes.observers.collect(&self.notify, &mut list);
         list.wake_all();
+        catch_panic::release(wakes.unused);
     }
 
     /// Does what a send queue decided. No lock is held.
@@ -191,6 +192,7 @@ impl Core {
         wakes.wakers.extend(effects.one);
         effects.observers.collect(&self.notify, wakes);
         catch_panic::release(effects.release);
+        catch_panic::release(effects.unused);
     }
 
     /// Lists the socket for an attempt that was queued.
