@@ -95,6 +95,6 @@ pub(crate) struct WakeList {
 impl WakeList {
     pub(crate) fn wake_all(&mut self) {
         self.wakers.drain(..).for_each(catch_panic::wake);
-        self.notify.drain(..).for_each(|notify| notify.notify_waiters());
+        self.notify.drain(..).for_each(|notify| catch_panic::announce(&notify));
     }
 }
