@@ -185,8 +185,9 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub fn skip(&mut self) {
-        self.sent = self.sent();
-        self.waiting = None;
+        if let Some(waiting) = self.waiting.take() {
+            self.sent += usize::from(waiting.withdraw());
+        }
         if self.sent < self.messages.len() {
             self.messages.remove(self.sent);
         }

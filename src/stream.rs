@@ -428,6 +428,7 @@ impl Want {
 
 /// Buffers to receive into, and what has been received: what a stream lends to its backend.
 pub(crate) struct Filler<'a> {
+    fd: BorrowedFd<'a>,
     pub(crate) leases: &'a mut Vec<Lease>,
     want: usize,
     queue: &'a mut VecDeque<Message>,
@@ -465,6 +466,16 @@ impl Filler<'_> {
     /// A message that was received elsewhere.
     pub(crate) fn deliver(&mut self, bytes: &[u8], received: Received, control: ReceivedControl) {
         let Some(mut lease) = self.leases.pop() else { return };
+        let mut received = received;
+        if received.message_len == 0 && received.control_unknown {
+            // Taken by an attempt before there was a stream, so without a mark. The kernel says 0 for the end once the
+            // peer is gone, and again to the next receive.
+            if sys::has_ended(self.fd).unwrap_or(false) {
+                self.leases.push(lease);
+                return;
+            }
+            received.has_control = true;
+        }
         let len = bytes.len().min(lease.bytes.capacity());
         lease.bytes.clear();
         lease.bytes.extend_from_slice(&bytes[..len]);
@@ -694,6 +705,7 @@ impl<'a> Messages<'a> {
 
     fn filler(&mut self) -> (&'a backend::Socket, Filler<'_>) {
         let filler = Filler {
+            fd: self.socket.fd(),
             leases: &mut self.leases,
             want: self.want.count,
             queue: &mut self.queue,

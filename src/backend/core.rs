@@ -89,8 +89,7 @@ impl Core {
         });
         if !core.runtime.has_driver() {
             // Registering is the only way to find out.
-            core.park(Direction::Read, || Err::<(), _>(io::ErrorKind::WouldBlock.into()))?;
-            core.readiness.forget();
+            Readiness::probe(&core.fd, core.runtime.handle())?;
             core.runtime.found_driver();
         }
         Ok(core)
@@ -179,6 +178,7 @@ impl Core {
         let mut list = WakeList::default();
         wakes.observers.collect(&self.notify, &mut list);
         list.wake_all();
+        catch_panic::release(wakes.unused);
     }
 
     /// Does what a send queue decided. No lock is held.
@@ -192,6 +192,7 @@ impl Core {
         wakes.push(effects.one);
         effects.observers.collect(&self.notify, wakes);
         catch_panic::release(effects.release);
+        catch_panic::release(effects.unused);
     }
 
     /// Lists the socket for an attempt that was queued.

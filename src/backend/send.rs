@@ -315,6 +315,28 @@ impl<'a> WaitingSend<'a> {
         }
     }
 
+    /// It gives up. Whether the message has gone out; if not, it never will.
+    pub(crate) fn withdraw(mut self) -> bool {
+        let Some(slot) = self.slot else { return false };
+        loop {
+            let withdrawn = self.core.send.lock().queue.withdraw(slot);
+            match withdrawn {
+                // As in `has_gone_out`.
+                Withdrawn::Taken => std::thread::yield_now(),
+                Withdrawn::Done(result, payload) => {
+                    self.slot = None;
+                    drop(payload);
+                    return result.is_ok();
+                }
+                Withdrawn::Unsent(effects) => {
+                    self.slot = None;
+                    self.core.apply_send(effects);
+                    return false;
+                }
+            }
+        }
+    }
+
     /// The result and, if it was given, the payload.
     pub(crate) fn poll(
         &mut self,

@@ -18,6 +18,11 @@ pub(crate) fn release<T>(value: T) {
     }
 }
 
+/// Wakes all that wait. A panic in one's waker can cost some of the others theirs.
+pub(crate) fn announce(notify: &tokio::sync::Notify) {
+    contain(|| notify.notify_waiters());
+}
+
 fn contain(foreign: impl FnOnce()) {
     // Nothing of ours is touched in there, hence nothing can be left inconsistent.
     if let Err(panic) = catch_unwind(AssertUnwindSafe(foreign)) {

@@ -112,6 +112,6 @@ impl WakeList {
     pub(crate) fn wake_all(&mut self) {
         self.first.take().into_iter().for_each(catch_panic::wake);
         self.wakers.drain(..).for_each(catch_panic::wake);
-        self.notify.drain(..).for_each(|notify| notify.notify_waiters());
+        self.notify.drain(..).for_each(|notify| catch_panic::announce(&notify));
     }
 }

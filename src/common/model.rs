@@ -309,7 +309,7 @@ impl Model {
         self.writable.clear();
         self.closed = true;
         let _unclaimed = self.recv.close();
-        for message in self.send.close() {
+        for message in self.send.close().0 {
             self.sends.unsent.insert(message);
         }
         for worker in &mut self.workers {

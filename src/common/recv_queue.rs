@@ -57,11 +57,13 @@ pub(crate) struct Wakes {
     pub(crate) observers: PendingWakes,
     /// Have a driver call [`RecvQueue::relay`] behind the tasks that are ready now.
     pub(crate) relay: bool,
+    /// Of a receive that has left: to be dropped after the lock is released.
+    pub(crate) unused: Option<Waker>,
 }
 
 impl Wakes {
     pub(crate) fn is_nothing(&self) -> bool {
-        self.one.is_none() && !self.relay && self.observers.is_nothing()
+        self.one.is_none() && !self.relay && self.observers.is_nothing() && self.unused.is_none()
     }
 }
 
@@ -175,25 +177,26 @@ impl<M> RecvQueue<M> {
 
     /// The receive has a message or an error, and leaves. There may be more for the next.
     pub(crate) fn served(&mut self, id: &mut Option<WaiterId>) -> Wakes {
-        self.remove(id);
+        let unused = self.remove(id).and_then(|waiter| waiter.waker);
         self.unseen = true;
-        if self.waiters.is_empty() { Wakes::default() } else { self.wake_next() }
+        let wakes = if self.waiters.is_empty() { Wakes::default() } else { self.wake_next() };
+        Wakes { unused, ..wakes }
     }
 
     /// The receive leaves without a message: dropped, or failed. What it was woken for is for the next. If it never asked
     /// the kernel, the next does at once: a loop of receives that are dropped after one poll must get its message.
     pub(crate) fn leave(&mut self, id: &mut Option<WaiterId>, has_asked: bool) -> Wakes {
-        let Some(waiter) = self.remove(id) else { return Wakes::default() };
+        let Some(Waiter { waker: unused, .. }) = self.remove(id) else { return Wakes::default() };
         self.direct_next |= !has_asked;
         if self.waiters.is_empty() && self.is_queued() {
             self.attempt = Attempt::None;
             // They may have counted on the attempt.
-            return Wakes { observers: self.observers.wake(), ..Wakes::default() };
+            return Wakes { observers: self.observers.wake(), unused, ..Wakes::default() };
         }
-        if waiter.waker.is_none() && self.has_something() {
+        if unused.is_none() && self.has_something() {
             return self.wake_next();
         }
-        Wakes::default()
+        Wakes { unused, ..Wakes::default() }
     }
 
     /// The kernel had nothing.
@@ -359,6 +362,6 @@ impl<M> RecvQueue<M> {
             && !self.relaying
             && !cfg!(planted = "relay_lost");
         self.relaying |= relay;
-        Wakes { one, observers: PendingWakes::default(), relay }
+        Wakes { one, relay, ..Wakes::default() }
     }
 }

@@ -34,11 +34,13 @@ pub(crate) struct Effects<P> {
     pub(crate) observers: PendingWakes,
     /// To be dropped, or kept as a spare.
     pub(crate) release: Option<P>,
+    /// Of a send that has left: to be dropped.
+    pub(crate) unused: Option<Waker>,
 }
 
 impl<P> Default for Effects<P> {
     fn default() -> Self {
-        Self { one: None, observers: PendingWakes::default(), release: None }
+        Self { one: None, observers: PendingWakes::default(), release: None, unused: None }
     }
 }
 
@@ -171,7 +173,8 @@ impl<P> SendQueue<P> {
             send.abandoned = true;
             return Effects::default();
         }
-        let release = match self.sends.remove(slot).state {
+        let Send { state, waker: unused, .. } = self.sends.remove(slot);
+        let release = match state {
             State::Waiting(payload) => {
                 self.order.retain(|waiting| *waiting != slot);
                 self.direct_next |= self.order.is_empty();
@@ -180,7 +183,7 @@ impl<P> SendQueue<P> {
             State::Done(_, payload) => payload,
             State::Taken => None,
         };
-        Effects { release, ..self.settled() }
+        Effects { release, unused, ..self.settled() }
     }
 
     /// A send gives up waiting and wants its payload back.
@@ -230,8 +233,8 @@ impl<P> SendQueue<P> {
     pub(crate) fn put_back(&mut self, slot: usize, payload: P) -> Effects<P> {
         self.taken = false;
         if self.closed || self.sends[slot].abandoned {
-            self.sends.remove(slot);
-            return Effects { release: Some(payload), ..self.settled() };
+            let unused = self.sends.remove(slot).waker;
+            return Effects { release: Some(payload), unused, ..self.settled() };
         }
         self.sends[slot].state = State::Waiting(payload);
         self.order.push_front(slot);
@@ -248,8 +251,8 @@ impl<P> SendQueue<P> {
         self.taken = false;
         let send = &mut self.sends[slot];
         if send.abandoned || self.closed {
-            self.sends.remove(slot);
-            return Effects { release: payload, ..self.settled() };
+            let unused = self.sends.remove(slot).waker;
+            return Effects { release: payload, unused, ..self.settled() };
         }
         send.state = State::Done(result, payload);
         let one = send.waker.take();
@@ -263,12 +266,14 @@ impl<P> SendQueue<P> {
         self.observers.wake()
     }
 
-    /// The socket is going. What waits are sends that were forgotten. Returns their payloads.
-    pub(crate) fn close(&mut self) -> Vec<P> {
+    /// The socket is going. What waits are sends that were forgotten. Returns their payloads and wakers, to be dropped
+    /// after the lock is released.
+    pub(crate) fn close(&mut self) -> (Vec<P>, Vec<Waker>) {
         self.closed = true;
         self.order.clear();
-        let mut payloads = Vec::new();
+        let (mut payloads, mut wakers) = (Vec::new(), Vec::new());
         self.sends.retain(|_, send| {
+            wakers.extend(send.waker.take());
             match std::mem::replace(&mut send.state, State::Taken) {
                 State::Waiting(payload) => payloads.push(payload),
                 State::Done(_, payload) => payloads.extend(payload),
@@ -276,7 +281,7 @@ impl<P> SendQueue<P> {
             }
             false
         });
-        payloads
+        (payloads, wakers)
     }
 
     fn settled(&mut self) -> Effects<P> {

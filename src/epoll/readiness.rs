@@ -136,9 +136,11 @@ impl Readiness {
         self.lock().armed = false;
     }
 
-    /// The registration is not needed after all: it was made to find out whether that is possible.
-    pub(crate) fn forget(&self) {
-        self.drop_registration(&mut self.lock());
+    /// Makes a registration, to find out whether that is possible, and drops it. Without waiting for anything: what
+    /// tokio hears of a peer that is gone stays ready for ever.
+    pub(crate) fn probe(fd: &Arc<OwnedFd>, runtime: &Handle) -> io::Result<()> {
+        let _guard = runtime.enter();
+        make(fd, Interest::READABLE).map(drop)
     }
 
     /// An operation did without waiting. True if so many have that the registration is to be dropped, unless something

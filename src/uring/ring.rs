@@ -96,7 +96,7 @@ pub(crate) struct Ring {
     ring: IoUring,
     /// `None` once they are leaked: the kernel may still write to them.
     slots: Option<RecvSlots>,
-    /// By slot.
+    /// By slot. Empty once they are leaked.
     messages: Box<[Message]>,
 }
 
@@ -215,6 +215,8 @@ impl Ring {
                     for at in (0..pushed).filter(|at| open[at / 64] & (1 << (at % 64)) != 0) {
                         if at < taken {
                             std::mem::forget(self.slots.take());
+                            // RECVMSG writes to its header.
+                            std::mem::forget(std::mem::take(&mut self.messages));
                             report(first + at, Done::Unknown);
                         } else {
                             report(first + at, Done::NotTaken);
