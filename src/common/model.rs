@@ -453,7 +453,7 @@ impl Model {
             self.end_alive();
         }
         self.on = 2;
-        if self.now % 2 == 0 && !self.closed {
+        if self.now.is_multiple_of(2) && !self.closed {
             self.close();
             self.settle();
         }

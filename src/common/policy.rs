@@ -363,6 +363,9 @@ const PASS: f32 = 780.0;
 /// So much of a call is not saved: what queueing and claiming cost for each operation.
 const QUEUEING: f32 = 30.0;
 
+/// A worker that batches goes on down to this part of the threshold.
+const KEEP: f32 = 0.5;
+
 impl Costs {
     /// From how many operations on a batch pays: `n * saved > enter + pass`.
     pub(crate) fn threshold(&self) -> f32 {
@@ -407,7 +410,7 @@ impl Mode {
         self.average += (operations - self.average) * weight;
         let threshold = costs.threshold();
         self.batched =
-            if self.batched { self.average > 0.7 * threshold } else { self.average > threshold };
+            if self.batched { self.average > KEEP * threshold } else { self.average > threshold };
     }
 }
 

@@ -161,7 +161,7 @@ impl Model {
         let worker = self.some_worker();
         let worker = &mut self.workers[worker];
         worker.calls += 1;
-        if worker.calls % SAMPLE == 0 {
+        if worker.calls.is_multiple_of(SAMPLE) {
             worker.wake();
         }
     }
