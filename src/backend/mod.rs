@@ -8,7 +8,7 @@
 //! | [`core`] | a socket as its calls, its drivers and its waker know it |
 //! | [`driver`] | the task of each worker that works for all sockets |
 //! | [`runtime`] | the tokio runtime, and its workers |
-//! | [`metrics`] | what they counted |
+//! | [mod@metrics] | what they counted |
 //!
 //! A backend supplies how operations are *run*; waiting, order and cancellation are the same on both. epoll runs each by a
 //! system call ([`crate::sys`]) and waits by [`crate::epoll::readiness`]. io_uring adds [`crate::uring::ring::Ring::run`]: a
