@@ -143,7 +143,7 @@ impl Core {
     }
 
     /// An operation did without waiting for readiness.
-    fn did_without(&self) {
+    pub(super) fn did_without(&self) {
         if self.readiness.did_without() {
             let mut recv = self.lock_recv();
             let sends_wait = !self.send.is_idle()
@@ -295,8 +295,10 @@ impl Core {
         if result.as_ref().is_err_and(is_no_answer) {
             return self.full(slot, payload, wakes);
         }
+        let list = self.settle_send(slot, payload, result, wakes, SendQueue::list);
+        // Now that it does not wait itself.
         self.did_without();
-        self.settle_send(slot, payload, result, wakes, SendQueue::list)
+        list
     }
 
     /// The send has a result. `then` looks after those behind it.
@@ -424,7 +426,6 @@ impl Core {
         };
         drop(recv);
         drop(closed);
-        self.did_without();
         let relay = self.collect(woken, wakes);
         Attempted { empty: false, again: relay.then_some(Work::Relay) }
     }

@@ -482,11 +482,13 @@ fn claim<S: Sink>(
                 recv.spare = bytes;
             }
             drop(recv);
+            core.did_without();
             core.apply(wakes);
             output
         }
         outcome => {
             drop(recv);
+            core.did_without();
             core.apply(wakes);
             // Closing descriptors that are not wanted can take a while: not under the lock.
             let Completed { bytes, control, received } = from_errno(outcome)?;
