@@ -31,6 +31,8 @@ pub(crate) struct Core {
     submission: Option<Submission>,
     /// A receive had capacity for ancillary data, or messages carry some. From then on attempts take it along.
     wants_control: AtomicBool,
+    /// The socket is dropped or its descriptor handed out: no inbox takes it any more.
+    closed: AtomicBool,
     pub(super) recv: Mutex<Recv>,
     pub(super) send: SharedSendQueue,
     pub(super) readiness: Readiness,
@@ -77,6 +79,7 @@ impl Core {
             runtime,
             submission,
             wants_control: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
             recv: Mutex::new(Recv {
                 queue: RecvQueue::new(),
                 policy: RecvPolicy::default(),
@@ -101,6 +104,10 @@ impl Core {
 
     pub(super) fn is_uring(&self) -> bool {
         self.submission.is_some()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// From now on attempts take ancillary data along.
@@ -296,6 +303,7 @@ impl Core {
             return self.full(slot, payload, wakes);
         }
         let list = self.settle_send(slot, payload, result, wakes, SendQueue::list);
+        // Now that it does not wait itself.
         self.did_without();
         list
     }
@@ -493,9 +501,11 @@ impl Core {
     /// The socket is dropped, or its descriptor handed out: nothing waits for it, nothing keeps it open. Returns a message
     /// that no receive has claimed, and what sends that were forgotten own.
     pub(super) fn close(self: &Arc<Self>) -> impl Sized + use<> {
+        // Read under an inbox's lock: what is listed before this is unlisted below, nothing is after.
+        self.closed.store(true, Ordering::Relaxed);
         let unclaimed = self.lock_recv().queue.close();
         let payloads = self.send.lock_if_used().map(|mut send| send.queue.close());
-        // A relay is listed wherever its cause was: look everywhere, unless the socket is known nowhere.
+        // It may be in the inbox of any worker, unless no one else knows it.
         if Arc::strong_count(self) > 1 {
             for worker in self.runtime.known_workers() {
                 worker.unlist(self);

@@ -110,6 +110,9 @@ impl Worker {
             if inbox.dead {
                 return Err(Dead);
             }
+            if core.is_closed() {
+                return Ok(());
+            }
             inbox.listed.push((core.clone(), work));
             inbox.wake()
         };
@@ -364,14 +367,16 @@ impl DriverTask {
 
     /// What was not finished is listed again, sockets are released, and tasks are woken: in this order.
     fn finish(&mut self) {
-        let relisted = !self.again.is_empty();
         let dead = {
             let mut inbox = lock(&self.worker.inbox);
             if !inbox.dead {
+                // Sockets that were closed meanwhile are released below.
+                let open = self.again.extract_if(.., |(core, _)| !core.is_closed());
+                self.listed.extend(open);
+                inbox.awake |= !self.listed.is_empty();
                 // In front of what was listed meanwhile.
-                self.again.append(&mut inbox.listed);
-                std::mem::swap(&mut inbox.listed, &mut self.again);
-                inbox.awake |= relisted;
+                self.listed.append(&mut inbox.listed);
+                std::mem::swap(&mut inbox.listed, &mut self.listed);
             }
             inbox.dead
         };

@@ -489,6 +489,7 @@ fn claim<S: Sink>(
         }
         outcome => {
             drop(recv);
+            core.did_without();
             core.apply(wakes);
             // Closing descriptors that are not wanted can take a while: not under the lock.
             let Completed { bytes, control, received } = from_errno(outcome)?;

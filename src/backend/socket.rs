@@ -22,6 +22,9 @@ use crate::stream::Filler;
 use crate::sys::{self, Received};
 use crate::{MessageInfo, async_fd};
 
+/// How often a socket that is taken apart waits for a driver that works for it.
+const PATIENCE: usize = 10_000;
+
 /// A receive into one buffer.
 pub(crate) type Recv<'a> = Receive<'a, Bytes<'a>>;
 
@@ -79,14 +82,21 @@ impl Socket {
     pub(crate) fn into_fd(self) -> OwnedFd {
         let mut core = self.core.clone();
         drop(self);
-        // A driver's pass may keep it for some microseconds more.
-        loop {
+        for _ in 0..PATIENCE {
             match Arc::try_unwrap(core) {
                 Ok(Core { fd, readiness, .. }) => {
                     drop(readiness);
                     return Arc::into_inner(fd).expect("the registration is gone");
                 }
+                // In a driver's pass, for some microseconds.
                 Err(shared) => core = shared,
+            }
+            std::thread::yield_now();
+        }
+        // Or this thread itself keeps it: it is called by a waker that the I/O driver calls.
+        loop {
+            if let Ok(duplicate) = core.fd.try_clone() {
+                return duplicate;
             }
             std::thread::yield_now();
         }

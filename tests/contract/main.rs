@@ -7,6 +7,7 @@
 mod harness;
 
 mod ancillary;
+mod attacks;
 mod busy;
 mod cancel;
 mod closing;
@@ -41,6 +42,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let tests = [
         order::tests(),
+        attacks::tests(),
         cancel::tests(),
         ancillary::tests(),
         reset::tests(),
