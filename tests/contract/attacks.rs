@@ -1,6 +1,5 @@
 //! Faults that an attack on the engine found: one test each.
 
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
