@@ -44,6 +44,11 @@ pub(crate) trait Sink {
 
     /// The length of what was received directly, and whether descriptors may have come with it.
     fn measure(&self, output: &Self::Output) -> (usize, bool);
+
+    /// Pays tokio's budget. Quick calls share a unit.
+    fn pay(budget: coop::RestoreOnPending) {
+        budget::take(budget);
+    }
 }
 
 impl<S: Sink> Sink for &mut S {
@@ -302,6 +307,11 @@ impl Sink for Accept {
     fn measure(&self, _: &OwnedFd) -> (usize, bool) {
         (0, false)
     }
+
+    /// A unit each, as for tokio's listeners: what was accepted holds a descriptor until its task has run.
+    fn pay(budget: coop::RestoreOnPending) {
+        budget.made_progress();
+    }
 }
 
 /// A receive. Joins the queue at its first poll if it has to wait, and leaves it when it is dropped.
@@ -328,7 +338,7 @@ impl<S: Sink> Future for Receive<'_, S> {
         let coop = ready!(coop::poll_proceed(cx));
         policy::note_poll();
         let result = ready!(self.poll_once(cx));
-        budget::take(coop);
+        S::pay(coop);
         Poll::Ready(result)
     }
 }
@@ -560,7 +570,7 @@ impl Core {
             match self.try_receive(sink) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => {
-                    budget::take(coop);
+                    S::pay(coop);
                     return Poll::Ready(result);
                 }
             }
