@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::core::{Core, NextSend};
+use super::core::{Core, NextSend, Scratch};
 use super::runtime::Runtime;
 use crate::common::idle_notify::WakeList;
 use crate::common::metrics::{Counter, Counters};
@@ -222,6 +222,7 @@ pub(super) struct DriverTask {
     sent: Vec<Sent>,
     receives: Vec<Arc<Core>>,
     again: Vec<(Arc<Core>, Work)>,
+    scratch: Scratch,
     wakers: WakeList,
 }
 
@@ -244,6 +245,7 @@ impl DriverTask {
             sent: Vec::new(),
             receives: Vec::new(),
             again: Vec::new(),
+            scratch: Scratch::default(),
             wakers: WakeList::default(),
         }
     }
@@ -260,7 +262,8 @@ impl DriverTask {
                             self.sends.push(Sending { core, slot, payload })
                         }
                         NextSend::Call => {
-                            if core.send_waiting(SENDS_AT_ONCE, &mut self.wakers) {
+                            if core.send_waiting(SENDS_AT_ONCE, &mut self.scratch, &mut self.wakers)
+                            {
                                 self.again.push((core, Work::Send));
                             }
                         }
