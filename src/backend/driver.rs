@@ -30,7 +30,7 @@ use super::runtime::Runtime;
 use crate::common::idle_notify::WakeList;
 use crate::common::metrics::{Counter, Counters};
 use crate::common::pending_send::PendingSend;
-use crate::common::policy::{Costs, Mode};
+use crate::common::policy::{self, Costs, Decision, Mode};
 use crate::uring::ring::{Done, Operation, Ring};
 
 /// Sends of one socket that the driver makes by system calls before other sockets have their turn.
@@ -216,6 +216,8 @@ pub(super) struct DriverTask {
     is_behind: bool,
     /// How many direct calls there were when it began to let them run.
     calls_before: u32,
+    /// The last pass sent nothing and found no message.
+    found_nothing: bool,
     // Kept for their allocations; empty between two passes.
     listed: Vec<(Arc<Core>, Work)>,
     sends: Vec<Sending>,
@@ -240,6 +242,7 @@ impl DriverTask {
             mode: Mode::new(),
             is_behind: false,
             calls_before: 0,
+            found_nothing: false,
             listed: Vec::new(),
             sends: Vec::new(),
             sent: Vec::new(),
@@ -254,6 +257,7 @@ impl DriverTask {
     fn pass(&mut self) -> bool {
         std::mem::swap(&mut lock(&self.worker.inbox).listed, &mut self.listed);
         let had_work = !self.listed.is_empty();
+        self.found_nothing = self.listed.iter().all(|(_, work)| *work == Work::Receive);
         for (core, work) in self.listed.drain(..) {
             match work {
                 Work::Send => {
@@ -322,6 +326,7 @@ impl DriverTask {
                 });
                 worker.counters.add(Counter::EmptyAttempts, empty);
                 let useful = (count + receives.len()) as u32 - empty as u32;
+                self.found_nothing &= useful == 0;
                 self.mode.note_batch(useful, costs);
                 result.err().map(|refused| {
                     format!(
@@ -369,7 +374,8 @@ impl DriverTask {
     }
 
     /// What was not finished is listed again, sockets are released, and tasks are woken: in this order.
-    fn finish(&mut self) {
+    fn finish(&mut self, waker: &Waker) {
+        let mut replaced = None;
         let dead = {
             let mut inbox = lock(&self.worker.inbox);
             if !inbox.dead {
@@ -377,12 +383,19 @@ impl DriverTask {
                 let open = self.again.extract_if(.., |(core, _)| !core.is_closed());
                 self.listed.extend(open);
                 inbox.awake |= !self.listed.is_empty();
+                self.found_nothing &= inbox.listed.is_empty();
+                if self.found_nothing {
+                    // It lets the I/O driver run, but what is listed before that has a pass at once.
+                    inbox.awake = false;
+                    replaced = inbox.waker.replace(waker.clone());
+                }
                 // In front of what was listed meanwhile.
                 self.listed.append(&mut inbox.listed);
                 std::mem::swap(&mut inbox.listed, &mut self.listed);
             }
             inbox.dead
         };
+        drop(replaced);
         for (core, _) in self.again.drain(..) {
             if dead {
                 core.wake_all(&mut self.wakers);
@@ -425,8 +438,13 @@ impl Future for DriverTask {
         }
         let had_work = this.pass();
         this.choose_mode();
-        this.finish();
+        this.finish(cx.waker());
         this.calls_before = this.worker.calls.load(Ordering::Relaxed);
+        if had_work && this.found_nothing {
+            // Who is to send may itself be parked, and nothing tells it before the I/O driver has run.
+            policy::yield_now(cx, Decision::YieldToEvents);
+            return Poll::Pending;
+        }
         if had_work {
             // Still behind: the tasks woken just now come first.
             cx.waker().wake_by_ref();
