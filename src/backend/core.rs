@@ -152,9 +152,7 @@ impl Core {
         if submission == Submission::Direct {
             return None;
         }
-        let index = tokio::runtime::worker_index()?;
-        let known = self.runtime.known_worker(index);
-        if submission == Submission::Adaptive && !known.is_some_and(|worker| worker.is_batched()) {
+        if submission == Submission::Adaptive && !self.runtime.is_batched() {
             return None;
         }
         let worker = self.runtime.worker(self.runtime.own_index()?);

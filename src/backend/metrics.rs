@@ -67,7 +67,7 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {
-    /// How adaptive sockets submit here now.
+    /// What the load of this worker calls for. Adaptive sockets of all workers batch while one is at [`Mode::Batched`].
     pub mode: Mode,
     /// Why: operations of a batch, on average. In [`Mode::Direct`] of those that there would have been.
     pub operations: f32,

@@ -130,6 +130,12 @@ impl Runtime {
         self.workers[index % self.workers.len()].get()
     }
 
+    /// Whether a worker has load for batches. Then all batch: where one calls directly what another batches, the messages of
+    /// a pair keep waiting for the other's batch, and that costs more than either.
+    pub(super) fn is_batched(&self) -> bool {
+        self.workers.iter().any(|worker| worker.get().is_some_and(|worker| worker.is_batched()))
+    }
+
     /// How often a worker has parked; `None` where tokio does not count.
     pub(super) fn parks(&self, _worker: usize) -> Option<u64> {
         #[cfg(target_has_atomic = "64")]
