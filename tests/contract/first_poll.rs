@@ -36,6 +36,7 @@ pub fn tests() -> Vec<Test> {
             another_runtime_receives_and_sends_while_nothing_drives_this_one,
             block_on_is_served_beside_idle_workers,
         ],
+        only(&[Flavor::CurrentThread], tasks![a_round_trip_takes_few_batches]),
         only(
             &[Flavor::MultiThread],
             blocking![
@@ -501,4 +502,30 @@ fn block_on_is_served_while_all_workers_compute(cell: Cell) {
         }
     });
     drop(computing);
+}
+
+/// Where both sides were parked once, each must find out soon that the other has sent. If the I/O driver runs but every
+/// so many polls, a receive goes through all its attempts in vain each time.
+async fn a_round_trip_takes_few_batches(cell: Cell) {
+    const TRIPS: u64 = 100;
+    let (a, b) = cell.pair();
+    let echo = tokio::spawn(async move {
+        let mut buffer = [0; 8];
+        while b.recv(&mut buffer).await.unwrap() > 0 {
+            b.send(b"pong").await.unwrap();
+        }
+    });
+    // Both are parked now.
+    breathe().await;
+    let empty = || tokio_seqpacket::metrics().unwrap().total().empty_attempts;
+    let before = empty();
+    let mut buffer = [0; 8];
+    for _ in 0..TRIPS {
+        a.send(b"ping").await.unwrap();
+        assert_eq!(soon(a.recv(&mut buffer)).await.unwrap(), 4);
+    }
+    let each = (empty() - before) as f64 / TRIPS as f64;
+    assert!(each < 6.0, "{each} empty attempts a round trip");
+    drop(a);
+    echo.await.unwrap();
 }
