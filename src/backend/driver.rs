@@ -10,7 +10,8 @@
 //! 3. Receives that are still wanted: an attempt each.
 //! 4. One `io_uring_enter(2)` runs the batch, sends first. On epoll, and where a ring is missing or refuses, the same
 //!    operations are system calls, of the driver or of the futures.
-//! 5. What found nothing is listed again or parks; sockets are released; then tasks are woken.
+//! 5. What found nothing is listed again or parks; sockets are released; then tasks are woken. If all found nothing, the
+//!    I/O driver runs before the next pass.
 //!
 //! Nothing of an operation is left in the kernel between two passes. So there is nothing to cancel, and a driver that dies
 //! only has to wake what waits.
