@@ -91,8 +91,8 @@ fn on_a_thread<T: Send + 'static>(
     }
 }
 
-/// With tasks that cannot leave their thread.
-async fn share_in_an_rc(cell: Cell) {
+/// With tasks that cannot leave their thread; `driven_here`: it runs the I/O driver, too.
+async fn share_in_an_rc(cell: Cell, driven_here: bool) {
     let (a, b) = cell.pair();
     let b = Rc::new(b);
     let log = Rc::new(RefCell::new(Vec::new()));
@@ -113,13 +113,16 @@ async fn share_in_an_rc(cell: Cell) {
     for (me, receiver) in receivers.into_iter().enumerate() {
         assert_eq!(soon(receiver).await.is_err(), me == 1);
     }
-    log.borrow_mut().sort();
-    let (who, mut what): (Vec<_>, Vec<_>) = log.borrow().iter().cloned().unzip();
-    assert_eq!(who, [0, 2, 3]);
-    // They are woken in order. With the I/O driver on another thread they need not run in it; and some of these run on a
-    // thread of their own.
-    what.sort();
+    let mut log = log.take();
+    let what: Vec<_> = log.iter().map(|(_, message)| message.clone()).collect();
     assert_eq!(what, [[0], [1], [2]]);
+    // They are woken in order. With the I/O driver on another thread they need not run in it.
+    log.sort();
+    if driven_here {
+        assert_eq!(log, [(0, vec![0]), (2, vec![1]), (3, vec![2])]);
+    }
+    let who: Vec<_> = log.into_iter().map(|(me, _)| me).collect();
+    assert_eq!(who, [0, 2, 3]);
 
     let echoing = spawn_local(echo(b));
     for n in 0..100 {
@@ -130,17 +133,20 @@ async fn share_in_an_rc(cell: Cell) {
 }
 
 fn local_tasks_share_a_socket_in_an_rc(cell: Cell) {
-    LocalSet::new().block_on(&cell.runtime(), share_in_an_rc(cell));
+    let shared = share_in_an_rc(cell, cell.flavor.is_single_threaded());
+    LocalSet::new().block_on(&cell.runtime(), shared);
 }
 
 async fn local_tasks_of_tokio_uring_itself_share_a_socket_in_an_rc(cell: Cell) {
-    let task = spawn_local(share_in_an_rc(cell));
+    let task = spawn_local(share_in_an_rc(cell, true));
     task.await.unwrap();
 }
 
 async fn local_tasks_on_a_thread_of_their_own_share_a_socket_in_an_rc(cell: Cell) {
-    on_a_thread(move |handle| handle.block_on(LocalSet::new().run_until(share_in_an_rc(cell))))
-        .await;
+    on_a_thread(move |handle| {
+        handle.block_on(LocalSet::new().run_until(share_in_an_rc(cell, false)))
+    })
+    .await;
 }
 
 fn local_tasks_that_are_dropped_close_their_sockets(cell: Cell) {

@@ -6,7 +6,8 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::tools::{
-    FILLER, all, arm, arm_all, breathe, escaped, fill, once, soon, starts_waiting, until_woken,
+    FILLER, all, all_served, arm, arm_all, breathe, escaped, fill, once, soon, starts_waiting,
+    until_woken,
 };
 use crate::harness::ways::{self, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Test};
@@ -127,7 +128,7 @@ async fn a_reset_with_several_waiting_receives_is_reported_once(cell: Cell) {
     peer.send(b"one");
     peer.send(b"two");
     drop(peer);
-    let got = soon(all(receives)).await;
+    let got = soon(all_served(cell, receives)).await;
     let resets = got.iter().filter(|got| got.is_err()).count();
     let messages: Vec<_> = got.into_iter().flatten().map(|got| got.bytes).collect();
     assert_eq!(resets, 1);

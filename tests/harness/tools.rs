@@ -12,6 +12,8 @@ use tokio::net::unix::pipe;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task::Spawn;
 
+use super::Cell;
+
 const SOON: Duration =
     Duration::from_secs(if option_env!("TESTS_ARE_SLOW").is_some() { 60 } else { 5 });
 
@@ -93,21 +95,36 @@ pub fn until_woken<F: Future>(task: &mut Spawn<F>) -> impl Future<Output = ()> {
 
 /// Poll all futures until all are done.
 pub async fn all<F: Future + Unpin>(futures: Vec<F>) -> Vec<F::Output> {
-    let mut futures: Vec<_> = futures.into_iter().map(|future| (future, None)).collect();
+    let mut done = all_as_completed(futures).await;
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, output)| output).collect()
+}
+
+/// Poll all futures, which wait in this order, until all are done. Their outputs in the order of service: that in which
+/// they wait on one thread, else that in which they complete, since a driver on another thread can have a message between
+/// two of these polls.
+pub async fn all_served<F: Future + Unpin>(cell: Cell, futures: Vec<F>) -> Vec<F::Output> {
+    if cell.flavor.is_single_threaded() {
+        return all(futures).await;
+    }
+    all_as_completed(futures).await.into_iter().map(|(_, output)| output).collect()
+}
+
+async fn all_as_completed<F: Future + Unpin>(futures: Vec<F>) -> Vec<(usize, F::Output)> {
+    let mut futures: Vec<_> = futures.into_iter().enumerate().collect();
+    let mut done = Vec::new();
     std::future::poll_fn(|cx| {
-        let mut done = true;
-        for (future, output) in &mut futures {
-            if output.is_none() {
-                match std::pin::Pin::new(future).poll(cx) {
-                    Poll::Ready(value) => *output = Some(value),
-                    Poll::Pending => done = false,
-                }
+        futures.retain_mut(|(index, future)| match std::pin::Pin::new(future).poll(cx) {
+            Poll::Ready(output) => {
+                done.push((*index, output));
+                false
             }
-        }
-        if done { Poll::Ready(()) } else { Poll::Pending }
+            Poll::Pending => true,
+        });
+        if futures.is_empty() { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    futures.into_iter().map(|(_, output)| output.expect("done")).collect()
+    done
 }
 
 pub const FILLER: &[u8] = b"filler";
