@@ -146,13 +146,18 @@ impl Core {
         self.recv.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether the socket's operations are left to batches here, where the worker can have a ring.
+    fn is_batched(&self) -> bool {
+        match self.submission {
+            None | Some(Submission::Direct) => false,
+            Some(Submission::Ring) => true,
+            Some(Submission::Adaptive) => self.runtime.is_batched(),
+        }
+    }
+
     /// The worker to whose next batch an operation is left; `None` where it calls directly.
     pub(super) fn batching_worker(self: &Arc<Self>) -> Option<&Arc<Worker>> {
-        let submission = self.submission?;
-        if submission == Submission::Direct {
-            return None;
-        }
-        if submission == Submission::Adaptive && !self.runtime.is_batched() {
+        if !self.is_batched() {
             return None;
         }
         let worker = self.runtime.worker(self.runtime.own_index()?);
@@ -592,11 +597,7 @@ impl Wake for Core {
 impl Core {
     fn signal(self: &Arc<Self>, wakes: &mut WakeList) {
         let worker = self.runtime.some_worker();
-        let batched = match self.submission {
-            None | Some(Submission::Direct) => false,
-            Some(Submission::Ring) => worker.may_have_ring(),
-            Some(Submission::Adaptive) => worker.is_batched(),
-        };
+        let batched = self.is_batched() && worker.may_have_ring();
         let mut recv = self.lock_recv();
         // The runtime runs its I/O driver just now, so it will run this driver too.
         let attempts = batched && recv.queue.has_waiters() && recv.policy.may_batch();

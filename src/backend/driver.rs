@@ -55,7 +55,7 @@ pub(crate) struct Worker {
     index: usize,
     inbox: Mutex<Inbox>,
     ring: Mutex<RingState>,
-    /// Operations are queued for batches.
+    /// Its load is one for batches.
     batched: AtomicBool,
     /// Calls that were made directly, for the sample.
     calls: AtomicU32,
@@ -155,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// Whether operations are to be queued here, by the load.
+    /// Whether its load is one for batches.
     pub(crate) fn is_batched(&self) -> bool {
         self.batched.load(Ordering::Relaxed)
     }
@@ -217,6 +217,8 @@ pub(super) struct DriverTask {
     is_behind: bool,
     /// How many direct calls there were when it began to let them run.
     calls_before: u32,
+    /// Its runtime counts it as one at work for batches.
+    counts: bool,
     /// The last pass sent nothing and found no message.
     found_nothing: bool,
     // Kept for their allocations; empty between two passes.
@@ -243,6 +245,7 @@ impl DriverTask {
             mode: Mode::new(),
             is_behind: false,
             calls_before: 0,
+            counts: false,
             found_nothing: false,
             listed: Vec::new(),
             sends: Vec::new(),
@@ -405,8 +408,8 @@ impl DriverTask {
         self.wakers.wake_all();
     }
 
-    /// Publishes whether operations are queued here.
-    fn choose_mode(&mut self) {
+    /// Publishes whether operations are queued here, and, while there are some, that other workers are to queue theirs.
+    fn choose_mode(&mut self, had_work: bool) {
         let average = self.mode.average();
         self.worker.average.store(average.to_bits(), Ordering::Relaxed);
         let batched = self.mode.is_batched() && self.worker.may_have_ring();
@@ -415,6 +418,10 @@ impl DriverTask {
             self.worker.counters.add(counter, 1);
             crate::events::changed_mode(batched, average);
             self.worker.batched.store(batched, Ordering::Relaxed);
+        }
+        let counts = batched && had_work;
+        if std::mem::replace(&mut self.counts, counts) != counts {
+            self.runtime.count_batching(counts);
         }
     }
 }
@@ -438,7 +445,7 @@ impl Future for DriverTask {
             this.mode.note_turn(calls.wrapping_sub(this.calls_before), costs);
         }
         let had_work = this.pass();
-        this.choose_mode();
+        this.choose_mode(had_work);
         this.finish(cx.waker());
         this.calls_before = this.worker.calls.load(Ordering::Relaxed);
         if had_work && this.found_nothing {

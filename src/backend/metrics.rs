@@ -67,7 +67,8 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {
-    /// What the load of this worker calls for. Adaptive sockets of all workers batch while one is at [`Mode::Batched`].
+    /// What the load of this worker calls for. Adaptive sockets of all workers batch while the driver of
+    /// one at [`Mode::Batched`] is at work.
     pub mode: Mode,
     /// Why: operations of a batch, on average. In [`Mode::Direct`] of those that there would have been.
     pub operations: f32,

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,8 @@ pub(crate) struct Runtime {
     multi_thread: bool,
     /// How long receives spin before they park, in nanoseconds.
     busy: AtomicU64,
+    /// How many drivers are at work whose workers have load for batches.
+    batching: AtomicUsize,
     /// By worker. The first always exists.
     workers: Box<[OnceLock<Arc<Worker>>]>,
 }
@@ -75,6 +77,7 @@ impl Runtime {
                 handle: handle.clone(),
                 multi_thread,
                 busy: AtomicU64::new(0),
+                batching: AtomicUsize::new(0),
                 workers: (0..workers.clamp(1, 1 << 15)).map(|_| OnceLock::new()).collect(),
             });
             runtimes.insert(handle.id(), Arc::downgrade(&runtime));
@@ -130,10 +133,20 @@ impl Runtime {
         self.workers[index % self.workers.len()].get()
     }
 
-    /// Whether a worker has load for batches. Then all batch: where one calls directly what another batches, the messages of
+    /// Whether this worker has load for batches, or the driver of another that has is at work. Then all batch: where one calls directly what another batches, the messages of
     /// a pair keep waiting for the other's batch, and that costs more than either.
     pub(super) fn is_batched(&self) -> bool {
-        self.workers.iter().any(|worker| worker.get().is_some_and(|worker| worker.is_batched()))
+        let here = self.known_worker(tokio::runtime::worker_index().unwrap_or(0));
+        here.is_some_and(|worker| worker.is_batched()) || self.batching.load(Ordering::Relaxed) > 0
+    }
+
+    /// One more driver is at work for batches, or one fewer.
+    pub(super) fn count_batching(&self, more: bool) {
+        if more {
+            self.batching.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.batching.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// How often a worker has parked; `None` where tokio does not count.

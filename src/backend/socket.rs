@@ -420,7 +420,7 @@ impl Core {
 impl Drop for Socket {
     fn drop(&mut self) {
         let released = self.core.close();
-        // Last: destructors of the user's buffers may panic.
+        // Last: dropping a user's buffer may panic.
         drop(released);
     }
 }
