@@ -164,7 +164,7 @@ impl RecvPolicy {
                 }
                 let decision = match conditions.alone {
                     true => state.busy.found_nothing(state.yielded),
-                    // Those count on that whoever finds nothing registers for readiness.
+                    // The others rely on a receive that finds nothing to register for readiness.
                     false => Decision::Park,
                 };
                 if decision == Decision::Park {
@@ -259,7 +259,7 @@ impl Yielded {
         })
     }
 
-    /// Whether other receives have been polled here since. If not, nobody here can have sent what this
+    /// Whether other receives have been polled here since. If not, no task here can have sent what this
     /// one waits for. On a multi-thread runtime a message that is found all the same has come from
     /// another core, and looking for the next one would keep the two apart, which costs both more than
     /// a wake-up.

@@ -351,7 +351,7 @@ impl SharedSendQueue {
     pub(crate) fn lock(&self) -> Guard<'_> {
         let mut state = self.lock_state();
         state.get_or_insert_with(|| {
-            // Whoever has to know was told by the lock: a send that waits parks after this.
+            // The lock has ordered this with every task that has to know: a send that waits parks after this.
             self.used.store(true, Ordering::Release);
             Box::new(Shared { queue: SendQueue::new(), spares: SparePayloads::default() })
         });

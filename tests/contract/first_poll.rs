@@ -505,7 +505,7 @@ fn block_on_is_served_while_all_workers_compute(cell: Cell) {
 }
 
 /// Where both sides were parked once, each must find out soon that the other has sent. If the I/O driver runs but every
-/// so many polls, a receive goes through all its attempts in vain each time.
+/// so many polls, all attempts of each receive find nothing.
 async fn a_round_trip_takes_few_batches(cell: Cell) {
     const TRIPS: u64 = 100;
     let (a, b) = cell.pair();

@@ -163,5 +163,5 @@ async fn until_in_runtime(what: &str, mut holds: impl FnMut() -> bool) {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    panic!("waited in vain: {what}");
+    panic!("waited for nothing: {what}");
 }

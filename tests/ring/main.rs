@@ -88,5 +88,5 @@ async fn parked(total: u64) {
         }
         before = now;
     }
-    panic!("waited in vain: {before} operations of {total} submitted, {quiet} ms ago");
+    panic!("waited for nothing: {before} operations of {total} submitted, {quiet} ms ago");
 }

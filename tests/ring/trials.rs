@@ -181,7 +181,7 @@ fn in_child(name: &str, nocapture: bool) -> Result<(), Failed> {
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < PATIENCE / 4, "waited in vain: {what}");
+        assert!(start.elapsed() < PATIENCE / 4, "waited for nothing: {what}");
         std::thread::sleep(Duration::from_micros(200));
     }
 }
