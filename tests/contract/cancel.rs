@@ -547,13 +547,7 @@ async fn a_send_dropped_out_of_the_middle_of_the_line_leaves_the_others_in_order
     for armed in [false, true] {
         let (a, peer) = cell.half();
         fill(&a);
-        let messages: Vec<_> = (b'a'..=b'h').map(|letter| [letter]).collect();
-        let mut sends: Vec<_> = messages
-            .iter()
-            .zip(SendBy::QUEUED)
-            .map(|(message, way)| Some(task::spawn(ways::send(way, &a, message, &[]))))
-            .collect();
-        sends.iter_mut().flatten().for_each(starts_waiting);
+        let mut sends: Vec<_> = ways::waiting_sends(&a).into_iter().map(Some).collect();
         for send in sends.iter_mut().flatten().filter(|_| armed) {
             arm(send).await;
         }

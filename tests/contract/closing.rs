@@ -17,7 +17,7 @@ use tokio_test::task;
 
 use crate::harness::peer::Peer;
 use crate::harness::tools::{all, arm, arm_all, breathe, fill, soon, starts_waiting};
-use crate::harness::ways::{self, Boxed, RecvBy, Room, SendBy};
+use crate::harness::ways::{self, Boxed, LETTERS, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Flavor, Test, alone, only};
 
 pub fn tests() -> Vec<Test> {
@@ -104,7 +104,8 @@ fn reads_the_end(peer: &Peer, before: &str) {
     }
 }
 
-fn a_socket_dropped_while_nothing_drives_its_runtime_ends_a_blocking_read(cell: Cell) {
+/// A socket in which a receive of each kind has waited in each way, its peer, and what that was.
+fn each_that_has_waited(cell: Cell, then: impl Fn(UnixSeqpacket, Peer, String)) {
     let runtime = cell.runtime();
     for waited in WAITED {
         for way in RecvBy::QUEUED {
@@ -113,30 +114,27 @@ fn a_socket_dropped_while_nothing_drives_its_runtime_ends_a_blocking_read(cell: 
                 waited.in_socket(&a, way).await;
                 (a, peer)
             });
-            drop(a);
-            reads_the_end(&peer, &format!("{waited:?} {way:?}"));
+            then(a, peer, format!("{waited:?} {way:?}"));
         }
     }
 }
 
+fn a_socket_dropped_while_nothing_drives_its_runtime_ends_a_blocking_read(cell: Cell) {
+    each_that_has_waited(cell, |a, peer, before| {
+        drop(a);
+        reads_the_end(&peer, &before);
+    });
+}
+
 fn a_socket_dropped_on_another_thread_ends_a_blocking_read(cell: Cell) {
-    let runtime = cell.runtime();
-    for waited in WAITED {
-        for way in RecvBy::QUEUED {
-            let (a, peer) = runtime.block_on(async {
-                let (a, peer) = cell.half();
-                waited.in_socket(&a, way).await;
-                (a, peer)
-            });
-            // This thread does nothing meanwhile.
-            let before = format!("{waited:?} {way:?}");
-            let reader = thread::spawn(move || {
-                drop(a);
-                reads_the_end(&peer, &before);
-            });
-            reader.join().unwrap();
-        }
-    }
+    each_that_has_waited(cell, |a, peer, before| {
+        // This thread does nothing meanwhile.
+        let reader = thread::spawn(move || {
+            drop(a);
+            reads_the_end(&peer, &before);
+        });
+        reader.join().unwrap();
+    });
 }
 
 fn a_socket_dropped_with_a_waiting_send_ends_a_blocking_read(cell: Cell) {
@@ -314,18 +312,12 @@ async fn a_send_to_a_half_closed_peer_fails_when_the_peer_closes(cell: Cell) {
 
 async fn sends_behind_one_to_a_half_closed_peer_keep_their_order(cell: Cell) {
     let (a, peer) = half_closed(cell);
-    let messages: Vec<_> = (b'a'..=b'h').map(|letter| [letter]).collect();
-    let mut sends: Vec<_> = messages
-        .iter()
-        .zip(SendBy::QUEUED)
-        .map(|(message, way)| task::spawn(ways::send(way, &a, message, &[])))
-        .collect();
-    sends.iter_mut().for_each(starts_waiting);
+    let sends = ways::waiting_sends(&a);
     breathe().await;
     peer.drain();
     let sent = soon(all(sends)).await;
     assert!(sent.iter().all(Result::is_ok), "{sent:?}");
-    assert_eq!(peer.arrived(), messages);
+    assert_eq!(peer.arrived(), LETTERS);
 }
 
 async fn writable_for_a_half_closed_peer_waits_for_room(cell: Cell) {

@@ -12,7 +12,7 @@ use tokio_test::task;
 
 use crate::harness::peer::Peer;
 use crate::harness::tools::{all, breathe, fill, nothing_is_left, recv, soon, starts_waiting};
-use crate::harness::ways::{self, Boxed, RecvBy, Room, SendBy};
+use crate::harness::ways::{self, Boxed, LETTERS, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -174,17 +174,10 @@ async fn several_waiting_sends_go_out_in_order_without_being_polled_again(cell: 
     for settled in [false, true] {
         let (a, peer) = cell.half();
         fill(&a);
-        let messages: Vec<_> = (b'a'..=b'h').map(|letter| [letter]).collect();
-        let mut sends: Vec<_> = messages
-            .iter()
-            .zip(SendBy::QUEUED)
-            .map(|(message, way)| task::spawn(ways::send(way, &a, message, &[])))
-            .collect();
-        sends.iter_mut().for_each(starts_waiting);
+        let sends = ways::waiting_sends(&a);
         settles(settled).await;
         peer.drain();
-        let expected: Vec<_> = messages.iter().map(|message| &message[..]).collect();
-        until_arrived(&peer, &expected).await;
+        until_arrived(&peer, &LETTERS.each_ref().map(|letter| &letter[..])).await;
         let sent = soon(all(sends)).await;
         assert!(sent.iter().all(|sent| matches!(sent, Ok(1))), "{sent:?}");
     }

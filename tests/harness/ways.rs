@@ -8,6 +8,9 @@ use tokio_seqpacket::ancillary::{
     AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter, OwnedAncillaryMessage,
 };
 use tokio_seqpacket::{MessageInfo, UnixSeqpacket};
+use tokio_test::task::{self, Spawn};
+
+use super::tools::starts_waiting;
 
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -112,6 +115,20 @@ fn duplicates(fds: &[OwnedFd]) -> AncillaryBuffer {
 }
 
 /// Send `message`, with `fds` if this way carries them.
+/// What [`waiting_sends`] send, one each.
+pub const LETTERS: [[u8; 1]; 8] = [*b"a", *b"b", *b"c", *b"d", *b"e", *b"f", *b"g", *b"h"];
+
+/// A send of each queued kind, where there is no room: all wait.
+pub fn waiting_sends(socket: &UnixSeqpacket) -> Vec<Spawn<Boxed<'_, io::Result<usize>>>> {
+    let mut sends: Vec<_> = LETTERS
+        .iter()
+        .zip(SendBy::QUEUED)
+        .map(|(message, way)| task::spawn(send(way, socket, message, &[])))
+        .collect();
+    sends.iter_mut().for_each(starts_waiting);
+    sends
+}
+
 pub fn send<'a>(
     way: SendBy,
     socket: &'a UnixSeqpacket,
