@@ -229,6 +229,11 @@ impl<'a> SendBatch<'a> {
     /// As [send]. It is about the message at [`sent()`](Self::sent); those before have gone out, it
     /// and those behind it have not.
     ///
+    /// If the peer closes with unread messages while a batch goes out, [`BrokenPipe`] may be all that is
+    /// reported: `sendmmsg(2)` drops the reset if it has sent a message before it.
+    ///
+    /// [`BrokenPipe`]: io::ErrorKind::BrokenPipe
+    ///
     /// [send]: crate::UnixSeqpacket::send
     ///
     /// ```

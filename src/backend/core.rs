@@ -18,7 +18,6 @@ use crate::common::policy::RecvPolicy;
 use crate::common::recv_queue::{RecvQueue, Wakes};
 use crate::common::send_queue::{Effects, SendQueue, SharedSendQueue};
 use crate::epoll::readiness::{Direction, Readiness};
-use crate::mmsg;
 use crate::sys;
 use crate::uring::ring::{Done, Operation};
 
@@ -58,25 +57,6 @@ pub(super) enum NextSend {
     /// Several do, or there is no ring: see [`Core::send_waiting`].
     Call,
     Nothing,
-}
-
-type Payload = Box<PendingSend>;
-
-/// For [`Core::send_waiting`]: kept for its allocations, empty between two calls.
-#[derive(Debug, Default)]
-pub(super) struct Scratch {
-    taken: Vec<(usize, Payload)>,
-    done: Vec<DoneSend>,
-    effects: Vec<Effects<Payload>>,
-}
-
-/// A send that has a result. Its payload is a spare, or for its future.
-#[derive(Debug)]
-struct DoneSend {
-    slot: usize,
-    spare: Option<Payload>,
-    payload: Option<Payload>,
-    result: io::Result<usize>,
 }
 
 /// What came of an attempt.
@@ -282,57 +262,18 @@ impl Core {
     }
 
     /// Sends what waits, in order, until the peer's queue is full or `most` went out. Whether to list the socket again.
-    pub(super) fn send_waiting(
-        self: &Arc<Self>,
-        most: usize,
-        scratch: &mut Scratch,
-        wakes: &mut WakeList,
-    ) -> bool {
-        let Scratch { taken, done, effects } = scratch;
+    pub(super) fn send_waiting(self: &Arc<Self>, most: usize, wakes: &mut WakeList) -> bool {
+        let mut next = self.send.lock().queue.next();
         let mut sent = 0;
-        while sent < most {
-            self.send.lock().queue.next_many(
-                mmsg::AT_ONCE,
-                |payload| payload.only_bytes().is_some(),
-                taken,
-            );
-            let result = match &taken[..] {
-                [] => return false,
-                [(_, payload)] => payload.send_now(self.fd()).map(|_| 1),
-                many => {
-                    let bytes = many.iter().filter_map(|(_, payload)| payload.only_bytes());
-                    mmsg::send_many(self.fd(), bytes.map(|bytes| (bytes, &[][..])))
-                }
-            };
-            let is_full = sys::is_would_block(&result);
-            let (mut error, count) = match result {
-                Ok(count) => (None, count),
-                Err(_) if is_full => (None, 0),
-                // The first of them is refused; those behind it are another matter.
-                Err(error) => (Some(error), 1),
-            };
-            sent += count;
-            done.extend(taken.drain(..count).map(|(slot, payload)| {
-                let result = error.take().map_or_else(|| Ok(payload.len()), Err);
-                let (spare, payload) = payload.sent();
-                DoneSend { slot, spare, payload, result }
-            }));
-            let mut send = self.send.lock();
-            for DoneSend { slot, spare, payload, result } in done.drain(..) {
-                if let Some(spare) = spare {
-                    send.spares.keep(spare);
-                }
-                effects.push(send.queue.settle(slot, payload, result));
+        while let Some((slot, payload)) = next {
+            let result = payload.send_now(self.fd());
+            if sys::is_would_block(&result) {
+                return self.full(slot, payload, wakes);
             }
-            for (slot, payload) in taken.drain(..).rev() {
-                effects.push(send.queue.put_back(slot, payload));
-            }
-            let waits = send.queue.waiting() > 0;
-            drop(send);
-            effects.drain(..).for_each(|effects| self.collect_send(effects, wakes));
-            if is_full {
-                return waits && self.park_send(wakes) && self.relist_send();
-            }
+            sent += 1;
+            next = self.settle_send(slot, payload, result, wakes, |queue| {
+                if sent < most { queue.next() } else { None }
+            });
         }
         self.relist_send()
     }

@@ -26,7 +26,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use super::core::{Core, NextSend, Scratch};
+use super::core::{Core, NextSend};
 use super::runtime::Runtime;
 use crate::common::idle_notify::WakeList;
 use crate::common::metrics::{Counter, Counters};
@@ -227,7 +227,6 @@ pub(super) struct DriverTask {
     sent: Vec<Sent>,
     receives: Vec<Arc<Core>>,
     again: Vec<(Arc<Core>, Work)>,
-    scratch: Scratch,
     wakers: WakeList,
 }
 
@@ -252,7 +251,6 @@ impl DriverTask {
             sent: Vec::new(),
             receives: Vec::new(),
             again: Vec::new(),
-            scratch: Scratch::default(),
             wakers: WakeList::default(),
         }
     }
@@ -270,8 +268,7 @@ impl DriverTask {
                             self.sends.push(Sending { core, slot, payload })
                         }
                         NextSend::Call => {
-                            if core.send_waiting(SENDS_AT_ONCE, &mut self.scratch, &mut self.wakers)
-                            {
+                            if core.send_waiting(SENDS_AT_ONCE, &mut self.wakers) {
                                 self.again.push((core, Work::Send));
                             }
                         }

@@ -158,19 +158,6 @@ impl PendingSend {
         Ok(payload.pointed())
     }
 
-    /// Length of the message.
-    pub(crate) fn len(&self) -> usize {
-        if self.is_bytes {
-            return self.bytes.len();
-        }
-        self.vectors.iter().map(|part| part.iov_len).sum()
-    }
-
-    /// The message, if it is nothing but bytes that were copied.
-    pub(crate) fn only_bytes(&self) -> Option<&[u8]> {
-        self.is_bytes.then_some(&self.bytes[..])
-    }
-
     /// For the kernel to read: the header, and the message if plain `send(2)` would do for it.
     ///
     /// The pointers are valid as long as the box is neither changed nor dropped.

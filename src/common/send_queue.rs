@@ -229,34 +229,6 @@ impl<P> SendQueue<P> {
         }
     }
 
-    /// As [`next`](Self::next), for several at once: the first, and those behind it while they fit. Each is followed by its
-    /// own [`settle`](Self::settle) or [`put_back`](Self::put_back), all under one lock, those that are put back last and
-    /// in reverse order.
-    pub(crate) fn next_many(
-        &mut self,
-        most: usize,
-        fits: impl Fn(&P) -> bool,
-        into: &mut Vec<(usize, P)>,
-    ) {
-        let Some(first) = self.next() else { return };
-        let mut more = fits(&first.1);
-        into.push(first);
-        while more && into.len() < most {
-            let Some(slot) = self.order.front().copied() else { return };
-            let send = &mut self.sends[slot];
-            match std::mem::replace(&mut send.state, State::Taken) {
-                State::Waiting(payload) if fits(&payload) => {
-                    self.order.pop_front();
-                    into.push((slot, payload));
-                }
-                other => {
-                    send.state = other;
-                    more = false;
-                }
-            }
-        }
-    }
-
     /// The peer's queue is full: the send is first again, unless its future was dropped meanwhile.
     pub(crate) fn put_back(&mut self, slot: usize, payload: P) -> Effects<P> {
         self.taken = false;

@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
+use crate::harness::peer::Peer;
 use crate::harness::tools::{
     FILLER, all, all_served, arm, arm_all, breathe, escaped, fill, once, soon, starts_waiting,
     until_woken,
@@ -20,6 +21,7 @@ pub fn tests() -> Vec<Test> {
         a_reset_for_a_dropped_receive_is_reported_once,
         a_reset_with_several_waiting_receives_is_reported_once,
         end_of_stream_reaches_all_waiting_receives,
+        a_reset_while_several_sends_go_out_is_reported,
         sending_to_a_closed_peer_is_a_broken_pipe,
         a_peer_that_closes_ends_waiting_sends,
         an_empty_message_is_not_the_end,
@@ -134,6 +136,38 @@ async fn a_reset_with_several_waiting_receives_is_reported_once(cell: Cell) {
     assert_eq!(resets, 1);
     let expected = [&b"one"[..], b"two", b"", b"", b"", b"", b""];
     assert_eq!(messages, expected, "{:?}", escaped(&messages));
+}
+
+/// The kernel reports it once, to the send or receive that comes first. `sendmmsg(2)` keeps it to itself if an earlier
+/// message of the same call went out: then the connection seems to end cleanly.
+async fn a_reset_while_several_sends_go_out_is_reported(cell: Cell) {
+    const TRIALS: u32 = 1500;
+    let (tell, told) = std::sync::mpsc::channel();
+    let closing = std::thread::spawn(move || {
+        for (peer, spins) in told {
+            (0..spins).for_each(|_| std::hint::spin_loop());
+            drop::<Peer>(peer);
+        }
+    });
+    for trial in 0..TRIALS {
+        let (a, peer) = cell.half();
+        a.send(b"never read").await.unwrap();
+        tell.send((peer, trial % 1200)).unwrap();
+        let sends = (0..8).map(|_| task::spawn(ways::send(SendBy::Plain, &a, &[1; 4000], &[])));
+        let sent = soon(all(sends.collect())).await;
+        let mut reset = sent
+            .iter()
+            .flat_map(|sent| sent.as_ref().err())
+            .any(|error| error.kind() == ErrorKind::ConnectionReset);
+        // The kernel sets the end and the reset one after the other: a receive in between sees only the end.
+        for _ in 0..4 {
+            let received = soon(ways::recv(RecvBy::Plain, &a, Room::AMPLE)).await;
+            reset |= received.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
+        }
+        assert!(reset, "trial {trial}: {sent:?}");
+    }
+    drop(tell);
+    closing.join().unwrap();
 }
 
 async fn end_of_stream_reaches_all_waiting_receives(cell: Cell) {

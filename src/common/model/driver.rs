@@ -71,11 +71,6 @@ enum Next {
     Listed,
     /// One of the sends that go out by system calls, and how many more.
     Call(usize),
-    /// So many of those that were taken out went out.
-    Settle {
-        left: usize,
-        sent: usize,
-    },
     /// The batch, operation by operation.
     RunSend,
     RunReceive,
@@ -116,7 +111,6 @@ pub(super) struct Pass {
     listed: VecDeque<Work>,
     send: Option<(usize, u64)>,
     sent: Option<Sent>,
-    taken: Vec<(usize, u64)>,
     receives: bool,
     attempt: Attempt,
     again: Vec<Work>,
@@ -157,13 +151,7 @@ impl Model {
     pub(super) fn has_sends_in_hand(&self) -> bool {
         self.workers.iter().any(|worker| {
             worker.pass.as_ref().is_some_and(|pass| {
-                matches!(
-                    pass.next,
-                    Next::Call(_)
-                        | Next::Settle { .. }
-                        | Next::PutBack { .. }
-                        | Next::ParkSend { .. }
-                )
+                matches!(pass.next, Next::Call(_) | Next::PutBack { .. } | Next::ParkSend { .. })
             })
         })
     }
@@ -290,7 +278,6 @@ impl Model {
                 listed,
                 send: None,
                 sent: None,
-                taken: Vec::new(),
                 receives: false,
                 attempt: Attempt::NotTaken,
                 again: Vec::new(),
@@ -329,31 +316,16 @@ impl Model {
                 self.relist_send(pass);
                 Next::Listed
             }
-            Next::Call(left) => {
-                // A message in three does not fit with others.
-                self.send.next_many(3, |message| message % 3 != 0, &mut pass.taken);
-                let sent = pass.taken.iter().take_while(|send| self.kernel_send(send.1).is_some());
-                let sent = sent.count();
-                if pass.taken.is_empty() { Next::Listed } else { Next::Settle { left, sent } }
-            }
-            Next::Settle { left, sent } => {
-                let behind = pass.taken.split_off(sent);
-                for send in std::mem::take(&mut pass.taken) {
+            Next::Call(left) => match self.send.next() {
+                None => Next::Listed,
+                Some(send) if self.kernel_send(send.1).is_none() => {
+                    Next::PutBack { send, park: true, batched: false }
+                }
+                Some(send) => {
                     self.settle_send(send, Ok(1), &mut pass.wakers);
+                    Next::Call(left - 1)
                 }
-                for (slot, message) in behind.into_iter().rev() {
-                    let effects = self.send.put_back(slot, message);
-                    if effects.release.is_some() {
-                        self.sends.unsent.insert(message);
-                    }
-                    self.collect_effects(effects, &mut pass.wakers);
-                }
-                match sent {
-                    0 if self.send.waiting() > 0 => Next::ParkSend { batched: false },
-                    0 => Next::Listed,
-                    _ => Next::Call(left.saturating_sub(sent)),
-                }
-            }
+            },
             Next::RunSend => {
                 let (_, message) = pass.send.expect("looked at before");
                 pass.sent = Some(self.run_send(at, message, fate));
