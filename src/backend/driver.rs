@@ -40,6 +40,9 @@ const SENDS_AT_ONCE: usize = 128;
 /// In direct mode the driver takes a sample of the load after so many calls.
 const SAMPLE: u32 = 256;
 
+/// A worker tells its runtime of its operations after so many.
+const TELL: u32 = 128;
+
 /// What is to be done for a listed socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
@@ -56,6 +59,8 @@ pub(crate) struct Worker {
     inbox: Mutex<Inbox>,
     ring: Mutex<RingState>,
     /// Its load is one for batches.
+    loaded: AtomicBool,
+    /// And its runtime finds them faster.
     batched: AtomicBool,
     /// Calls that were made directly, for the sample.
     calls: AtomicU32,
@@ -95,6 +100,7 @@ impl Worker {
             index,
             inbox: Mutex::default(),
             ring: Mutex::default(),
+            loaded: AtomicBool::new(false),
             batched: AtomicBool::new(false),
             calls: AtomicU32::new(0),
             average: AtomicU32::new(0),
@@ -156,6 +162,11 @@ impl Worker {
     }
 
     /// Whether its load is one for batches.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Relaxed)
+    }
+
+    /// Whether adaptive sockets batch for its load.
     pub(crate) fn is_batched(&self) -> bool {
         self.batched.load(Ordering::Relaxed)
     }
@@ -217,6 +228,10 @@ pub(super) struct DriverTask {
     is_behind: bool,
     /// How many direct calls there were when it began to let them run.
     calls_before: u32,
+    /// Operations that were in batches, without attempts that found nothing.
+    in_batches: u32,
+    /// Operations of both kinds of which its runtime knows.
+    told: u32,
     /// Its runtime counts it as one at work for batches.
     counts: bool,
     /// The last pass sent nothing and found no message.
@@ -244,6 +259,8 @@ impl DriverTask {
             mode: Mode::new(),
             is_behind: false,
             calls_before: 0,
+            in_batches: 0,
+            told: 0,
             counts: false,
             found_nothing: false,
             listed: Vec::new(),
@@ -329,6 +346,7 @@ impl DriverTask {
                 let useful = (count + receives.len()) as u32 - empty as u32;
                 self.found_nothing &= useful == 0;
                 self.mode.note_batch(useful, costs);
+                self.in_batches = self.in_batches.wrapping_add(useful);
                 result.err().map(|refused| {
                     format!(
                         "io_uring stopped working in this process: io_uring_enter: {}",
@@ -409,16 +427,33 @@ impl DriverTask {
     fn choose_mode(&mut self, had_work: bool) {
         let average = self.mode.average();
         self.worker.average.store(average.to_bits(), Ordering::Relaxed);
-        let batched = self.mode.is_batched() && self.worker.may_have_ring();
+        let loaded = self.mode.is_batched() && self.worker.may_have_ring();
+        if self.worker.loaded.swap(loaded, Ordering::Relaxed) && !loaded {
+            self.runtime.load_is_gone();
+        }
+        self.tell_runtime(loaded);
+        let batched = loaded && self.runtime.prefers_batches();
         if batched != self.worker.is_batched() {
             let counter = if batched { Counter::Batched } else { Counter::Direct };
             self.worker.counters.add(counter, 1);
             crate::events::changed_mode(batched, average);
             self.worker.batched.store(batched, Ordering::Relaxed);
         }
-        let counts = batched && had_work;
+        let counts = loaded && had_work;
         if std::mem::replace(&mut self.counts, counts) != counts {
             self.runtime.count_batching(counts);
+        }
+    }
+
+    /// How much was done, for the runtime to find out which way is faster.
+    fn tell_runtime(&mut self, loaded: bool) {
+        let made = self.in_batches.wrapping_add(self.worker.calls.load(Ordering::Relaxed));
+        let more = made.wrapping_sub(self.told);
+        if !loaded || more >= TELL {
+            self.told = made;
+        }
+        if loaded && more >= TELL {
+            self.runtime.note_operations(more);
         }
     }
 }
@@ -435,7 +470,7 @@ impl Future for DriverTask {
             cx.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if !this.worker.is_batched()
+        if !(this.worker.is_loaded() && this.runtime.prefers_batches())
             && calls != this.calls_before
             && let Some(costs) = crate::uring::known_costs()
         {

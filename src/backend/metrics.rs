@@ -48,8 +48,8 @@ pub fn metrics() -> io::Result<Metrics> {
 pub struct Metrics {
     /// Workers that sockets have used. A current_thread runtime has one.
     pub workers: Vec<WorkerMetrics>,
-    /// From how many operations a batch pays here: adaptive sockets of a worker with more batch theirs. `None` before the
-    /// first ring is made.
+    /// From how many operations on batches are tried: for fewer, an `io_uring_enter(2)` costs more than it can save. `None`
+    /// before the first ring is made.
     pub threshold: Option<f32>,
 }
 
@@ -67,8 +67,8 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {
-    /// What the load of this worker calls for. Adaptive sockets of all workers batch while the driver of
-    /// one at [`Mode::Batched`] is at work.
+    /// [`Mode::Batched`] where the load of this worker is one for batches and the runtime finds them the faster way, or is
+    /// trying them. Adaptive sockets of all workers batch while the driver of one such worker is at work.
     pub mode: Mode,
     /// Why: operations of a batch, on average. In [`Mode::Direct`] of those that there would have been.
     pub operations: f32,

@@ -116,8 +116,8 @@ impl From<Backend> for Selection {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Submission {
-    /// By load and by cost: a worker batches the operations of its tasks while that is faster than system calls of their
-    /// own.
+    /// By load, and by what is faster: a worker whose tasks have enough operations for a batch makes them in batches or by
+    /// system calls. Both are timed by turns, the slower one for a few percent of the operations at first and less later.
     #[default]
     Adaptive,
     /// Always through the ring, if called on a worker of the socket's runtime. The first poll of an operation queues it for

@@ -13,6 +13,7 @@ use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
 use super::driver::{DriverTask, Worker};
 use crate::async_fd;
+use crate::common::trial::{Trial, Way};
 
 /// An id can be used again when its runtime is gone; the entry is removed before.
 static RUNTIMES: Mutex<Option<HashMap<Id, Weak<Runtime>>>> = Mutex::new(None);
@@ -29,6 +30,12 @@ pub(crate) struct Runtime {
     busy: AtomicU64,
     /// How many drivers are at work whose workers have load for batches.
     batching: AtomicUsize,
+    /// Operations under such load.
+    operations: AtomicU64,
+    /// Which way is faster under it.
+    trial: Mutex<Trial>,
+    /// What it says.
+    prefers_batches: AtomicBool,
     /// By worker. The first always exists.
     workers: Box<[OnceLock<Arc<Worker>>]>,
 }
@@ -71,6 +78,7 @@ impl Runtime {
             }
             let multi_thread = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
             let workers = if multi_thread { handle.metrics().num_workers() } else { 1 };
+            let trial = Trial::new();
             let runtime = Arc::new(Self {
                 over: AtomicBool::new(false),
                 has_driver: AtomicBool::new(false),
@@ -78,6 +86,9 @@ impl Runtime {
                 multi_thread,
                 busy: AtomicU64::new(0),
                 batching: AtomicUsize::new(0),
+                operations: AtomicU64::new(0),
+                prefers_batches: AtomicBool::new(trial.way() == Way::Batched),
+                trial: Mutex::new(trial),
                 workers: (0..workers.clamp(1, 1 << 15)).map(|_| OnceLock::new()).collect(),
             });
             runtimes.insert(handle.id(), Arc::downgrade(&runtime));
@@ -136,8 +147,37 @@ impl Runtime {
     /// Whether this worker has load for batches, or the driver of another that has is at work. Then all batch: where one calls directly what another batches, the messages of
     /// a pair keep waiting for the other's batch, and that costs more than either.
     pub(super) fn is_batched(&self) -> bool {
-        let here = self.known_worker(tokio::runtime::worker_index().unwrap_or(0));
-        here.is_some_and(|worker| worker.is_batched()) || self.batching.load(Ordering::Relaxed) > 0
+        self.prefers_batches()
+            && (self.batching.load(Ordering::Relaxed) > 0
+                || self
+                    .known_worker(tokio::runtime::worker_index().unwrap_or(0))
+                    .is_some_and(|worker| worker.is_loaded()))
+    }
+
+    /// Whether batches are the faster way under load, or are being tried.
+    pub(super) fn prefers_batches(&self) -> bool {
+        self.prefers_batches.load(Ordering::Relaxed)
+    }
+
+    /// A worker has made more operations under load for batches.
+    pub(super) fn note_operations(&self, more: u32) {
+        let more = u64::from(more);
+        let operations = self.operations.fetch_add(more, Ordering::Relaxed) + more;
+        // Another worker tells just now: next time.
+        let Ok(mut trial) = self.trial.try_lock() else { return };
+        let load = self.known_workers().map(|worker| worker.average()).fold(0.0, f32::max);
+        trial.note(operations, load, Instant::now());
+        self.prefers_batches.store(trial.way() == Way::Batched, Ordering::Relaxed);
+    }
+
+    /// A worker's load is not one for batches any more.
+    pub(super) fn load_is_gone(&self) {
+        if self.known_workers().any(|worker| worker.is_loaded()) {
+            return;
+        }
+        let mut trial = self.trial.lock().unwrap_or_else(PoisonError::into_inner);
+        trial.pause();
+        self.prefers_batches.store(trial.way() == Way::Batched, Ordering::Relaxed);
     }
 
     /// One more driver is at work for batches, or one fewer.

@@ -14,4 +14,5 @@ pub(crate) mod pending_send;
 pub(crate) mod policy;
 pub(crate) mod recv_queue;
 pub(crate) mod send_queue;
+pub(crate) mod trial;
 pub(crate) mod wait_queue;

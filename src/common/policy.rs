@@ -1,8 +1,9 @@
 //! Whether an operation calls the kernel, is queued for a batch, retries, spins or parks: the one place that decides,
 //! for both backends. Pure: no system call, no lock.
 //!
-//! Two questions. Does a *worker* batch ([`Mode`])? That depends on its load, operations for each turn of its run queue,
-//! and on what a system call costs here ([`Costs`]). And what does a *receive* do that finds nothing ([`RecvPolicy`])?
+//! Two questions. Does a *worker* have load for batches ([`Mode`])? That depends on its operations for each turn of its run
+//! queue, and on what a system call costs here ([`Costs`]); whether batches then are faster is tried ([`super::trial`]). And
+//! what does a *receive* do that finds nothing ([`RecvPolicy`])?
 //! Parking costs most: an event, a wake-up and often a call that finds nothing. A message is often there once the tasks
 //! that are ready have run, since one of them sends it. So a receive yields and calls again, as long as that has paid.
 //!

@@ -76,7 +76,7 @@
 //!
 //! | `TOKIO_SEQPACKET_SUBMISSION`, [`Submission`](crate::Submission) | operations |
 //! |---|---|
-//! | `adaptive`, the default | in batches while a thread has enough of them that this is faster, as measured when the process made its first ring |
+//! | `adaptive`, the default | in batches while a thread has enough of them and that is faster: under load both ways are timed by turns |
 //! | `ring` | always in batches |
 //! | `direct` | always system calls |
 //!
