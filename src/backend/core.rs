@@ -261,21 +261,22 @@ impl Core {
         }
     }
 
-    /// Sends what waits, in order, until the peer's queue is full or `most` went out. Whether to list the socket again.
-    pub(super) fn send_waiting(self: &Arc<Self>, most: usize, wakes: &mut WakeList) -> bool {
+    /// Sends what waits, in order, until the peer's queue is full or `most` went out. How many did, and whether to list the
+    /// socket again.
+    pub(super) fn send_waiting(self: &Arc<Self>, most: u32, wakes: &mut WakeList) -> (u32, bool) {
         let mut next = self.send.lock().queue.next();
         let mut sent = 0;
         while let Some((slot, payload)) = next {
             let result = payload.send_now(self.fd());
             if sys::is_would_block(&result) {
-                return self.full(slot, payload, wakes);
+                return (sent, self.full(slot, payload, wakes));
             }
             sent += 1;
             next = self.settle_send(slot, payload, result, wakes, |queue| {
                 if sent < most { queue.next() } else { None }
             });
         }
-        self.relist_send()
+        (sent, self.relist_send())
     }
 
     /// The peer's queue is full. Whether to list the socket again.

@@ -35,7 +35,7 @@ use crate::common::policy::{self, Costs, Decision, Mode};
 use crate::uring::ring::{Done, Operation, Ring};
 
 /// Sends of one socket that the driver makes by system calls before other sockets have their turn.
-const SENDS_AT_ONCE: usize = 128;
+const SENDS_AT_ONCE: u32 = 128;
 
 /// In direct mode the driver takes a sample of the load after so many calls.
 const SAMPLE: u32 = 256;
@@ -228,8 +228,8 @@ pub(super) struct DriverTask {
     is_behind: bool,
     /// How many direct calls there were when it began to let them run.
     calls_before: u32,
-    /// Operations that were in batches, without attempts that found nothing.
-    in_batches: u32,
+    /// Operations that the driver made, without attempts that found nothing.
+    passed: u32,
     /// Operations of both kinds of which its runtime knows.
     told: u32,
     /// Its runtime counts it as one at work for batches.
@@ -259,7 +259,7 @@ impl DriverTask {
             mode: Mode::new(),
             is_behind: false,
             calls_before: 0,
-            in_batches: 0,
+            passed: 0,
             told: 0,
             counts: false,
             found_nothing: false,
@@ -285,7 +285,9 @@ impl DriverTask {
                             self.sends.push(Sending { core, slot, payload })
                         }
                         NextSend::Call => {
-                            if core.send_waiting(SENDS_AT_ONCE, &mut self.wakers) {
+                            let (sent, again) = core.send_waiting(SENDS_AT_ONCE, &mut self.wakers);
+                            self.passed = self.passed.wrapping_add(sent);
+                            if again {
                                 self.again.push((core, Work::Send));
                             }
                         }
@@ -346,7 +348,7 @@ impl DriverTask {
                 let useful = (count + receives.len()) as u32 - empty as u32;
                 self.found_nothing &= useful == 0;
                 self.mode.note_batch(useful, costs);
-                self.in_batches = self.in_batches.wrapping_add(useful);
+                self.passed = self.passed.wrapping_add(useful);
                 result.err().map(|refused| {
                     format!(
                         "io_uring stopped working in this process: io_uring_enter: {}",
@@ -447,7 +449,7 @@ impl DriverTask {
 
     /// How much was done, for the runtime to find out which way is faster.
     fn tell_runtime(&mut self, loaded: bool) {
-        let made = self.in_batches.wrapping_add(self.worker.calls.load(Ordering::Relaxed));
+        let made = self.passed.wrapping_add(self.worker.calls.load(Ordering::Relaxed));
         let more = made.wrapping_sub(self.told);
         if !loaded || more >= TELL {
             self.told = made;
