@@ -137,7 +137,7 @@ impl<M> RecvQueue<M> {
     /// Whether another receive waits to be woken. A receive that retries by itself then registers for readiness first:
     /// the others depend on it.
     pub(crate) fn has_other_waiters(&self, id: Option<WaiterId>) -> bool {
-        self.waiters.iter().any(|waiter| Some(waiter.id) != id)
+        self.waiters.front().is_some_and(|first| Some(first.id) != id || self.waiters.has_second())
     }
 
     /// Whether the next receive is to ask the kernel at once. Asked once.

@@ -45,6 +45,10 @@ impl<T> WaitQueue<T> {
         self.first.as_mut()
     }
 
+    pub(crate) fn has_second(&self) -> bool {
+        self.others.as_ref().is_some_and(|others| !others.is_empty())
+    }
+
     pub(crate) fn push_back(&mut self, last: T) {
         if self.first.is_none() {
             self.first = Some(last);
@@ -87,9 +91,10 @@ mod tests {
         assert_eq!(queue.remove(0), Some(0));
         assert_eq!(queue.remove(3), None);
         assert_eq!(queue.front(), Some(&1));
+        assert!(queue.has_second());
         assert_eq!(queue.iter().copied().collect::<Vec<_>>(), [1, 3, 4]);
         queue.iter_mut().for_each(|number| *number += 10);
         assert_eq!(std::iter::from_fn(|| queue.pop_front()).collect::<Vec<_>>(), [11, 13, 14]);
-        assert!(queue.is_empty());
+        assert!(queue.is_empty() && !queue.has_second());
     }
 }
