@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::FileType;
 use rustix::io::FdFlags;
 
 use crate::{Options, UnixSeqpacket, UnixSeqpacketListener};
@@ -54,10 +55,13 @@ impl Activation {
     /// Once in the life of a process: later calls return `None`. Call it early and leave the numbers
     /// from 3 on alone, as with any reader of these variables; a second library that takes them over
     /// would own the same descriptors. The variables stay: `LISTEN_PID` tells child processes that
-    /// they are not meant.
+    /// they are not meant. A program that executes itself anew has the same process id, and its variables
+    /// announce what it does not have any more: use [`from_env_once`](Self::from_env_once) there.
     ///
     /// # Errors
-    /// `InvalidData` for variables that contradict the protocol or name a descriptor that is not open.
+    /// `InvalidData` for variables that contradict the protocol, or that name a descriptor which cannot have been
+    /// passed: it is not open, not a socket, or close-on-exec, as everything is that Rust programs open themselves. Nothing is
+    /// taken over then.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -77,25 +81,56 @@ impl Activation {
             std::process::id(),
         )?;
         let Some(Announced { names }) = announced else { return Ok(None) };
+        if TAKEN.load(Ordering::Relaxed) {
+            return Ok(None);
+        }
+        // All of them before the first is taken over: a false count must not cost somebody else's descriptors.
+        for (number, _) in (FIRST..).zip(&names) {
+            if let Err(why) = is_passed(number) {
+                return Err(wrong(format!("LISTEN_FDS names descriptor {number}: {why}")));
+            }
+        }
         if TAKEN.swap(true, Ordering::Relaxed) {
             return Ok(None);
         }
-        let mut fds = Vec::with_capacity(names.len());
-        for (number, name) in (FIRST..).zip(names) {
-            // SAFETY: the borrow ends before the descriptor is taken over; a number that is not open
-            // is answered with EBADF.
-            let open = rustix::io::fcntl_setfd(
-                unsafe { BorrowedFd::borrow_raw(number) },
-                FdFlags::CLOEXEC,
-            );
-            if let Err(error) = open {
-                return Err(wrong(format!("LISTEN_FDS names descriptor {number}: {error}")));
-            }
-            // SAFETY: it is open, and by the protocol it was passed to this process (LISTEN_PID) for
-            // whoever reads these variables first, which TAKEN says we are.
-            fds.push((name, unsafe { OwnedFd::from_raw_fd(number) }));
-        }
+        let take = |(number, name)| {
+            // SAFETY: it is an open socket (looked at above), and by the protocol it was passed to this process (LISTEN_PID)
+            // for whoever reads these variables first, which TAKEN says we are. What this process has opened by Rust's
+            // standard library is close-on-exec, and was refused above.
+            let fd = unsafe { OwnedFd::from_raw_fd(number) };
+            rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).map(|()| (name, fd))
+        };
+        let fds = (FIRST..).zip(names).map(take).collect::<Result<_, _>>()?;
         Ok(Some(Self { fds }))
+    }
+
+    /// As [`from_env`](Self::from_env), and removes the variables in any case: what this process executes, itself for
+    /// example, does not take them for its own. It is `sd_listen_fds(3)` with `unset_environment`.
+    ///
+    /// # Errors
+    /// As [`from_env`](Self::from_env).
+    ///
+    /// # Safety
+    /// That of [`std::env::remove_var`]: no other thread reads or writes the environment meanwhile. At the
+    /// beginning of `main`, before there is a runtime, there is none.
+    ///
+    /// ```
+    /// use tokio_seqpacket::Activation;
+    ///
+    /// fn main() -> std::io::Result<()> {
+    ///     // SAFETY: the first thing that this program does, on its only thread.
+    ///     let passed = unsafe { Activation::from_env_once()? };
+    ///     assert!(passed.is_none() && std::env::var("LISTEN_FDS").is_err());
+    ///     Ok(())
+    /// }
+    /// ```
+    pub unsafe fn from_env_once() -> io::Result<Option<Self>> {
+        let taken = Self::from_env();
+        for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            // SAFETY: the caller's promise.
+            unsafe { env::remove_var(name) };
+        }
+        taken
     }
 
     /// The names of the descriptors that are left, in the order in which they were passed; `unknown`
@@ -203,6 +238,22 @@ impl Activation {
     }
 }
 
+/// Whether this may be a descriptor that was passed. If not, why.
+fn is_passed(number: RawFd) -> Result<(), String> {
+    // SAFETY: the borrow ends with this function, in which the descriptor is only asked; a number that is not open is
+    // answered with EBADF.
+    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+    let flags = rustix::io::fcntl_getfd(fd).map_err(|error| error.to_string())?;
+    if flags.contains(FdFlags::CLOEXEC) {
+        return Err("it is close-on-exec, so it was not passed".into());
+    }
+    let file = rustix::fs::fstat(fd).map_err(|error| error.to_string())?;
+    match FileType::from_raw_mode(file.st_mode) {
+        FileType::Socket => Ok(()),
+        _ => Err("it is not a socket".into()),
+    }
+}
+
 /// What the variables say, if they are meant for this process.
 #[derive(Debug, PartialEq, Eq)]
 struct Announced {
@@ -270,6 +321,21 @@ mod tests {
         assert_eq!(names("7", "2", Some("a:b")).unwrap(), ["a", "b"]);
         assert_eq!(names("7", "2", Some("a:")).unwrap(), ["a", ""]);
         assert_eq!(names("7", "2", None).unwrap(), ["unknown", "unknown"]);
+    }
+
+    /// Descriptor 3 of a program that has executed itself anew is one of its own.
+    #[test]
+    fn what_was_not_passed_is_not_taken_for_it() {
+        use std::os::fd::AsRawFd;
+        let refused = |number: RawFd| is_passed(number).unwrap_err();
+        assert!(refused(RawFd::MAX).contains("Bad file descriptor"));
+        let (socket, _peer) = crate::sys::socketpair().unwrap();
+        assert!(refused(socket.as_raw_fd()).contains("close-on-exec"));
+        rustix::io::fcntl_setfd(&socket, FdFlags::empty()).unwrap();
+        assert_eq!(is_passed(socket.as_raw_fd()), Ok(()));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        rustix::io::fcntl_setfd(&file, FdFlags::empty()).unwrap();
+        assert!(refused(file.as_raw_fd()).contains("not a socket"));
     }
 
     #[test]
