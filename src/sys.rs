@@ -11,6 +11,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, SocketFlags,
@@ -89,10 +90,33 @@ pub(crate) fn connect_waiting(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::R
 }
 
 /// Accept one connection; the new socket is non-blocking and close-on-exec.
+///
+/// # Errors
+/// `WouldBlock` if there is none; `InvalidInput` if there will be none, for the listener was shut down.
 pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    Ok(retry_on_intr(|| {
+    // O_NONBLOCK is the open file's: whoever shares the listener can have cleared it, and accept4(2) has no MSG_DONTWAIT.
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    if !flags.contains(OFlags::NONBLOCK) {
+        rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?;
+    }
+    let accepted = retry_on_intr(|| {
         rustix::net::accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
-    })?)
+    });
+    match accepted {
+        // A non-blocking listener that was shut down says so for ever, and is ready all the time.
+        Err(Errno::AGAIN) if is_hung_up(fd)? => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the listener was shut down, by this process or another that shares it",
+        )),
+        accepted => Ok(accepted?),
+    }
+}
+
+/// Whether both directions are shut down.
+fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
+    retry_on_intr(|| poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
+    Ok(fds[0].revents().contains(PollFlags::HUP))
 }
 
 pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: std::net::Shutdown) -> io::Result<()> {

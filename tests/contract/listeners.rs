@@ -30,10 +30,45 @@ pub fn tests() -> Vec<Test> {
             a_listener_given_away_leaves_its_file,
             incoming_accepts_in_order,
             incoming_dropped_loses_no_connection,
+            accepting_does_not_block_where_the_listener_was_made_blocking,
+            accepting_from_a_listener_that_was_shut_down_is_an_error,
+            an_accept_that_waits_ends_when_the_listener_is_shut_down,
         ],
         alone(tasks![incoming_waits_while_there_are_no_descriptors]),
     ]
     .concat()
+}
+
+/// `O_NONBLOCK` belongs to the open file, which others can share.
+async fn accepting_does_not_block_where_the_listener_was_made_blocking(cell: Cell) {
+    let listener = cell.options().bind_addr(&SocketAddr::unnamed(), 8).unwrap();
+    rustix::io::ioctl_fionbio(&listener, false).unwrap();
+    let mut accept = task::spawn(listener.accept());
+    starts_waiting(&mut accept);
+    rustix::io::ioctl_fionbio(&listener, false).unwrap();
+    let address = listener.local_socket_addr().unwrap();
+    let _client = soon(cell.options().connect_addr(&address)).await.unwrap();
+    soon(accept).await.unwrap();
+}
+
+async fn accepting_from_a_listener_that_was_shut_down_is_an_error(cell: Cell) {
+    let listener = cell.options().bind_addr(&SocketAddr::unnamed(), 8).unwrap();
+    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+    for _ in 0..2 {
+        let refused = soon(listener.accept()).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        assert!(refused.to_string().contains("shut down"), "{refused}");
+        let refused = soon(std::future::poll_fn(|cx| listener.poll_accept(cx))).await.unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    }
+}
+
+async fn an_accept_that_waits_ends_when_the_listener_is_shut_down(cell: Cell) {
+    let listener = cell.options().bind_addr(&SocketAddr::unnamed(), 8).unwrap();
+    let mut accept = task::spawn(listener.accept());
+    starts_waiting(&mut accept);
+    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
+    assert_eq!(soon(accept).await.unwrap_err().kind(), ErrorKind::InvalidInput);
 }
 
 fn place() -> (tempfile::TempDir, PathBuf) {
