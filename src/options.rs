@@ -357,7 +357,7 @@ impl Options {
     /// Take over a connected socket; it is made non-blocking.
     ///
     /// # Errors
-    /// `InvalidInput` if it is not a Unix seqpacket socket or listens; if the backend cannot be had.
+    /// `InvalidInput` if it is not a Unix seqpacket socket, listens, or is not connected; if the backend cannot be had.
     /// The descriptor is closed then.
     ///
     /// ```

@@ -294,6 +294,10 @@ pub(crate) fn adopt(fd: BorrowedFd<'_>, listening: bool) -> io::Result<()> {
             "a listening socket, not a connection".into()
         }));
     }
+    // A connected socket knows who connected it, also when that one has gone.
+    if !listening && peer_credentials(fd.as_raw_fd())?.uid == u32::MAX {
+        return Err(refused("not connected (connect(2) or socketpair(2) comes first)".into()));
+    }
     Ok(rustix::io::ioctl_fionbio(fd, true)?)
 }
 

@@ -28,6 +28,7 @@ pub fn tests() -> Vec<Test> {
             many_connects_to_a_short_backlog_all_arrive,
             connect_says_what_is_wrong,
             bind_to_a_path_in_use_is_refused,
+            a_socket_that_is_not_connected_is_refused,
             a_fresh_listener_waits_and_never_spins,
             accepted_connections_come_in_the_order_of_connecting,
             accepts_are_served_first_in_first_out,
@@ -206,6 +207,19 @@ async fn connect_says_what_is_wrong(cell: Cell) {
     let _stream = std::os::unix::net::UnixListener::bind(&place).unwrap();
     assert_eq!(connect(place.as_ref()).await.raw_os_error(), Some(libc::EPROTOTYPE));
     assert_eq!(connect(Path::new("")).await.kind(), ErrorKind::InvalidInput);
+}
+
+async fn a_socket_that_is_not_connected_is_refused(cell: Cell) {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+    let new = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None);
+    let refused = cell.options().socket_from_fd(new.unwrap()).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    assert!(refused.to_string().contains("not connected"), "{refused}");
+    // A peer that is gone was one.
+    let (a, b) = cell.pair();
+    drop(b);
+    let a = cell.options().socket_from_fd(a.into()).unwrap();
+    assert_eq!(soon(a.recv(&mut [0; 8])).await.unwrap(), 0);
 }
 
 async fn bind_to_a_path_in_use_is_refused(cell: Cell) {
