@@ -18,6 +18,11 @@ pub(crate) fn refused_send(
 ) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EMSGSIZE) => match sys::send_buffer_size(fd) {
+            // The kernel says the same of both limits.
+            Ok(size) if message_len <= size.saturating_sub(SEND_BUFFER_OVERHEAD) => io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "message of more than 1024 buffers, the limit of one call (IOV_MAX; EMSGSIZE)",
+            ),
             Ok(size) => io::Error::new(
                 io::ErrorKind::InvalidInput,
                 format!(

@@ -91,6 +91,9 @@ impl MessagesOptions {
     }
 }
 
+/// No kernel passes a longer message (some 4 MiB): a buffer need not be larger, whatever size is asked for.
+const LONGEST: usize = 16 << 20;
+
 /// The buffers of a stream. Memory is taken when a buffer is first used.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -110,7 +113,7 @@ struct Free {
 impl Pool {
     fn new(options: MessagesOptions) -> Arc<Self> {
         let free = Free { buffers: Vec::new(), unmade: options.buffers, waiting: None };
-        Arc::new(Self { free: Mutex::new(free), size: options.size })
+        Arc::new(Self { free: Mutex::new(free), size: options.size.min(LONGEST) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {

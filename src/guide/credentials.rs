@@ -20,7 +20,7 @@
 //! Effective and real ids differ in set-user-id programs: `SO_PEERCRED` shows the effective one, what comes
 //! with messages the real one. A sender may claim its real, effective or saved id instead, and with
 //! `CAP_SETUID`, `CAP_SETGID` or `CAP_SYS_ADMIN` any user, group or process; a claim that is not allowed fails
-//! the send with `EPERM`.
+//! the send with `EPERM`, and one of a user or group that has no number in the sender's user namespace with `EINVAL`.
 //!
 //! # Deciding who may connect
 //!

@@ -32,6 +32,7 @@ pub fn tests() -> Vec<Test> {
         receives_wait_for_the_end_of_a_stream,
         readiness_waits_for_the_end_of_a_stream,
         a_second_stream_is_refused_while_there_is_one,
+        a_size_beyond_all_messages_needs_no_such_memory,
         a_reset_is_told_once_and_the_messages_before_it_follow,
         a_stream_of_a_flood_leaves_other_tasks_alive,
         poll_next_waits_and_is_woken,
@@ -56,6 +57,14 @@ pub fn tests() -> Vec<Test> {
 
 async fn next(messages: &mut tokio_seqpacket::Messages<'_>) -> Message {
     soon(messages.next()).await.expect("not the end").expect("a message")
+}
+
+async fn a_size_beyond_all_messages_needs_no_such_memory(cell: Cell) {
+    let (a, b) = cell.pair();
+    let options = MessagesOptions::new().buffers(usize::MAX).size(usize::MAX);
+    let mut messages = b.messages(options).unwrap();
+    a.send(b"message").await.unwrap();
+    assert_eq!(next(&mut messages).await[..], b"message"[..]);
 }
 
 fn small() -> MessagesOptions {
