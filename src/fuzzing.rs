@@ -56,8 +56,6 @@ pub fn control(data: &[u8]) {
             let mut messages = reader.into_messages();
             match messages.next() {
                 Some(OwnedAncillaryMessage::FileDescriptors(mut fds)) => drop(fds.next()),
-                // A pidfd belongs to whoever is given its message.
-                Some(OwnedAncillaryMessage::Other(other)) => drop(other.into_pidfd()),
                 _ => {}
             }
         }

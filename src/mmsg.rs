@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::ancillary::AncillaryMessageReader;
-use crate::ancillary::wire::MAX_CONTROL;
+use crate::ancillary::wire::{HEADER_LEN, MAX_CONTROL};
 use crate::common::pending_send::vector;
 use crate::sys::{RECV_NOW, Received, SEND_NOW, empty_header, retry};
 
@@ -55,7 +55,7 @@ pub(crate) fn receive_many<'r>(
 ) -> io::Result<usize> {
     let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; AT_ONCE];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; AT_ONCE];
-    let mut controls = [const { MaybeUninit::<[u8; MAX_CONTROL]>::uninit() }; AT_ONCE];
+    let mut controls = [const { [const { MaybeUninit::<u8>::uninit() }; MAX_CONTROL] }; AT_ONCE];
     let mut count = 0;
     for room in rooms.take(AT_ONCE) {
         let mut header = empty_header();
@@ -87,20 +87,50 @@ pub(crate) fn receive_many<'r>(
         let header = unsafe { header.assume_init_ref() };
         let control_truncated = header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0;
         let len = header.msg_hdr.msg_controllen.min(if with_control { MAX_CONTROL } else { 0 });
-        // SAFETY: the kernel has written `msg_controllen` bytes there, and nobody has looked at them.
-        let reader = unsafe {
-            let control = std::slice::from_raw_parts_mut(control.as_mut_ptr().cast::<u8>(), len);
-            AncillaryMessageReader::new(control, control_truncated)
-        };
+        // SAFETY: `control` is that of a header that the kernel has filled in: control messages of `len` bytes.
+        let control = unsafe { initialised(control, len) };
+        // SAFETY: the kernel has just written these control messages, and nobody has looked at them.
+        let reader = unsafe { AncillaryMessageReader::new(control, control_truncated) };
         let received = Received {
             message_len: header.msg_len as usize,
-            control_truncated,
+            control_truncated: reader.is_truncated(),
             has_control: len > 0 || control_truncated,
             control_unknown: false,
         };
         each(index, received, reader);
     }
     Ok(received)
+}
+
+/// The first `len` bytes, in which the kernel has written control messages: it writes headers and data (`put_cmsg`,
+/// `scm_detach_fds`), and counts the padding behind them without writing it. That is set to zero here.
+///
+/// # Safety
+/// The kernel has said that control messages of `len` bytes begin there.
+unsafe fn initialised(control: &mut [MaybeUninit<u8>], len: usize) -> &mut [u8] {
+    let control = &mut control[..len];
+    let mut at = 0;
+    while at < len {
+        let header = &control[at..];
+        let message_len = if header.len() < HEADER_LEN {
+            0
+        } else {
+            // SAFETY: a whole header fits, so the kernel has written one (the caller's promise): its first field is a size_t.
+            unsafe { header.as_ptr().cast::<usize>().read_unaligned() }
+        };
+        let written = (at + message_len).min(len);
+        // A length that is none ends the walk: nothing behind it is read as a message.
+        let end = if message_len < HEADER_LEN {
+            len
+        } else {
+            at + message_len.next_multiple_of(size_of::<usize>())
+        };
+        let end = end.min(len);
+        control[written..end].fill(MaybeUninit::new(0));
+        at = end;
+    }
+    // SAFETY: headers and data were written by the kernel, the rest just now.
+    unsafe { &mut *(std::ptr::from_mut(control) as *mut [u8]) }
 }
 
 /// As [`receive_many`], with control data, into the capacity of vectors.
@@ -137,4 +167,32 @@ pub(crate) fn lent<'r>(
         // SAFETY: the same bytes; receive_many writes initialised ones only.
         unsafe { &mut *(std::ptr::from_mut(buffer) as *mut [MaybeUninit<u8>]) }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ancillary::wire;
+
+    #[test]
+    fn padding_that_the_kernel_leaves_out_is_set_to_zero() {
+        // Two messages of four bytes, padding behind the first, as MaybeUninit of a value that shows.
+        let mut written = [0xaa; 64];
+        let mut len = 0;
+        for number in [7_i32, 8] {
+            let data = wire::reserve(&mut written, &mut len, 1, 2, 4).unwrap();
+            data.copy_from_slice(&number.to_ne_bytes());
+        }
+        for padding in [20..24, 44..48] {
+            written[padding].fill(0xaa);
+        }
+        let mut control = written.map(MaybeUninit::new);
+        // SAFETY: all of it is initialised.
+        let control = unsafe { initialised(&mut control, len) };
+        assert_eq!(
+            (control.len(), &control[20..24], &control[44..48]),
+            (48, &[0; 4][..], &[0; 4][..])
+        );
+        assert_eq!(wire::items(control).count(), 2);
+    }
 }

@@ -300,14 +300,13 @@ impl UnixSeqpacket {
         buffer: &mut [u8],
         max_len: usize,
     ) -> io::Result<(MessageInfo, Option<SealedMemory>)> {
-        // Room for a second descriptor, so that it is noticed, and for what socket options add.
-        let mut control = [0; space(2 * FD_LEN) + space(UCred::WIRE_LEN) + space(FD_LEN)];
+        // Room for a second descriptor, so that it is noticed, and for what socket options add: credentials, a pidfd, a time,
+        // a security label.
+        let mut control = [0; space(2 * FD_LEN) + space(UCred::WIRE_LEN) + space(FD_LEN) + 512];
         let mut buffers = [IoSliceMut::new(buffer)];
         let (info, ancillary) = self.recv_message(&mut buffers, &mut control).await?;
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        if ancillary.is_truncated() {
-            return Err(invalid("more came with the message than one descriptor".into()));
-        }
+        let cut = ancillary.was_cut();
         let mut fds = Vec::new();
         for message in ancillary.into_messages() {
             if let OwnedAncillaryMessage::FileDescriptors(received) = message {
@@ -315,6 +314,12 @@ impl UnixSeqpacket {
             }
         }
         let payload = match (fds.pop(), fds.len()) {
+            (_, 0) if cut => {
+                return Err(io::Error::other(
+                    "the payload of the message is lost: this process has no free descriptor \
+                     (RLIMIT_NOFILE, ulimit -n) for it, or a security module keeps it back",
+                ));
+            }
             (None, _) => None,
             (Some(fd), 0) => Some(SealedMemory::try_from(fd)?),
             (Some(_), more) => {

@@ -440,11 +440,13 @@ unsafe fn recv_with_header<'a>(
     let control_truncated =
         header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
     let has_control = header.msg_controllen > 0 || control_truncated;
-    let received = Received { message_len, control_truncated, has_control, control_unknown: false };
     let control = std::mem::take(control);
     let len = header.msg_controllen.min(control.len());
-    // SAFETY: recvmsg has just written these `msg_controllen` bytes, and nothing else has looked at them.
+    // SAFETY: recvmsg has just written control messages there, and nothing else has looked at them. Padding it leaves as it was:
+    // the buffer was initialised before.
     let reader = unsafe { AncillaryMessageReader::new(&mut control[..len], control_truncated) };
+    let control_truncated = reader.is_truncated();
+    let received = Received { message_len, control_truncated, has_control, control_unknown: false };
     Ok((received, reader))
 }
 

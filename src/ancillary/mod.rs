@@ -19,7 +19,7 @@ pub(crate) use buffer::too_many_fds;
 pub(crate) use reader::ReceivedControl;
 pub use reader::{
     AncillaryMessage, AncillaryMessageReader, AncillaryMessages, FileDescriptors,
-    IntoAncillaryMessages, OwnedAncillaryMessage, OwnedFileDescriptors, UnixCredentials,
-    UnknownMessage,
+    IntoAncillaryMessages, OwnedAncillaryMessage, OwnedFileDescriptors, OwnedUnknownMessage,
+    UnixCredentials, UnknownMessage,
 };
 pub use writer::{AddControlMessageError, AncillaryMessageWriter};

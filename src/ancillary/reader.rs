@@ -8,6 +8,7 @@
     reason = "descriptor numbers in received bytes become BorrowedFd and OwnedFd"
 )]
 
+use std::io;
 use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use super::AncillaryBuffer;
@@ -156,9 +157,57 @@ pub enum OwnedAncillaryMessage<'a> {
     /// `SO_PASSCRED` is set.
     Credentials(UnixCredentials<'a>),
 
-    /// Anything else, uninterpreted. The descriptor in an `SCM_PIDFD` message belongs to whoever
-    /// receives it here.
-    Other(UnknownMessage<'a>),
+    /// Anything else, uninterpreted. It owns the descriptor of an `SCM_PIDFD` message.
+    Other(OwnedUnknownMessage<'a>),
+}
+
+/// A control message of another kind, and the descriptor in it if that is `SCM_PIDFD`: closed with this value unless it is
+/// [taken](Self::into_pidfd). Else as [`UnknownMessage`].
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::ancillary::OwnedAncillaryMessage;
+///
+/// # let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+/// # // Linux 6.5.
+/// # if b.set_pass_pidfd(true).is_err() { return Ok(()) }
+/// a.send(b"message").await?;
+/// let (mut bytes, mut control) = ([0; 64], [0; 64]);
+/// let (_, reader) = b.recv_with_ancillary(&mut bytes, &mut control).await?;
+/// for message in reader.into_messages() {
+///     if let OwnedAncillaryMessage::Other(other) = message {
+///         let pidfd = other.into_pidfd().expect("asked for with set_pass_pidfd");
+/// #       drop(pidfd);
+///     }
+/// }
+/// # Ok(()) }
+/// ```
+pub struct OwnedUnknownMessage<'a> {
+    message: UnknownMessage<'a>,
+    pidfd: Option<OwnedFd>,
+}
+
+impl OwnedUnknownMessage<'_> {
+    /// Takes the descriptor of an `SCM_PIDFD` message. `None` for other kinds, and where the kernel could not make one: the
+    /// data is a negative errno then, and [`AncillaryMessageReader::is_truncated`] was true.
+    ///
+    /// ```
+    /// # use tokio_seqpacket::ancillary::OwnedUnknownMessage;
+    /// fn process(message: OwnedUnknownMessage<'_>) -> Option<std::os::fd::OwnedFd> {
+    ///     message.into_pidfd()
+    /// }
+    /// ```
+    pub fn into_pidfd(self) -> Option<OwnedFd> {
+        self.pidfd
+    }
+}
+
+impl<'a> std::ops::Deref for OwnedUnknownMessage<'a> {
+    type Target = UnknownMessage<'a>;
+
+    fn deref(&self) -> &UnknownMessage<'a> {
+        &self.message
+    }
 }
 
 /// Borrowed file descriptors of one control message.
@@ -360,6 +409,11 @@ impl<'a> AncillaryMessageReader<'a> {
     /// # Ok(()) }
     /// ```
     pub fn is_truncated(&self) -> bool {
+        self.truncated || wire::lacks_fds(self.buffer)
+    }
+
+    /// Whether the kernel said so (`MSG_CTRUNC`), which it does not where it could make no pidfd.
+    pub(crate) fn was_cut(&self) -> bool {
         self.truncated
     }
 
@@ -482,6 +536,11 @@ impl ReceivedControl {
         self.bytes.is_empty()
     }
 
+    /// As [`AncillaryMessageReader::is_truncated`].
+    pub(crate) fn is_truncated(&self) -> bool {
+        self.truncated || wire::lacks_fds(&self.bytes)
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.bytes.len()
     }
@@ -545,24 +604,20 @@ impl<'a> Iterator for IntoAncillaryMessages<'a> {
         } else if item.is_credentials() {
             OwnedAncillaryMessage::Credentials(UnixCredentials { data })
         } else {
-            OwnedAncillaryMessage::Other(UnknownMessage {
-                level: item.level,
-                kind: item.kind,
-                data,
-            })
+            let message = UnknownMessage { level: item.level, kind: item.kind, data };
+            let is_pidfd = wire::is_pidfd(item.level, item.kind);
+            let number = wire::fds(data).next().filter(|_| is_pidfd);
+            // SAFETY: the kernel installed the descriptor for this message, this iterator owns it (module text), and hands
+            // the message out once.
+            let pidfd = number.map(|number| unsafe { OwnedFd::from_raw_fd(number) });
+            OwnedAncillaryMessage::Other(OwnedUnknownMessage { message, pidfd })
         })
     }
 }
 
 impl Drop for IntoAncillaryMessages<'_> {
     fn drop(&mut self) {
-        for message in self {
-            match message {
-                OwnedAncillaryMessage::FileDescriptors(fds) => drop(fds),
-                OwnedAncillaryMessage::Credentials(_) => {}
-                OwnedAncillaryMessage::Other(other) => drop(other.into_pidfd()),
-            }
-        }
+        self.for_each(drop);
     }
 }
 
@@ -588,7 +643,7 @@ impl<'a> FileDescriptors<'a> {
     /// # Ok(()) }
     /// ```
     pub fn len(&self) -> usize {
-        self.data.len() / FD_LEN
+        wire::fds(self.data).count()
     }
 
     /// Whether there are none.
@@ -636,10 +691,26 @@ impl<'a> FileDescriptors<'a> {
     /// # Ok(()) }
     /// ```
     pub fn get(&self, index: usize) -> Option<BorrowedFd<'a>> {
-        let number = wire::fd_number(self.data, index)?;
+        let number = wire::fds(self.data).nth(index)?;
         // SAFETY: the number is a descriptor that the reader owns (module text), and 'a ends
         // before the reader does.
         Some(unsafe { BorrowedFd::borrow_raw(number) })
+    }
+}
+
+impl FileDescriptors<'_> {
+    /// Why descriptors are missing that were sent with the message, one error for each: only where the socket has
+    /// `SO_RIGHTS_NOTRUNC` set (Linux 7.3). They are in no other count, and make the reader
+    /// [truncated](AncillaryMessageReader::is_truncated).
+    ///
+    /// ```
+    /// # use tokio_seqpacket::ancillary::FileDescriptors;
+    /// fn check(fds: FileDescriptors<'_>) -> std::io::Result<()> {
+    ///     fds.errors().next().map_or(Ok(()), Err)
+    /// }
+    /// ```
+    pub fn errors(&self) -> impl Iterator<Item = io::Error> {
+        wire::slots(self.data).filter_map(Result::err).map(io::Error::from_raw_os_error)
     }
 }
 
@@ -648,7 +719,8 @@ impl<'a> Iterator for FileDescriptors<'a> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let fd = self.get(0)?;
-        self.data = &self.data[FD_LEN..];
+        let failed = wire::slots(self.data).take_while(Result::is_err).count();
+        self.data = &self.data[(failed + 1) * FD_LEN..];
         Some(fd)
     }
 
@@ -681,7 +753,7 @@ impl OwnedFileDescriptors<'_> {
     /// # Ok(()) }
     /// ```
     pub fn len(&self) -> usize {
-        self.data.len() / FD_LEN
+        wire::fds(self.data).count()
     }
 
     /// Whether none are left.
@@ -716,11 +788,15 @@ impl Iterator for OwnedFileDescriptors<'_> {
     type Item = OwnedFd;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let number = wire::fd_number(self.data, 0)?;
-        self.data = &mut std::mem::take(&mut self.data)[FD_LEN..];
-        // SAFETY: the number is a descriptor that this value owns (module text); it has just left
-        // `data`, so it is handed out once.
-        Some(unsafe { OwnedFd::from_raw_fd(number) })
+        loop {
+            let slot = wire::slots(self.data).next()?;
+            self.data = &mut std::mem::take(&mut self.data)[FD_LEN..];
+            if let Ok(number) = slot {
+                // SAFETY: the number is a descriptor that this value owns (module text); it has just left
+                // `data`, so it is handed out once.
+                return Some(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
@@ -889,17 +965,6 @@ impl<'a> UnknownMessage<'a> {
     pub fn data(&self) -> &'a [u8] {
         self.data
     }
-
-    /// The descriptor of an `SCM_PIDFD` message that came out of an owning iterator. The kernel
-    /// writes a negative number if it could not make one.
-    pub(crate) fn into_pidfd(self) -> Option<OwnedFd> {
-        let is_pidfd = wire::is_pidfd(self.level, self.kind);
-        let number = wire::fd_number(self.data, 0).filter(|number| is_pidfd && *number >= 0)?;
-        // SAFETY: the kernel installed the descriptor for this message, the owning iterator handed
-        // the message out once, and its callers (the iterator's drop, AncillaryBuffer, fuzzing) ask
-        // once each for a message that they then drop.
-        Some(unsafe { OwnedFd::from_raw_fd(number) })
-    }
 }
 
 #[cfg(test)]
@@ -909,8 +974,8 @@ mod tests {
 
     /// A pipe whose write ends are `count` descriptors in one SCM_RIGHTS message; its read end sees
     /// the end once all of them are closed.
-    fn received(count: usize) -> (std::io::PipeReader, Vec<u8>) {
-        let (reader, writer) = std::io::pipe().unwrap();
+    fn received(count: usize) -> (io::PipeReader, Vec<u8>) {
+        let (reader, writer) = io::pipe().unwrap();
         let mut control = vec![0; wire::space(count * FD_LEN)];
         let data =
             wire::reserve(&mut control, &mut 0, libc::SOL_SOCKET, libc::SCM_RIGHTS, count * FD_LEN)
@@ -922,7 +987,7 @@ mod tests {
         (reader, control)
     }
 
-    fn all_closed(mut reader: std::io::PipeReader) -> bool {
+    fn all_closed(mut reader: io::PipeReader) -> bool {
         use std::io::Read;
         rustix::fs::fcntl_setfl(&reader, rustix::fs::OFlags::NONBLOCK).unwrap();
         matches!(reader.read(&mut [0]), Ok(0))
@@ -966,7 +1031,7 @@ mod tests {
 
     #[test]
     fn one_descriptor_is_owned_in_a_pidfd_message_whatever_follows_it() {
-        let (pipe, writer) = std::io::pipe().unwrap();
+        let (pipe, writer) = io::pipe().unwrap();
         let other = writer.try_clone().unwrap();
         let mut control = vec![0; wire::space(2 * FD_LEN)];
         let data =

@@ -122,6 +122,27 @@ pub(crate) fn fd_number(data: &[u8], index: usize) -> Option<i32> {
     Some(i32::from_ne_bytes(*bytes))
 }
 
+/// The descriptors in such data. A negative number is an errno where the kernel could not install one: a pidfd at the limit
+/// on descriptors, any slot under `SO_RIGHTS_NOTRUNC` (Linux 7.3).
+pub(crate) fn fds(data: &[u8]) -> impl Iterator<Item = i32> {
+    slots(data).flatten()
+}
+
+/// The slots of such data: a descriptor, or the errno that stands for it.
+pub(crate) fn slots(data: &[u8]) -> impl Iterator<Item = Result<i32, i32>> {
+    data.chunks_exact(FD_LEN).map(|slot| {
+        let number = fd_number(slot, 0).unwrap_or(-libc::EBADF);
+        if number < 0 { Err(-number) } else { Ok(number) }
+    })
+}
+
+/// Whether a descriptor was to come with this control data and could not be installed.
+pub(crate) fn lacks_fds(control: &[u8]) -> bool {
+    items(control)
+        .filter(|item| item.is_rights() || is_pidfd(item.level, item.kind))
+        .any(|item| slots(&control[item.data]).any(|slot| slot.is_err()))
+}
+
 /// File descriptors that control data passes.
 pub(crate) fn count_fds(control: &[u8]) -> usize {
     items(control).filter(Item::is_rights).map(|item| item.data.len() / FD_LEN).sum()

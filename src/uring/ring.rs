@@ -349,7 +349,7 @@ fn control(header: &libc::msghdr, start: *const u8) -> (ReceivedControl, Receive
     let control =
         unsafe { ReceivedControl::new(std::slice::from_raw_parts(start, len), truncated) };
     let received = Received {
-        control_truncated: truncated,
+        control_truncated: control.is_truncated(),
         has_control: len > 0 || truncated,
         ..Received::default()
     };

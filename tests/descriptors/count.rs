@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use tokio_seqpacket::SealedMemory;
 use tokio_seqpacket::UnixSeqpacket;
-use tokio_seqpacket::ancillary::AncillaryMessageWriter;
+use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageWriter, OwnedAncillaryMessage};
 use tokio_test::task;
 
 use crate::harness::peer::{self, Peer};
 use crate::harness::tools::{
-    arm, content, file, fill, once, recv, soon, starts_waiting, until_woken,
+    Full, arm, content, file, fill, once, recv, soon, starts_waiting, until_woken,
 };
 use crate::harness::ways::{self, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Flavor, Test, alone, only};
@@ -34,6 +35,9 @@ pub fn tests() -> Vec<Test> {
             tasks![
                 the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits,
                 receiving_takes_no_descriptor_of_its_own,
+                a_pidfd_that_is_not_taken_is_closed,
+                a_pidfd_that_could_not_be_made_is_reported,
+                a_payload_without_a_free_descriptor_names_the_shortage,
             ],
             only(
                 &[Flavor::CurrentThread],
@@ -42,6 +46,77 @@ pub fn tests() -> Vec<Test> {
         ]
         .concat(),
     )
+}
+
+async fn a_pidfd_that_is_not_taken_is_closed(cell: Cell) {
+    let (a, b) = cell.pair();
+    if let Err(error) = b.set_pass_pidfd(true) {
+        return eprintln!("*** SKIPPED: {error}");
+    }
+    let memory = SealedMemory::new(&[7; 5000]).unwrap();
+    for _ in 0..3 {
+        soon(a.send_large(b"name", &memory)).await.unwrap();
+        drop(soon(b.recv_large(&mut [0; 8], 1 << 20)).await.unwrap());
+        soon(a.send(b"message")).await.unwrap();
+        let (mut bytes, mut control) = ([0; 8], [0; 64]);
+        let (_, reader) = soon(b.recv_with_ancillary(&mut bytes, &mut control)).await.unwrap();
+        // Looked at, and nothing taken out.
+        assert!(
+            reader
+                .into_messages()
+                .any(|message| matches!(message, OwnedAncillaryMessage::Other(_)))
+        );
+        let pidfds: Vec<_> =
+            open().into_iter().filter(|(_, file)| file.contains("pidfd")).collect();
+        assert_eq!(pidfds, []);
+    }
+}
+
+/// The kernel writes a negative errno where the pidfd would be, and sets no flag.
+async fn a_pidfd_that_could_not_be_made_is_reported(cell: Cell) {
+    let (a, b) = cell.pair();
+    if let Err(error) = b.set_pass_pidfd(true) {
+        return eprintln!("*** SKIPPED: {error}");
+    }
+    for owned in [true, false, true] {
+        soon(a.send(b"message")).await.unwrap();
+        let full = Full::new();
+        let truncated = if owned {
+            let ancillary = AncillaryBuffer::new();
+            let receive = b.recv_owned_with_ancillary(Vec::with_capacity(8), ancillary);
+            let (info, _, ancillary) = soon(receive).await;
+            assert!(ancillary.pidfd().is_none());
+            info.unwrap().ancillary_truncated()
+        } else {
+            let (mut bytes, mut control) = ([0; 8], [0; 64]);
+            let receive = b.recv_with_ancillary(&mut bytes, &mut control);
+            let (_, reader) = soon(receive).await.unwrap();
+            let truncated = reader.is_truncated();
+            for message in reader.into_messages() {
+                if let OwnedAncillaryMessage::Other(other) = message {
+                    assert!(other.into_pidfd().is_none());
+                }
+            }
+            truncated
+        };
+        drop(full);
+        assert!(truncated, "owned: {owned}");
+    }
+}
+
+async fn a_payload_without_a_free_descriptor_names_the_shortage(cell: Cell) {
+    let (a, b) = cell.pair();
+    let memory = SealedMemory::new(&[7; 5000]).unwrap();
+    // Attempts take descriptors along from now on.
+    soon(a.send_large(b"name", &memory)).await.unwrap();
+    assert!(soon(b.recv_large(&mut [0; 8], 1 << 20)).await.unwrap().1.is_some());
+    soon(a.send_large(b"name", &memory)).await.unwrap();
+    let full = Full::new();
+    let refused = soon(b.recv_large(&mut [0; 8], 1 << 20)).await.unwrap_err().to_string();
+    drop(full);
+    assert!(refused.contains("no free descriptor") && !refused.contains("more"), "{refused}");
+    soon(a.send_large(b"name", &memory)).await.unwrap();
+    assert!(soon(b.recv_large(&mut [0; 8], 1 << 20)).await.unwrap().1.is_some());
 }
 
 pub fn open() -> Vec<(i32, String)> {

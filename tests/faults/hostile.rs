@@ -17,8 +17,8 @@ use rustix::net::{
 };
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::task::JoinHandle;
-use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
+use tokio_seqpacket::{SealedMemory, UnixSeqpacket};
 
 use crate::sockopt::switch_on;
 use crate::trials::{Test, descriptors, is_long};
@@ -32,6 +32,7 @@ pub fn tests() -> Vec<Test> {
         five_thousand_idle_peers_cost_little_and_disturb_nobody,
         a_peer_that_never_reads_costs_what_waits_and_no_more,
         control_data_of_any_kind_is_received_and_leaves_nothing,
+        a_payload_comes_beside_all_that_options_add,
     ]
 }
 
@@ -480,6 +481,22 @@ fn a_peer_that_never_reads_costs_what_waits_and_no_more(cell: Cell) {
 
 /// `SO_PASSPIDFD`, of Linux 6.5, which libc does not name everywhere.
 const SO_PASSPIDFD: i32 = 76;
+
+fn a_payload_comes_beside_all_that_options_add(cell: Cell) {
+    cell.leaves_nothing(async move {
+        let (socket, peer) = cell.half();
+        for option in [libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_TIMESTAMP, SO_PASSPIDFD] {
+            if let Err(error) = switch_on(&socket, option) {
+                eprintln!("*** option {option} cannot be had: {error}");
+            }
+        }
+        let sender = cell.options().socket_from_fd(peer).unwrap();
+        let memory = SealedMemory::new(&[7; 5000]).unwrap();
+        soon(sender.send_large(b"name", &memory)).await.unwrap();
+        let (info, payload) = soon(socket.recv_large(&mut [0; 8], 1 << 20)).await.unwrap();
+        assert_eq!((info.bytes_read(), payload.unwrap().len()), (4, 5000));
+    });
+}
 
 fn control_data_of_any_kind_is_received_and_leaves_nothing(cell: Cell) {
     cell.leaves_nothing(async move {
