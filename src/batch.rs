@@ -323,15 +323,19 @@ pub(crate) fn receive(
         *capacity = buffer.len();
     }
     let asked = buffers.len().min(mmsg::AT_ONCE);
+    // Behind the last that is a message for sure: not empty, or with control data (`SO_PASSCRED`).
+    let mut sure = before;
     let received = mmsg::receive_many(fd, mmsg::lent(buffers), false, |index, received, _| {
         infos.push(MessageInfo::new(&received, capacities[index]));
+        if received.message_len > 0 || received.has_control {
+            sure = infos.len();
+        }
     })?;
-    // At end of stream the kernel fills all that is left with empty messages: one tells of it.
-    let ends_empty = infos.last().is_some_and(|info| info.message_len() == 0);
-    if received == asked && received > 1 && ends_empty && sys::has_ended(fd).unwrap_or(false) {
-        let new = &infos[before..];
-        let trailing = new.iter().rev().take_while(|info| info.message_len() == 0).count();
-        infos.truncate(infos.len() - trailing.saturating_sub(1));
+    // At end of stream the kernel fills all that is left with empty messages: one tells of it. While something is left in
+    // the queue they are messages.
+    let trailing = infos.len() - sure;
+    if received == asked && trailing > 1 && sys::is_at_end(fd).unwrap_or(false) {
+        infos.truncate(sure + 1);
     }
     Ok(())
 }

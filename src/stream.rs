@@ -147,7 +147,7 @@ impl Pool {
                     return Poll::Pending;
                 }
             };
-            leases.push(Lease { bytes, pool: self.clone() });
+            leases.push(Lease { bytes, pool: Some(self.clone()) });
         }
         Poll::Ready(())
     }
@@ -167,7 +167,8 @@ impl Pool {
 /// A buffer that goes back to its pool when it is dropped, wherever that happens.
 pub(crate) struct Lease {
     pub(crate) bytes: Vec<u8>,
-    pool: Arc<Pool>,
+    /// `None` for no buffer at all.
+    pool: Option<Arc<Pool>>,
 }
 
 impl AsMut<Vec<u8>> for Lease {
@@ -178,7 +179,9 @@ impl AsMut<Vec<u8>> for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.give_back(std::mem::take(&mut self.bytes));
+        if let Some(pool) = &self.pool {
+            pool.give_back(std::mem::take(&mut self.bytes));
+        }
     }
 }
 
@@ -436,6 +439,8 @@ pub(crate) struct Filler<'a> {
     want: usize,
     queue: &'a mut VecDeque<Message>,
     ended: &'a mut bool,
+    doubtful: &'a mut usize,
+    marks: &'a mut bool,
     /// What is known of messages whose buffers have not been taken yet.
     arrived: &'a mut Vec<(Received, AncillaryBuffer)>,
     /// How many messages came.
@@ -454,9 +459,20 @@ impl Filler<'_> {
             }
             arrived.push((received, ancillary));
         })?;
-        for (lease, (received, ancillary)) in self.leases.drain(..self.came).zip(arrived.drain(..))
+        let unmarked = |received: &Received| received.message_len == 0 && !received.has_control;
+        // Whether messages were marked when these were received.
+        let sure = !self.arrived.iter().any(|(received, _)| unmarked(received)) || self.mark();
+        let ended = sure || sys::has_ended(fd).unwrap_or(true);
+        for (lease, (received, ancillary)) in
+            self.leases.drain(..self.came).zip(self.arrived.drain(..))
         {
-            push(self.queue, self.ended, lease, received, ancillary);
+            if !unmarked(&received) || !ended {
+                push(self.queue, self.doubtful, lease, received, ancillary);
+            } else if sure {
+                (*self.ended, *self.doubtful) = (true, 0);
+            } else {
+                *self.doubtful += 1;
+            }
         }
         Ok(())
     }
@@ -469,15 +485,16 @@ impl Filler<'_> {
     /// A message that was received elsewhere.
     pub(crate) fn deliver(&mut self, bytes: &[u8], received: Received, control: ReceivedControl) {
         let Some(mut lease) = self.leases.pop() else { return };
-        let mut received = received;
-        if received.message_len == 0 && received.control_unknown {
-            // Taken by an attempt before there was a stream, so without a mark. The kernel says 0 for the end once the
-            // peer is gone, and again to the next receive.
-            if sys::has_ended(self.fd).unwrap_or(false) {
-                self.leases.push(lease);
-                return;
+        let unmarked = received.message_len == 0 && !received.has_control;
+        if unmarked && sys::has_ended(self.fd).unwrap_or(true) {
+            self.leases.push(lease);
+            if self.mark() && *self.doubtful > 0 {
+                (*self.ended, *self.doubtful) = (true, 0);
+            } else {
+                // Perhaps of an attempt that was made before there was a stream. At the end the next one finds the same.
+                *self.doubtful += 1;
             }
-            received.has_control = true;
+            return;
         }
         let len = bytes.len().min(lease.bytes.capacity());
         lease.bytes.clear();
@@ -485,23 +502,32 @@ impl Filler<'_> {
         let mut ancillary = AncillaryBuffer::new();
         control.fill(&mut ancillary);
         self.came = 1;
-        push(self.queue, self.ended, lease, received, ancillary);
+        push(self.queue, self.doubtful, lease, received, ancillary);
+    }
+
+    /// Has messages marked, if somebody has taken the mark away. Whether they were.
+    fn mark(&mut self) -> bool {
+        let marked = sys::marks_messages(self.fd).unwrap_or(true);
+        if !marked {
+            *self.marks |= sys::set_timestamps(self.fd, true).is_ok();
+        }
+        marked
     }
 }
 
 fn push(
     queue: &mut VecDeque<Message>,
-    ended: &mut bool,
+    doubtful: &mut usize,
     lease: Lease,
     received: Received,
     ancillary: AncillaryBuffer,
 ) {
-    // Every message is marked with control data while there is a stream, end of stream is not.
-    if received.message_len == 0 && !received.has_control {
-        *ended = true;
-    } else {
-        queue.push_back(Message::new(lease, received, ancillary));
+    // Nothing follows the end, so those were empty messages.
+    for _ in 0..std::mem::take(doubtful) {
+        let nothing = Lease { bytes: Vec::new(), pool: None };
+        queue.push_back(Message::new(nothing, Received::default(), AncillaryBuffer::new()));
     }
+    queue.push_back(Message::new(lease, received, ancillary));
 }
 
 /// A stream of the messages that a socket receives; made by
@@ -540,6 +566,9 @@ pub struct Messages<'a> {
     arrived: Vec<(Received, AncillaryBuffer)>,
     want: Want,
     ended: bool,
+    /// Empty messages, or the end: received after the peer had closed, while nothing marked messages. What comes next
+    /// tells.
+    doubtful: usize,
     /// The kernel has been asked to mark messages, and is to stop that.
     marks: bool,
 }
@@ -559,6 +588,7 @@ impl<'a> Messages<'a> {
             arrived: Vec::new(),
             want: Want::new(),
             ended: false,
+            doubtful: 0,
             marks: false,
         };
         if !sys::marks_messages(socket.fd())? {
@@ -713,6 +743,8 @@ impl<'a> Messages<'a> {
             want: self.want.count,
             queue: &mut self.queue,
             ended: &mut self.ended,
+            doubtful: &mut self.doubtful,
+            marks: &mut self.marks,
             arrived: &mut self.arrived,
             came: 0,
         };

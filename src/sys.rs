@@ -161,6 +161,12 @@ pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP))
 }
 
+/// Whether the peer has closed or shut down its sending direction, and no message but empty ones is left.
+pub(crate) fn is_at_end(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // In this order: nothing is sent after the end.
+    Ok(has_ended(fd)? && rustix::io::ioctl_fionread(fd)? == 0)
+}
+
 /// See [`send_buffer_size`].
 pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(sockopt::socket_recv_buffer_size(fd)?)
@@ -252,9 +258,10 @@ pub(crate) fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Ready>
 /// `None` if it may as well have been an empty message.
 ///
 /// The kernel says 0 for the end once the peer has shut down, for ever, and only then (so without a
-/// hang-up it was a message). While `SO_PASSCRED` is set, it puts credentials beside every message.
+/// hang-up it was a message, and also where messages follow). While `SO_PASSCRED` is set, it puts credentials beside
+/// every message.
 pub(crate) fn is_end_of_stream(fd: BorrowedFd<'_>) -> Option<bool> {
-    if !has_ended(fd).ok()? {
+    if !is_at_end(fd).ok()? {
         return Some(false);
     }
     match pass_credentials(fd) {

@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Test> {
     tasks![
         a_frame_is_a_message,
         empty_messages_and_the_end_of_a_framed_stream,
+        frames_behind_an_empty_message_come_after_the_peer_has_closed,
         a_message_longer_than_the_room_is_an_error_and_the_stream_goes_on,
         a_message_with_more_than_its_frame_is_an_error,
         a_sink_waits_while_the_queue_is_full,
@@ -58,6 +59,18 @@ async fn empty_messages_and_the_end_of_a_framed_stream(cell: Cell) {
     assert_eq!(soon(a.next()).await.unwrap().unwrap(), "line");
     drop(peer);
     assert!(soon(a.next()).await.is_none());
+    assert!(soon(a.next()).await.is_none());
+}
+
+async fn frames_behind_an_empty_message_come_after_the_peer_has_closed(cell: Cell) {
+    let (a, peer) = cell.half();
+    for message in ["one\n", "", "two\n"] {
+        peer.send(message.as_bytes());
+    }
+    drop(peer);
+    let mut a = Framed::new(a, LinesCodec::new());
+    assert_eq!(soon(a.next()).await.unwrap().unwrap(), "one");
+    assert_eq!(soon(a.next()).await.unwrap().unwrap(), "two");
     assert!(soon(a.next()).await.is_none());
 }
 

@@ -1,7 +1,7 @@
 //! Streams of messages and batches: the contract's rules where many messages go through one call.
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::task::Poll;
 
 use tokio_seqpacket::ancillary::AncillaryBuffer;
@@ -29,6 +29,9 @@ pub fn tests() -> Vec<Test> {
         what_a_stream_leaves_goes_to_the_next_receives_in_order,
         what_a_stream_leaves_keeps_its_descriptors,
         a_stream_takes_what_a_dropped_receive_left,
+        an_empty_message_left_by_a_dropped_receive_is_not_the_end,
+        empty_messages_are_told_when_the_mark_is_taken_away,
+        a_stream_whose_mark_was_taken_away_ends,
         receives_wait_for_the_end_of_a_stream,
         readiness_waits_for_the_end_of_a_stream,
         a_second_stream_is_refused_while_there_is_one,
@@ -47,6 +50,8 @@ pub fn tests() -> Vec<Test> {
         receiving_a_batch_takes_what_is_there,
         receiving_a_batch_waits_for_the_first_only,
         receiving_a_batch_at_the_end_tells_of_it_once,
+        empty_messages_of_a_batch_that_are_not_at_the_end_are_all_told,
+        empty_messages_of_a_batch_with_credentials_are_all_told,
         receiving_a_batch_takes_what_a_dropped_receive_left_first,
         a_batch_of_receives_that_is_dropped_loses_nothing,
     ];
@@ -57,6 +62,99 @@ pub fn tests() -> Vec<Test> {
 
 async fn next(messages: &mut tokio_seqpacket::Messages<'_>) -> Message {
     soon(messages.next()).await.expect("not the end").expect("a message")
+}
+
+/// By `set_pass_credentials(false)`, or by another stream of the same socket, on a duplicate, that ends.
+async fn empty_messages_are_told_when_the_mark_is_taken_away(cell: Cell) {
+    for by_duplicate in [false, true] {
+        let (a, b) = cell.pair();
+        let duplicate =
+            cell.options().socket_from_fd(b.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        let other = by_duplicate.then(|| duplicate.messages(small()).unwrap());
+        b.set_pass_credentials(!by_duplicate).unwrap();
+        let mut messages = b.messages(small()).unwrap();
+        for _ in 0..2 {
+            b.set_pass_credentials(false).unwrap();
+            for message in ["", "two", "", "", "five"] {
+                a.send(message.as_bytes()).await.unwrap();
+            }
+            for message in ["", "two", "", "", "five"] {
+                assert_eq!(next(&mut messages).await[..], *message.as_bytes());
+            }
+        }
+        drop(other);
+        a.send(b"").await.unwrap();
+        a.send(b"two").await.unwrap();
+        drop(a);
+        assert_eq!(next(&mut messages).await[..], *b"");
+        assert_eq!(next(&mut messages).await[..], *b"two");
+        assert!(soon(messages.next()).await.is_none());
+    }
+}
+
+async fn a_stream_whose_mark_was_taken_away_ends(cell: Cell) {
+    for buffers in [1, 4] {
+        let (a, b) = cell.pair();
+        b.set_pass_credentials(true).unwrap();
+        let mut messages = b.messages(small().buffers(buffers)).unwrap();
+        b.set_pass_credentials(false).unwrap();
+        a.send(b"one").await.unwrap();
+        drop(a);
+        assert_eq!(next(&mut messages).await[..], *b"one");
+        assert!(soon(messages.next()).await.is_none());
+        drop(messages);
+        assert!(soon(b.messages(small()).unwrap().next()).await.is_none(), "the end again");
+    }
+}
+
+/// What a receive took that nobody waits for any more has no mark: it came before the stream.
+async fn an_empty_message_left_by_a_dropped_receive_is_not_the_end(cell: Cell) {
+    let (a, b) = cell.pair();
+    for _ in 0..50 {
+        let mut receive = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
+        starts_waiting(&mut receive);
+        a.send(b"").await.unwrap();
+        a.send(b"two").await.unwrap();
+        breathe().await;
+        drop(receive);
+        let mut messages = b.messages(small()).unwrap();
+        assert_eq!(next(&mut messages).await[..], *b"");
+        assert_eq!(next(&mut messages).await[..], *b"two");
+    }
+    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
+    starts_waiting(&mut receive);
+    a.send(b"").await.unwrap();
+    a.send(b"two").await.unwrap();
+    drop(a);
+    breathe().await;
+    drop(receive);
+    let mut messages = b.messages(small()).unwrap();
+    assert_eq!(next(&mut messages).await[..], *b"");
+    assert_eq!(next(&mut messages).await[..], *b"two");
+    assert!(soon(messages.next()).await.is_none());
+}
+
+async fn empty_messages_of_a_batch_that_are_not_at_the_end_are_all_told(cell: Cell) {
+    let (a, b) = cell.pair();
+    for message in ["", "", "x"] {
+        a.send(message.as_bytes()).await.unwrap();
+    }
+    drop(a);
+    assert_eq!(recv_batch(&b, 2).await, [b"", b""]);
+    assert_eq!(recv_batch(&b, 2).await, [&b"x"[..], b""]);
+}
+
+async fn empty_messages_of_a_batch_with_credentials_are_all_told(cell: Cell) {
+    for (size, told) in [(2, 2), (4, 4), (5, 5), (8, 5)] {
+        let (a, b) = cell.pair();
+        b.set_pass_credentials(true).unwrap();
+        for message in ["one", "", "", ""] {
+            a.send(message.as_bytes()).await.unwrap();
+        }
+        drop(a);
+        // The end is the fifth.
+        assert_eq!(recv_batch(&b, size).await.len(), told);
+    }
 }
 
 async fn a_size_beyond_all_messages_needs_no_such_memory(cell: Cell) {
