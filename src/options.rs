@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::address::SocketAddr;
 use crate::backend::{self, Selection, Submission};
-use crate::socket_file::{self, Wishes};
+use crate::socket_file::{self, SocketFile, Wishes};
 use crate::{UnixSeqpacket, UnixSeqpacketListener, connect, gid_t, sys, uid_t};
 
 /// How sockets are made: which backend they run on, where a client is bound, and what becomes of a
@@ -285,7 +285,7 @@ impl Options {
         let (fd, file) = self.connecting(address)?;
         let fd = connect::connect(fd, address).await?;
         let socket = self.socket_on(backend, fd)?;
-        file.keep();
+        file.into_iter().for_each(SocketFile::keep);
         Ok(socket)
     }
 
@@ -314,12 +314,12 @@ impl Options {
         let (fd, file) = self.connecting(&address)?;
         sys::connect_waiting(fd.as_fd(), &address)?;
         let socket = self.socket_on(backend, fd)?;
-        file.keep();
+        file.into_iter().for_each(SocketFile::keep);
         Ok(socket)
     }
 
     /// A socket that is to be connected to `to`, bound if that was asked for.
-    fn connecting(&self, to: &SocketAddr) -> io::Result<(OwnedFd, NewFile<'_>)> {
+    fn connecting(&self, to: &SocketAddr) -> io::Result<(OwnedFd, Option<SocketFile>)> {
         if to.is_unnamed() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
@@ -327,11 +327,10 @@ impl Options {
             ));
         }
         let fd = sys::socket()?;
-        let mut file = NewFile(None);
-        if let Some(local) = &self.local {
-            sys::bind(fd.as_fd(), local)?;
-            file = NewFile(local.as_pathname());
-        }
+        let file = match &self.local {
+            Some(local) => SocketFile::bind(fd.as_fd(), local)?,
+            None => None,
+        };
         Ok((fd, file))
     }
 
@@ -471,22 +470,5 @@ impl Options {
             listener.inner.want_control();
         }
         Ok(listener)
-    }
-}
-
-/// The file that `bind(2)` has just made; removed if nothing comes of the socket.
-struct NewFile<'a>(Option<&'a Path>);
-
-impl NewFile<'_> {
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for NewFile<'_> {
-    fn drop(&mut self) {
-        if let Some(path) = self.0 {
-            let _ = std::fs::remove_file(path);
-        }
     }
 }

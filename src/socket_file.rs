@@ -1,11 +1,12 @@
 //! The file of a listening socket: who may connect, what becomes of one that was left behind, and who
 //! removes it.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::Path;
 use std::time::Duration;
 
 use libc::{gid_t, uid_t};
@@ -23,29 +24,55 @@ pub(crate) struct Wishes {
     pub(crate) unlink_on_drop: bool,
 }
 
+/// Where a socket's file is going to be. Opened before it is: the process can change its directory, and the path lead
+/// elsewhere.
+#[derive(Debug)]
+struct Place {
+    directory: OwnedFd,
+    name: OsString,
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        let directory = match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent,
+            _ => Path::new("."),
+        };
+        // `bind(2)` says what is wrong with a path that has no last component.
+        let name = path.file_name().unwrap_or_default().to_owned();
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self { directory: rustix::fs::openat(CWD, directory, flags, Mode::empty())?, name })
+    }
+
+    /// Device and inode of what is there, which is not followed.
+    fn identity(&self) -> io::Result<(u64, u64)> {
+        let file = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok((file.st_dev, file.st_ino))
+    }
+}
+
 /// The file that `bind(2)` has made, told from any other by its inode. Removed when this is dropped,
 /// if it is still the same, and by the process that made it only.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
-    /// Absolute: the process can change its directory meanwhile.
-    path: PathBuf,
-    device: u64,
-    inode: u64,
+    place: Place,
+    identity: (u64, u64),
     process: u32,
     removes: bool,
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
-        let path = std::path::absolute(path)?;
-        let file = fs::symlink_metadata(&path)?;
-        Ok(Self {
-            path,
-            device: file.dev(),
-            inode: file.ino(),
-            process: std::process::id(),
-            removes: true,
-        })
+    /// `bind(2)`, which makes the file. `None` for an address that is none.
+    pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<Option<Self>> {
+        let place = address.as_pathname().map(Place::of).transpose()?;
+        sys::bind(fd, address)?;
+        place.map(Self::made).transpose()
+    }
+
+    /// Just now.
+    fn made(place: Place) -> io::Result<Self> {
+        let identity = place.identity()?;
+        Ok(Self { place, identity, process: std::process::id(), removes: true })
     }
 
     /// Leave it where it is.
@@ -56,12 +83,11 @@ impl SocketFile {
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let is_ours = |file: fs::Metadata| (file.dev(), file.ino()) == (self.device, self.inode);
         if self.removes
             && std::process::id() == self.process
-            && fs::symlink_metadata(&self.path).is_ok_and(is_ours)
+            && self.place.identity().is_ok_and(|identity| identity == self.identity)
         {
-            let _ = fs::remove_file(&self.path);
+            let _ = rustix::fs::unlinkat(&self.place.directory, &self.place.name, AtFlags::empty());
         }
     }
 }
@@ -93,34 +119,43 @@ pub(crate) fn listen(
     }
     // Held until it listens, so that nobody who takes the lock, too, finds it bound but deaf.
     let _lock = if wishes.replace_stale { Some(lock_directory(path)?) } else { None };
-    match sys::bind(fd, address) {
+    let file = match SocketFile::bind(fd, address) {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && wishes.replace_stale => {
             remove_stale(path, address)?;
-            sys::bind(fd, address)?;
+            SocketFile::bind(fd, address)?
         }
         bound => bound?,
-    }
-    let file = SocketFile::of(path)?;
+    };
     // Nobody can connect before listen(2).
-    set_owner_and_mode(path, wishes)?;
+    if let Some(file) = &file {
+        set_owner_and_mode(file, wishes)?;
+    }
     sys::listen(fd, backlog)?;
-    Ok(Some(file))
+    Ok(file)
 }
 
-/// Without following a symbolic link that somebody has put there meanwhile.
-fn set_owner_and_mode(path: &Path, wishes: &Wishes) -> io::Result<()> {
+/// Of the file that was made, and no other that somebody has put there meanwhile.
+fn set_owner_and_mode(made: &SocketFile, wishes: &Wishes) -> io::Result<()> {
     if wishes.mode.is_none() && wishes.user.is_none() && wishes.group.is_none() {
         return Ok(());
     }
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let file = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let Place { directory, name } = &made.place;
+    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
+    let found = rustix::fs::fstat(&file)?;
+    if (found.st_dev, found.st_ino) != made.identity {
+        return Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!("{}: somebody has put another file in its place", name.display()),
+        ));
+    }
     if wishes.user.is_some() || wishes.group.is_some() {
         let (user, group) = (wishes.user.map(Uid::from_raw), wishes.group.map(Gid::from_raw));
         rustix::fs::chownat(&file, "", user, group, AtFlags::EMPTY_PATH)?;
     }
     if let Some(mode) = wishes.mode {
         let mode = mode & 0o777;
-        if rustix::fs::fstat(&file)?.st_mode & 0o7777 != mode {
+        if found.st_mode & 0o7777 != mode {
             // What the umask has taken away. A descriptor of this kind has no fchmod(2).
             use std::os::fd::AsRawFd;
             let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());

@@ -27,6 +27,8 @@ pub fn tests() -> Vec<Test> {
             several_who_replace_a_stale_file_leave_one_listener,
             a_listener_removes_its_file,
             a_listener_leaves_the_file_of_another,
+            a_connect_that_fails_leaves_the_file_of_another,
+            a_listener_removes_its_file_by_a_path_through_a_descriptor,
             a_listener_given_away_leaves_its_file,
             incoming_accepts_in_order,
             incoming_dropped_loses_no_connection,
@@ -37,6 +39,50 @@ pub fn tests() -> Vec<Test> {
         alone(tasks![incoming_waits_while_there_are_no_descriptors]),
     ]
     .concat()
+}
+
+/// It was bound to a name that another has taken over by then.
+async fn a_connect_that_fails_leaves_the_file_of_another(cell: Cell) {
+    let (directory, server) = place();
+    let name = directory.path().join("client");
+    let listener = cell.options().bind(&server, 0).unwrap();
+    let _first = soon(cell.options().connect(&server)).await.unwrap();
+    let options = cell.options().local_addr(SocketAddr::from_path(&name).unwrap());
+    for drops in [false, true] {
+        let mut connect = task::spawn(options.connect(&server));
+        starts_waiting(&mut connect);
+        assert!(name.exists());
+        fs::remove_file(&name).unwrap();
+        fs::write(&name, "of another").unwrap();
+        if drops {
+            drop(connect);
+        } else {
+            soon(listener.accept()).await.unwrap();
+            let connected = soon(connect).await.unwrap();
+            assert_eq!(connected.local_addr().unwrap().as_pathname(), Some(&*name));
+            drop(soon(listener.accept()).await.unwrap());
+            let _again = soon(cell.options().connect(&server)).await.unwrap();
+        }
+        assert_eq!(fs::read(&name).unwrap(), b"of another");
+        fs::remove_file(&name).unwrap();
+    }
+    // Its own it removes.
+    let mut connect = task::spawn(options.connect(&server));
+    starts_waiting(&mut connect);
+    assert!(name.exists());
+    drop(connect);
+    assert!(!name.exists());
+}
+
+async fn a_listener_removes_its_file_by_a_path_through_a_descriptor(cell: Cell) {
+    let (directory, path) = place();
+    let opened = fs::File::open(directory.path()).unwrap();
+    let through = format!("/proc/self/fd/{}/socket", opened.as_raw_fd());
+    let listener = cell.options().unlink_on_drop(true).bind(through, 8).unwrap();
+    assert!(path.exists());
+    drop(opened);
+    drop(listener);
+    assert!(!path.exists());
 }
 
 /// `O_NONBLOCK` belongs to the open file, which others can share.
@@ -52,9 +98,9 @@ async fn accepting_does_not_block_where_the_listener_was_made_blocking(cell: Cel
 }
 
 async fn accepting_from_a_listener_that_was_shut_down_is_an_error(cell: Cell) {
-    let listener = cell.options().bind_addr(&SocketAddr::unnamed(), 8).unwrap();
-    rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
-    for _ in 0..2 {
+    for how in [rustix::net::Shutdown::Both, rustix::net::Shutdown::Read] {
+        let listener = cell.options().bind_addr(&SocketAddr::unnamed(), 8).unwrap();
+        rustix::net::shutdown(&listener, how).unwrap();
         let refused = soon(listener.accept()).await.unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidInput);
         assert!(refused.to_string().contains("shut down"), "{refused}");
