@@ -104,19 +104,12 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     });
     match accepted {
         // A non-blocking listener that was shut down says so for ever, and is ready all the time.
-        Err(Errno::AGAIN) if is_hung_up(fd)? => Err(io::Error::new(
+        Err(Errno::AGAIN) if has_ended(fd)? => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "the listener was shut down, by this process or another that shares it",
         )),
         accepted => Ok(accepted?),
     }
-}
-
-/// Whether both directions are shut down.
-fn is_hung_up(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let mut fds = [PollFd::from_borrowed_fd(fd, PollFlags::empty())];
-    retry_on_intr(|| poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })))?;
-    Ok(fds[0].revents().contains(PollFlags::HUP))
 }
 
 pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: std::net::Shutdown) -> io::Result<()> {
@@ -153,7 +146,7 @@ pub(crate) fn set_timestamps(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     set_socket_option(fd, libc::SO_TIMESTAMP, on.into())
 }
 
-/// Whether the peer has closed or shut down its sending direction (`POLLRDHUP`).
+/// Whether the peer has closed or shut down its sending direction, or this side reading (`POLLRDHUP`).
 pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
