@@ -87,6 +87,10 @@ impl Activation {
         // All of them before the first is taken over: a false count must not cost somebody else's descriptors.
         for (number, _) in (FIRST..).zip(&names) {
             if let Err(why) = is_passed(number) {
+                // By another thread, just now.
+                if TAKEN.load(Ordering::Relaxed) {
+                    return Ok(None);
+                }
                 return Err(wrong(format!("LISTEN_FDS names descriptor {number}: {why}")));
             }
         }

@@ -11,7 +11,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::ancillary::wire::{FD_LEN, space};
-use crate::ancillary::{AncillaryMessageWriter, OwnedAncillaryMessage};
+use crate::ancillary::{AncillaryMessage, AncillaryMessageWriter, OwnedAncillaryMessage};
 use crate::{MessageInfo, UCred, UnixSeqpacket};
 
 /// What makes memory unchangeable: neither its length nor its bytes, nor these seals.
@@ -307,6 +307,10 @@ impl UnixSeqpacket {
         let (info, ancillary) = self.recv_message(&mut buffers, &mut control).await?;
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
         let cut = ancillary.was_cut();
+        let failed = ancillary.messages().any(|message| match message {
+            AncillaryMessage::FileDescriptors(fds) => fds.errors().next().is_some(),
+            _ => false,
+        });
         let mut fds = Vec::new();
         for message in ancillary.into_messages() {
             if let OwnedAncillaryMessage::FileDescriptors(received) = message {
@@ -314,7 +318,13 @@ impl UnixSeqpacket {
             }
         }
         let payload = match (fds.pop(), fds.len()) {
-            (_, 0) if cut => {
+            (Some(_), 0) if cut || failed => {
+                return Err(invalid(
+                    "more than one descriptor came, and this process has none free for the rest"
+                        .into(),
+                ));
+            }
+            (None, _) if cut || failed => {
                 return Err(io::Error::other(
                     "the payload of the message is lost: this process has no free descriptor \
                      (RLIMIT_NOFILE, ulimit -n) for it, or a security module keeps it back",
