@@ -148,7 +148,8 @@ impl Core {
     pub(super) fn called(&self) {
         self.did_without();
         if self.is_uring() {
-            self.runtime.some_worker().called(&self.runtime);
+            let adapts = self.submission == Some(Submission::Adaptive);
+            self.runtime.some_worker().called(&self.runtime, adapts);
         }
     }
 

@@ -181,9 +181,12 @@ impl Worker {
         !self.ring_gone.load(Ordering::Relaxed)
     }
 
-    /// A call was made directly: one of those that a ring could have carried.
-    pub(crate) fn called(&self, runtime: &Runtime) {
+    /// A call was made directly: one of those that a ring could have carried. Whether it would under another load.
+    pub(crate) fn called(&self, runtime: &Runtime, adapts: bool) {
         self.counters.add(Counter::DirectCalls, 1);
+        if !adapts {
+            return;
+        }
         let calls = self.calls.load(Ordering::Relaxed).wrapping_add(1);
         self.calls.store(calls, Ordering::Relaxed);
         if calls.is_multiple_of(SAMPLE) && self.is_busy(runtime) {

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
@@ -161,10 +161,15 @@ impl Runtime {
 
     /// A worker has made more operations under load for batches.
     pub(super) fn note_operations(&self, more: u32) {
-        let more = u64::from(more);
-        let operations = self.operations.fetch_add(more, Ordering::Relaxed) + more;
-        // Another worker tells just now: next time.
-        let Ok(mut trial) = self.trial.try_lock() else { return };
+        self.operations.fetch_add(more.into(), Ordering::Relaxed);
+        let mut trial = match self.trial.try_lock() {
+            Ok(trial) => trial,
+            Err(TryLockError::Poisoned(trial)) => trial.into_inner(),
+            // Another worker tells just now: next time.
+            Err(TryLockError::WouldBlock) => return,
+        };
+        // Under the lock: the numbers that the trial is told never fall.
+        let operations = self.operations.load(Ordering::Relaxed);
         let load = self.known_workers().map(|worker| worker.average()).fold(0.0, f32::max);
         trial.note(operations, load, Instant::now());
         self.prefers_batches.store(trial.way() == Way::Batched, Ordering::Relaxed);
