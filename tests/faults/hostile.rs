@@ -313,13 +313,15 @@ fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
         let listener = cell.options().bind(&path, 64).expect("a listener");
         let mut cost = Cost::new();
         let (served, alive) = (Arc::<AtomicU64>::default(), Arc::<AtomicUsize>::default());
+        let most_alive = Arc::<AtomicUsize>::default();
         let accepting = tokio::spawn({
-            let (served, alive) = (served.clone(), alive.clone());
+            let (served, alive, most_alive) = (served.clone(), alive.clone(), most_alive.clone());
             async move {
                 loop {
                     let socket = listener.accept().await.expect("a connection");
                     let (served, alive) = (served.clone(), alive.clone());
-                    alive.fetch_add(1, Ordering::Relaxed);
+                    let now = alive.fetch_add(1, Ordering::Relaxed) + 1;
+                    most_alive.fetch_max(now, Ordering::Relaxed);
                     tokio::spawn(async move {
                         let mut message = [0; 16];
                         // One hello, perhaps; a reset, since nobody reads the answer; the end.
@@ -354,14 +356,15 @@ fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
         neighbour.ends().await;
         let (memory, fds) = cost.more();
         let served = served.load(Ordering::Relaxed);
+        let most_alive = most_alive.load(Ordering::Relaxed);
         eprintln!(
             "*** {}: connections: neighbour {quiet}/s alone, {stormy}/s beside; {tried} tried, \
-             {served} served; {memory} KiB and {fds} descriptors more",
+             {served} served, {most_alive} at once; {memory} KiB and {fds} descriptors more",
             cell.name()
         );
         assert!(memory < 16 << 10, "{memory} KiB");
-        // Accepted and not yet served; the backlog costs the listener none.
-        assert!(fds < 1000, "{fds} descriptors");
+        // Accepted and not yet served, which the scheduler decides; the backlog costs the listener none.
+        assert!(fds < most_alive + 100, "{fds} descriptors for {most_alive} connections");
         served
     });
     assert!(served > 0);
