@@ -606,7 +606,8 @@ impl<'a> Iterator for IntoAncillaryMessages<'a> {
         } else {
             let message = UnknownMessage { level: item.level, kind: item.kind, data };
             let is_pidfd = wire::is_pidfd(item.level, item.kind);
-            let number = wire::fds(data).next().filter(|_| is_pidfd);
+            let number =
+                if is_pidfd { wire::slots(data).next().and_then(Result::ok) } else { None };
             // SAFETY: the kernel installed the descriptor for this message, this iterator owns it (module text), and hands
             // the message out once.
             let pidfd = number.map(|number| unsafe { OwnedFd::from_raw_fd(number) });

@@ -132,15 +132,20 @@ pub(crate) fn fds(data: &[u8]) -> impl Iterator<Item = i32> {
 pub(crate) fn slots(data: &[u8]) -> impl Iterator<Item = Result<i32, i32>> {
     data.chunks_exact(FD_LEN).map(|slot| {
         let number = fd_number(slot, 0).unwrap_or(-libc::EBADF);
-        if number < 0 { Err(-number) } else { Ok(number) }
+        if number < 0 { Err(number.saturating_neg()) } else { Ok(number) }
     })
 }
 
 /// Whether a descriptor was to come with this control data and could not be installed.
 pub(crate) fn lacks_fds(control: &[u8]) -> bool {
-    items(control)
-        .filter(|item| item.is_rights() || is_pidfd(item.level, item.kind))
-        .any(|item| slots(&control[item.data]).any(|slot| slot.is_err()))
+    items(control).any(|item| {
+        let mut slots = slots(&control[item.data.clone()]);
+        if item.is_rights() {
+            slots.any(|slot| slot.is_err())
+        } else {
+            is_pidfd(item.level, item.kind) && slots.next().is_some_and(|slot| slot.is_err())
+        }
+    })
 }
 
 /// File descriptors that control data passes.
@@ -161,6 +166,19 @@ mod tests {
         assert_eq!(space(4), 24);
         assert_eq!(space(8), 24);
         assert_eq!(space(12), 32);
+    }
+
+    #[test]
+    fn a_negative_number_is_the_errno_of_a_missing_descriptor() {
+        let data: Vec<_> = [7, -24, i32::MIN].into_iter().flat_map(i32::to_ne_bytes).collect();
+        assert!(slots(&data).eq([Ok(7), Err(24), Err(i32::MAX)]));
+        assert!(fds(&data).eq([7]));
+        let mut control = [0; 32];
+        let (level, mut len) = (libc::SOL_SOCKET, 0);
+        reserve(&mut control, &mut len, level, libc::SCM_RIGHTS, 12)
+            .unwrap()
+            .copy_from_slice(&data);
+        assert!(lacks_fds(&control[..len]));
     }
 
     #[test]
