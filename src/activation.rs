@@ -84,7 +84,7 @@ impl Activation {
         if TAKEN.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        // All of them before the first is taken over: a false count must not cost somebody else's descriptors.
+        // All of them before the first is taken over: a false count must not close descriptors that have other owners.
         for (number, _) in (FIRST..).zip(&names) {
             if let Err(why) = is_passed(number) {
                 // By another thread, just now.
@@ -99,7 +99,7 @@ impl Activation {
         }
         let take = |(number, name)| {
             // SAFETY: it is an open socket (looked at above), and by the protocol it was passed to this process (LISTEN_PID)
-            // for whoever reads these variables first, which TAKEN says we are. What this process has opened by Rust's
+            // for the first reader of these variables, which is this call, as TAKEN says. What this process has opened by Rust's
             // standard library is close-on-exec, and was refused above.
             let fd = unsafe { OwnedFd::from_raw_fd(number) };
             rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).map(|()| (name, fd))

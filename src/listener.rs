@@ -112,7 +112,7 @@ impl UnixSeqpacketListener {
     /// # Errors
     /// What `accept4(2)` says. At `EMFILE` and `ENFILE` the connection stays in the queue: close
     /// descriptors, or wait, before calling again, as [`incoming`](Self::incoming) does. `InvalidInput` once the
-    /// listener was shut down (`shutdown(2)`), which whoever shares it can do.
+    /// listener was shut down (`shutdown(2)`), which each process that shares it can do.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -89,7 +89,7 @@ pub(crate) fn receive_many<'r>(
         let len = header.msg_hdr.msg_controllen.min(if with_control { MAX_CONTROL } else { 0 });
         // SAFETY: `control` is that of a header that the kernel has filled in: control messages of `len` bytes.
         let control = unsafe { initialised(control, len) };
-        // SAFETY: the kernel has just written these control messages, and nobody has looked at them.
+        // SAFETY: the kernel has just written these control messages, and no other code has read them.
         let reader = unsafe { AncillaryMessageReader::new(control, control_truncated) };
         let received = Received {
             message_len: header.msg_len as usize,

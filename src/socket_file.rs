@@ -24,6 +24,13 @@ pub(crate) struct Wishes {
     pub(crate) unlink_on_drop: bool,
 }
 
+fn directory_of(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
 /// Where a socket's file is going to be. Opened before it is: the process can change its directory, and the path lead
 /// elsewhere.
 #[derive(Debug)]
@@ -34,14 +41,13 @@ struct Place {
 
 impl Place {
     fn of(path: &Path) -> io::Result<Self> {
-        let directory = match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
         // `bind(2)` says what is wrong with a path that has no last component.
         let name = path.file_name().unwrap_or_default().to_owned();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self { directory: rustix::fs::openat(CWD, directory, flags, Mode::empty())?, name })
+        Ok(Self {
+            directory: rustix::fs::openat(CWD, directory_of(path), flags, Mode::empty())?,
+            name,
+        })
     }
 
     /// Device and inode of what is there, which is not followed.
@@ -134,7 +140,7 @@ pub(crate) fn listen(
     Ok(file)
 }
 
-/// Of the file that was made, and no other that somebody has put there meanwhile.
+/// Changes the file that `bind(2)` made, and no other file that has replaced it meanwhile.
 fn set_owner_and_mode(made: &SocketFile, wishes: &Wishes) -> io::Result<()> {
     if wishes.mode.is_none() && wishes.user.is_none() && wishes.group.is_none() {
         return Ok(());
@@ -171,12 +177,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(5);
 /// One at a time: whoever finds a stale file must not remove the one that another has just put in its
 /// place. An advisory lock of the directory itself leaves no lock file behind.
 fn lock_directory(path: &Path) -> io::Result<OwnedFd> {
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(CWD, directory, flags, Mode::empty())?;
+    let directory = rustix::fs::openat(CWD, directory_of(path), flags, Mode::empty())?;
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => return Ok(directory),
