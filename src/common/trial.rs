@@ -14,11 +14,16 @@ pub(crate) enum Way {
     Batched,
 }
 
-/// Operations that are timed together.
+/// Operations that are timed together, at least.
 const WINDOW: u64 = 1024;
 
-/// Operations after a change of ways that are not timed.
+/// Turns of the run queue that are timed together, at least: what a part of one takes says nothing, since the rest of it
+/// makes its operations in the other way.
+const TIMED_TURNS: f32 = 6.0;
+
+/// Operations and turns after a change of ways that are not timed.
 const SETTLING: u64 = 256;
+const SETTLING_TURNS: f32 = 2.0;
 
 /// The windows of a trial. Each way has two, and the better one counts: what slows one down for a moment decides nothing.
 const TURNS: [Way; 4] = [Way::Direct, Way::Batched, Way::Direct, Way::Batched];
@@ -35,8 +40,8 @@ const CHANGED_WINDOWS: u32 = 4;
 /// A turn in batches that the load leaves so often before a window is full is one of nearly empty batches.
 const LEAVES: u32 = 4;
 
-/// A window that takes longer says nothing: there was too little to do.
-const TOO_LONG: Duration = Duration::from_millis(100);
+/// A window says nothing if an operation takes longer on average: there was too little to do.
+const TOO_LONG: Duration = Duration::from_micros(100);
 
 #[derive(Debug)]
 enum Phase {
@@ -68,6 +73,8 @@ pub(crate) struct Trial {
     changed: u32,
     /// How often the load has gone in this turn.
     leaves: u32,
+    /// The load that was noted last.
+    noted: f32,
 }
 
 /// What was timed together; pauses are not in it.
@@ -92,6 +99,7 @@ impl Trial {
             settled: 0,
             changed: 0,
             leaves: 0,
+            noted: 0.0,
         }
     }
 
@@ -105,6 +113,7 @@ impl Trial {
 
     /// So many operations have been made in all by now, under a load for batches: so many operations a batch.
     pub(crate) fn note(&mut self, operations: u64, load: f32, now: Instant) {
+        self.noted = load;
         let Some((then, before)) = self.last else {
             if operations >= self.settled {
                 self.last = Some((now, operations));
@@ -116,7 +125,8 @@ impl Trial {
         self.window.took += now.saturating_duration_since(then);
         self.window.load += load;
         self.window.samples += 1.0;
-        if self.window.operations < WINDOW {
+        let window = at_least(WINDOW, TIMED_TURNS, load);
+        if self.window.operations < window {
             return;
         }
         let Window { operations: count, took, load, samples } = std::mem::take(&mut self.window);
@@ -126,7 +136,7 @@ impl Trial {
                 let before = self.load[self.verdict as usize];
                 let changed = load > CHANGED * before || CHANGED * load < before;
                 self.changed = if changed { self.changed + 1 } else { 0 };
-                let windows = u32::try_from(count / WINDOW).unwrap_or(u32::MAX);
+                let windows = u32::try_from(count / window).unwrap_or(u32::MAX);
                 if left > windows && self.changed < CHANGED_WINDOWS {
                     self.phase = Phase::Holding { windows: left - windows };
                 } else {
@@ -134,7 +144,7 @@ impl Trial {
                     self.turn(Phase::Trying { turn: 0 }, operations);
                 }
             }
-            Phase::Trying { .. } if took > TOO_LONG => {
+            Phase::Trying { .. } if took.as_nanos() > TOO_LONG.as_nanos() * u128::from(count) => {
                 self.turn(Phase::Holding { windows: self.hold }, operations);
             }
             Phase::Trying { turn } => {
@@ -162,7 +172,7 @@ impl Trial {
         (self.window, self.changed, self.leaves) = (Window::default(), 0, 0);
         if self.way() != before {
             self.last = None;
-            self.settled = operations + SETTLING;
+            self.settled = operations + at_least(SETTLING, SETTLING_TURNS, self.noted);
         }
     }
 
@@ -180,6 +190,11 @@ impl Trial {
             }
         }
     }
+}
+
+/// So many operations, and so many turns.
+fn at_least(operations: u64, turns: f32, load: f32) -> u64 {
+    operations.max((turns * load) as u64)
 }
 
 #[cfg(test)]
@@ -218,6 +233,19 @@ mod tests {
             assert_eq!(machine.trial.way(), faster);
             let slower = machine.made[1 - faster as usize];
             assert!((2 * WINDOW..20_000).contains(&slower), "{faster:?}: {slower}");
+        }
+    }
+
+    /// What a turn has begun goes on in the way in which it began.
+    #[test]
+    fn ways_are_told_apart_where_a_turn_is_longer_than_a_window() {
+        for (nanos, faster) in [([700, 500], Way::Batched), ([500, 700], Way::Direct)] {
+            let mut machine = Machine::new();
+            for _ in 0..500 {
+                let way = machine.trial.way() as usize;
+                machine.run(2048, [nanos[way]; 2], 2048.0);
+            }
+            assert_eq!(machine.trial.verdict, faster);
         }
     }
 
