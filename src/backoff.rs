@@ -1,10 +1,12 @@
-//! Waiting for what nothing tells of: doubling, bounded, drawn at random.
+//! Exponential backoff with jitter, for events that the kernel does not signal.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::panic::catch_unwind;
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use filedesc::FileDesc;
 use rustix::time::{
@@ -13,14 +15,22 @@ use rustix::time::{
 };
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
+use tokio::time::Sleep;
 
 use crate::async_fd;
 
 /// Waits on a timer of its own: the runtime need not have tokio's time driver, and there need not be
 /// a descriptor left when it comes to waiting.
+///
+/// Except where a test has paused tokio's clock: then a wait is one of tokio's timers. A runtime that waits for
+/// nothing else moves a paused clock to its next timer, which would be the timeout of the caller.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     timer: AsyncFd<FileDesc>,
+    /// The wait that was started, if the clock was paused.
+    paused: Option<Pin<Box<Sleep>>>,
+    /// tokio has no timers here.
+    timeless: bool,
     first: Duration,
     next: Duration,
     longest: Duration,
@@ -36,6 +46,8 @@ impl Backoff {
         )?;
         Ok(Self {
             timer: async_fd::register(timer, Interest::READABLE)?,
+            paused: None,
+            timeless: false,
             first,
             next: first,
             longest,
@@ -55,6 +67,17 @@ impl Backoff {
         self.waits = self.waits.wrapping_add(1);
         let wait = nanos / 2 + self.random.hash_one(self.waits) % (nanos / 2);
         self.next = (self.next * 2).min(self.longest);
+        self.paused = None;
+        if !self.timeless && clock_is_paused() {
+            // The clock can be paused in a runtime without time. tokio offers no way to ask, and panics; but nothing moves
+            // the clock there, and the timer is as good.
+            let sleep = || Box::pin(tokio::time::sleep(Duration::from_nanos(wait)));
+            self.paused = catch_unwind(sleep).ok();
+            self.timeless = self.paused.is_none();
+            if !self.timeless {
+                return Ok(());
+            }
+        }
 
         let zero = Timespec { tv_sec: 0, tv_nsec: 0 };
         let wait =
@@ -66,6 +89,9 @@ impl Backoff {
 
     /// Whether the wait that was started is over.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(sleep) = &mut self.paused {
+            return sleep.as_mut().poll(cx).map(Ok);
+        }
         loop {
             let mut guard = ready!(self.timer.poll_read_ready(cx))?;
             match rustix::io::read(guard.get_inner().as_fd(), &mut [0; 8]) {
@@ -80,4 +106,12 @@ impl Backoff {
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
+}
+
+/// Whether real time passes and tokio's does not. tokio offers no way to ask.
+fn clock_is_paused() -> bool {
+    let before = tokio::time::Instant::now();
+    let start = Instant::now();
+    while Instant::now() == start {}
+    tokio::time::Instant::now() == before
 }

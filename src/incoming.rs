@@ -15,7 +15,8 @@ const LONGEST_WAIT: Duration = Duration::from_millis(500);
 ///
 /// Where the process or the system has no descriptor or memory left (`EMFILE`, `ENFILE`, `ENOBUFS`,
 /// `ENOMEM`), the connection stays in the kernel's queue: this waits and tries again, after 5 ms at
-/// first and then twice as long each time, up to 500 ms, instead of failing or spinning. A connection
+/// first and then twice as long each time, up to 500 ms, instead of failing or spinning (in tokio's time where a test
+/// has paused its clock). A connection
 /// that is gone before it is accepted (`ECONNABORTED`) is passed over.
 ///
 /// Never ends. With the feature `stream` it is a `futures_core::Stream`.

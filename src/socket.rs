@@ -148,7 +148,7 @@ impl UnixSeqpacket {
     ///
     /// A leading NUL byte makes the address a name in the abstract namespace. While the listener's
     /// backlog is full this waits, trying again every 1 to 32 ms, until the connection is queued or
-    /// refused. Cancel safe.
+    /// refused. Cancel safe. Where a test has paused tokio's clock, these waits are tokio's, in its time.
     ///
     /// # Errors
     /// `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside;

@@ -16,7 +16,7 @@ use crate::harness::tools::{
     all, arm, arm_all, breathe, is_close_on_exec, is_nonblocking, once, recv, soon, starts_waiting,
     until_woken,
 };
-use crate::harness::{Cell, Test};
+use crate::harness::{Cell, Flavor, Test, only};
 
 pub fn tests() -> Vec<Test> {
     [
@@ -51,6 +51,14 @@ pub fn tests() -> Vec<Test> {
             a_listener_can_be_given_away_and_taken_over,
         ],
         blocking![connect_waits_in_a_runtime_without_time],
+        // Those whose clock can be paused.
+        only(
+            &[Flavor::CurrentThread],
+            blocking![
+                under_a_paused_clock_connect_waits_in_that_clocks_time,
+                under_a_paused_clock_without_timers_connect_waits,
+            ],
+        ),
     ]
     .concat()
 }
@@ -186,6 +194,53 @@ fn connect_waits_in_a_runtime_without_time(cell: Cell) {
         starts_waiting(&mut second);
         until_woken_without_time(&mut second).await;
         starts_waiting(&mut second);
+        listener.accept().await.unwrap();
+        second.await.unwrap();
+    });
+}
+
+/// The capacity comes before the timeout, in the order of tokio's timers.
+fn under_a_paused_clock_connect_waits_in_that_clocks_time(cell: Cell) {
+    for paused_from_the_start in [true, false] {
+        let place = Place::new();
+        let runtime = cell.builder().enable_all().start_paused(paused_from_the_start).build();
+        runtime.unwrap().block_on(async {
+            let listener = cell.options().bind(&place, 0).unwrap();
+            let _first = cell.connect(&place).await;
+            if !paused_from_the_start {
+                tokio::time::pause();
+            }
+            let begin = tokio::time::Instant::now();
+            let (second, _) = tokio::join!(
+                tokio::time::timeout(Duration::from_secs(60), cell.connect(&place)),
+                async {
+                    for _ in 0..5 {
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                    }
+                    listener.accept().await.unwrap()
+                }
+            );
+            second.expect("no timeout, for a connection was accepted");
+            let took = begin.elapsed();
+            assert!((500..600).contains(&took.as_millis()), "{took:?}");
+            // One that comes too late is one.
+            let late = tokio::time::timeout(Duration::from_secs(60), cell.connect(&place)).await;
+            assert!(late.is_err());
+        });
+    }
+}
+
+/// It can be paused where there are no timers, and nothing moves it then.
+fn under_a_paused_clock_without_timers_connect_waits(cell: Cell) {
+    let place = Place::new();
+    let runtime = cell.builder().enable_io().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let listener = cell.options().bind(&place, 0).unwrap();
+        let _first = cell.connect(&place).await;
+        let options = cell.options();
+        let mut second = task::spawn(options.connect(&place));
+        starts_waiting(&mut second);
+        until_woken_without_time(&mut second).await;
         listener.accept().await.unwrap();
         second.await.unwrap();
     });

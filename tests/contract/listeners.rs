@@ -13,7 +13,7 @@ use tokio_test::task;
 
 use crate::harness::peer::Peer;
 use crate::harness::tools::{breathe, recv, soon, starts_waiting};
-use crate::harness::{Cell, Test, alone};
+use crate::harness::{Cell, Flavor, Test, alone, only};
 
 pub fn tests() -> Vec<Test> {
     [
@@ -37,6 +37,10 @@ pub fn tests() -> Vec<Test> {
             an_accept_that_waits_ends_when_the_listener_is_shut_down,
         ],
         alone(tasks![incoming_waits_while_there_are_no_descriptors]),
+        alone(only(
+            &[Flavor::CurrentThread],
+            blocking![under_a_paused_clock_incoming_waits_in_that_clocks_time],
+        )),
     ]
     .concat()
 }
@@ -334,4 +338,28 @@ async fn incoming_waits_while_there_are_no_descriptors(cell: Cell) {
     assert!((2..=9).contains(&polls), "polled {polls} times in 300 ms");
     setrlimit(Resource::Nofile, before).unwrap();
     assert_eq!(recv(&soon(accept).await.unwrap()).await, b"patience");
+}
+
+fn under_a_paused_clock_incoming_waits_in_that_clocks_time(cell: Cell) {
+    let (_directory, path) = place();
+    let runtime = cell.builder().enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let listener = cell.bind(&path);
+        // What the runtime and the backend make with their first use.
+        let first = cell.connect(&path).await;
+        drop((listener.accept().await.unwrap(), first));
+        let mut incoming = listener.incoming().unwrap();
+        let client = Peer::connect(&path);
+        client.send(b"patience");
+        let before = getrlimit(Resource::Nofile);
+        let lowest_free = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free), ..before }).unwrap();
+        let (accepted, ()) =
+            tokio::join!(tokio::time::timeout(Duration::from_secs(60), incoming.accept()), async {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                setrlimit(Resource::Nofile, before).unwrap();
+            });
+        let accepted = accepted.expect("no timeout, for there were descriptors in time").unwrap();
+        assert_eq!(recv(&accepted).await, b"patience");
+    });
 }
