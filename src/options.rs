@@ -183,14 +183,18 @@ impl Options {
         self
     }
 
-    /// Where a listener is to be bound and a socket file lies at which nobody listens, left by a
-    /// process that has ended: remove it.
+    /// Replaces a socket file that was left by a process that has ended, where a listener is bound to its path.
     ///
-    /// Whether somebody listens is found out by connecting, which a listener that is alive sees as a
-    /// connection that closes at once. Anything but a refusal, and a file that is no socket, stays and
-    /// is `EADDRINUSE`. Two processes that do this at a time are kept apart by a lock of the directory
-    /// (`flock(2)`, for milliseconds); a program that does without it, and has bound its socket but
-    /// does not listen yet, is not recognised.
+    /// A file is stale if no socket is bound to it. A socket that does not listen yet counts, so the file of a program
+    /// between `bind(2)` and `listen(2)` stays. It is found out by connecting a datagram socket, which a listener does not
+    /// notice. A file that is in use, that is no socket, or that this process may not write to, stays and is
+    /// `AddrInUse`.
+    ///
+    /// Of several processes that do this at once one listens, and the others get `AddrInUse`. For that, a socket
+    /// `.seqpacket-<inode>` is bound in the same directory for some microseconds. Nothing waits, no lock is taken, and
+    /// no permission is needed that `bind(2)` and `unlink(2)` do not need themselves. Where that socket cannot be bound
+    /// (a policy that names each path, no `/proc`), processes that start at the same time are not kept apart. A program
+    /// that removes the path without looking never is.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -4,13 +4,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::time::Duration;
 
 use libc::{gid_t, uid_t};
-use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, OFlags, Uid};
+use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
+use rustix::io::Errno;
 
 use crate::{SocketAddr, sys};
 
@@ -53,8 +53,34 @@ impl Place {
     /// Device and inode of what is there, which is not followed.
     fn identity(&self) -> io::Result<(u64, u64)> {
         let file = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok((file.st_dev, file.st_ino))
+        Ok(identity(&file))
     }
+
+    /// What is there, which is not followed. As long as it is held, no other file has its inode.
+    fn hold(&self) -> io::Result<Held> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(&self.directory, &self.name, flags, Mode::empty())?;
+        Ok(Held { stat: rustix::fs::fstat(&file)?, file })
+    }
+
+    fn unlink(&self) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty())?)
+    }
+
+    /// The path of another name in the directory, wherever that is by now. It has few bytes.
+    fn beside(&self, name: &str) -> io::Result<SocketAddr> {
+        SocketAddr::from_path(format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd()))
+    }
+}
+
+fn identity(file: &Stat) -> (u64, u64) {
+    (file.st_dev, file.st_ino)
+}
+
+/// A file, kept from going.
+struct Held {
+    file: OwnedFd,
+    stat: Stat,
 }
 
 /// The file that `bind(2)` has made, told from any other by its inode. Removed when this is dropped,
@@ -93,7 +119,7 @@ impl Drop for SocketFile {
             && std::process::id() == self.process
             && self.place.identity().is_ok_and(|identity| identity == self.identity)
         {
-            let _ = rustix::fs::unlinkat(&self.place.directory, &self.place.name, AtFlags::empty());
+            let _ = self.place.unlink();
         }
     }
 }
@@ -123,14 +149,10 @@ pub(crate) fn listen(
         // moment it has no permission more than was asked for.
         rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o777))?;
     }
-    // Held until it listens, so that nobody who takes the lock, too, finds it bound but deaf.
-    let _lock = if wishes.replace_stale { Some(lock_directory(path)?) } else { None };
-    let file = match SocketFile::bind(fd, address) {
-        Err(error) if error.kind() == io::ErrorKind::AddrInUse && wishes.replace_stale => {
-            remove_stale(path, address)?;
-            SocketFile::bind(fd, address)?
-        }
-        bound => bound?,
+    let file = if wishes.replace_stale {
+        Some(bind_in_place_of_stale(fd, address, path, CLAIMS)?)
+    } else {
+        SocketFile::bind(fd, address)?
     };
     // Nobody can connect before listen(2).
     if let Some(file) = &file {
@@ -145,15 +167,10 @@ fn set_owner_and_mode(made: &SocketFile, wishes: &Wishes) -> io::Result<()> {
     if wishes.mode.is_none() && wishes.user.is_none() && wishes.group.is_none() {
         return Ok(());
     }
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Place { directory, name } = &made.place;
-    let file = rustix::fs::openat(directory, name, flags, Mode::empty())?;
-    let found = rustix::fs::fstat(&file)?;
-    if (found.st_dev, found.st_ino) != made.identity {
-        return Err(io::Error::new(
-            io::ErrorKind::AddrInUse,
-            format!("{}: somebody has put another file in its place", name.display()),
-        ));
+    let Held { file, stat: found } = made.place.hold()?;
+    if identity(&found) != made.identity {
+        let name = Path::new(&made.place.name);
+        return Err(in_use(name, "another file has been put in its place"));
     }
     if wishes.user.is_some() || wishes.group.is_some() {
         let (user, group) = (wishes.user.map(Uid::from_raw), wishes.group.map(Gid::from_raw));
@@ -163,7 +180,6 @@ fn set_owner_and_mode(made: &SocketFile, wishes: &Wishes) -> io::Result<()> {
         let mode = mode & 0o777;
         if found.st_mode & 0o7777 != mode {
             // What the umask has taken away. A descriptor of this kind has no fchmod(2).
-            use std::os::fd::AsRawFd;
             let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
             fs::set_permissions(by_number, fs::Permissions::from_mode(mode))?;
         }
@@ -171,54 +187,134 @@ fn set_owner_and_mode(made: &SocketFile, wishes: &Wishes) -> io::Result<()> {
     Ok(())
 }
 
-const LOCK_TRIES: u32 = 100;
-const LOCK_PAUSE: Duration = Duration::from_millis(5);
+/// How often a file that others remove or replace meanwhile is looked at.
+const TRIES: u32 = 16;
 
-/// One at a time: whoever finds a stale file must not remove the one that another has just put in its
-/// place. An advisory lock of the directory itself leaves no lock file behind.
-fn lock_directory(path: &Path) -> io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(CWD, directory_of(path), flags, Mode::empty())?;
-    for _ in 0..LOCK_TRIES {
-        match rustix::fs::flock(&directory, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => return Ok(directory),
-            Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(LOCK_PAUSE),
-            Err(error) => return Err(error.into()),
+/// Claims of claims that were left behind: as many processes died between two system calls.
+const CLAIMS: u32 = 4;
+
+/// `bind(2)`. A socket file that is in the way is removed if no socket is bound to it.
+///
+/// Two that find the same stale file must not both remove what is at the path: the second would remove the socket that the
+/// first has bound there by then. No system call removes a file only if it is a certain one. So the one that removes a
+/// stale file holds a *claim* to its inode: a socket bound beside it, under a name made of the inode's number, which
+/// `bind(2)` gives to one alone. A claim ends with its process. One that was left behind is itself a stale file.
+///
+/// A program that makes no claim, and removes what is at its path without looking, is not kept away.
+fn bind_in_place_of_stale(
+    fd: BorrowedFd<'_>,
+    address: &SocketAddr,
+    path: &Path,
+    claims: u32,
+) -> io::Result<SocketFile> {
+    for _ in 0..TRIES {
+        let place = Place::of(path)?;
+        match sys::bind(fd, address) {
+            Ok(()) => return SocketFile::made(place),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+            Err(error) => return Err(error),
         }
+        let old = match place.hold() {
+            // It has gone by itself.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            old => old?,
+        };
+        if FileType::from_raw_mode(old.stat.st_mode) != FileType::Socket {
+            return Err(in_use(path, "exists and is no socket"));
+        }
+        if is_bound(path, address)? {
+            return Err(in_use(path, "a socket is bound to it"));
+        }
+        let claim = claim(&place, &old, claims);
+        if matches!(claim, Claim::OfAnother) {
+            return Err(in_use(path, "another process is replacing it"));
+        }
+        // bind(2) makes the file before it binds the socket to it, and has locked the directory until both are done. The
+        // claim has waited for that lock: a socket that is to be bound to this file is so by now.
+        if is_bound(path, address)? {
+            return Err(in_use(path, "a socket is bound to it"));
+        }
+        if !place.identity().is_ok_and(|found| found == identity(&old.stat)) {
+            continue;
+        }
+        crate::events::removes_stale(path);
+        match place.unlink() {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let what = format!("{}: a stale socket file stays: {error}", path.display());
+                return Err(io::Error::new(error.kind(), what));
+            }
+            _ => sys::bind(fd, address)?,
+        }
+        return SocketFile::made(place);
     }
-    Err(io::Error::new(
-        io::ErrorKind::AddrInUse,
-        format!("somebody else holds the lock of the directory of {} (flock(2))", path.display()),
-    ))
+    Err(in_use(path, "others keep replacing it"))
 }
 
-/// Remove a socket file at which nobody listens, else say why not.
-fn remove_stale(path: &Path, address: &SocketAddr) -> io::Result<()> {
-    let in_use = |why: String| {
-        Err(io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {why}", path.display())))
+/// Whether a socket is bound to the file at the path, be it one that does not listen yet.
+///
+/// `connect(2)` looks for a socket that is bound to the file, and refuses the connection if there is none. It then compares
+/// the types: where a datagram socket asks, no listener is the right one (`EPROTOTYPE`), nor does it notice.
+fn is_bound(path: &Path, address: &SocketAddr) -> io::Result<bool> {
+    match sys::connect(sys::datagram_socket()?.as_fd(), address) {
+        Err(error) => match error.raw_os_error() {
+            // There is no file: the caller looks again.
+            Some(libc::ECONNREFUSED | libc::ENOENT) => Ok(false),
+            // EPERM: of a datagram socket that is connected to another.
+            Some(libc::EPROTOTYPE | libc::EPERM) => Ok(true),
+            _ => Err(in_use(path, &format!("cannot find out whether it is in use: {error}"))),
+        },
+        Ok(()) => Ok(true),
+    }
+}
+
+/// What keeps others from removing a stale file.
+enum Claim {
+    /// Dropped in this order: an own claim is never found stale.
+    Own {
+        _file: SocketFile,
+        _socket: OwnedFd,
+    },
+    OfAnother,
+    /// It cannot be made: no file of that name is allowed here, or there is no `/proc`.
+    Impossible,
+}
+
+fn claim(place: &Place, old: &Held, claims: u32) -> Claim {
+    let name = format!(".seqpacket-{:x}", old.stat.st_ino);
+    let bound = || {
+        let Some(claims) = claims.checked_sub(1) else { return Err(Errno::LOOP.into()) };
+        let address = place.beside(&name)?;
+        let path = address.as_pathname().unwrap_or(Path::new(""));
+        let socket = sys::socket()?;
+        let file = bind_in_place_of_stale(socket.as_fd(), &address, path, claims)?;
+        Ok(Claim::Own { _file: file, _socket: socket })
     };
-    match fs::symlink_metadata(path) {
-        Ok(file) if !file.file_type().is_socket() => {
-            return in_use("exists and is no socket".into());
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
+    match bound() {
+        Ok(claim) => claim,
+        Err(error) if is_in_use(&error) && may_claim(place, old, &name) => Claim::OfAnother,
+        Err(_) => Claim::Impossible,
     }
-    let probe = sys::socket()?;
-    match sys::connect(probe.as_fd(), address) {
-        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
-        // It has gone by itself.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Ok(()) => return in_use("somebody listens there".into()),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-            return in_use("somebody listens there, with a full backlog".into());
-        }
-        Err(error) => return in_use(format!("cannot find out whether somebody listens: {error}")),
-    }
-    crate::events::removes_stale(path);
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse
+}
+
+/// Whether the owner of a claim may remove the file. In a sticky directory others can make claims, to keep it from being
+/// replaced.
+fn may_claim(place: &Place, old: &Held, name: &str) -> bool {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let (Ok(claim), Ok(directory)) =
+        (rustix::fs::statat(&place.directory, name, flags), rustix::fs::fstat(&place.directory))
+    else {
+        // It has ended meanwhile. Or nothing is known.
+        return true;
+    };
+    let own = rustix::process::geteuid().as_raw();
+    let entitled = [0, own, old.stat.st_uid, directory.st_uid];
+    directory.st_mode & libc::S_ISVTX == 0 || entitled.contains(&claim.st_uid)
+}
+
+fn in_use(path: &Path, why: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {why}", path.display()))
 }

@@ -56,6 +56,12 @@ pub(crate) fn socket() -> io::Result<OwnedFd> {
     )?)
 }
 
+/// A new datagram socket, non-blocking and close-on-exec.
+pub(crate) fn datagram_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?)
+}
+
 /// Two connected sockets, non-blocking and close-on-exec.
 pub(crate) fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(

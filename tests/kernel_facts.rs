@@ -54,6 +54,7 @@ fn main() -> ExitCode {
         a_socket_that_is_writable_takes_a_message,
         a_number_is_registered_once,
         inaccessible_memory_that_is_opened_later_is_not_locked,
+        a_datagram_socket_finds_out_whether_a_socket_is_bound_to_a_file,
     ]);
     tests.extend(tests![&[Need::Uring, Need::Root];
         the_largest_message_fits_into_an_attempt,
@@ -772,4 +773,34 @@ fn the_largest_message_fits_into_an_attempt() {
             assert!(buffer[..info.bytes_read()] == message[..info.bytes_read()], "other bytes");
         }
     });
+}
+
+/// Unlike a socket of the same type, which is refused before listen(2) as well. `replace_stale` asks so.
+fn a_datagram_socket_finds_out_whether_a_socket_is_bound_to_a_file() {
+    use rustix::io::Errno;
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};
+    let new = |kind| socket(AddressFamily::UNIX, kind, None).expect("a socket");
+    for kind in [SocketType::SEQPACKET, SocketType::STREAM, SocketType::DGRAM] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("socket");
+        let address = SocketAddrUnix::new(&path).expect("a short path");
+        let ask = || connect(new(SocketType::DGRAM), &address);
+        assert_eq!(ask(), Err(Errno::NOENT));
+        let bound = new(kind);
+        bind(&bound, &address).expect("a free path");
+        if kind == SocketType::DGRAM {
+            assert_eq!(ask(), Ok(()));
+            connect(&bound, &address).expect("with itself");
+            assert_eq!(ask(), Err(Errno::PERM));
+        } else {
+            assert_eq!(ask(), Err(Errno::PROTOTYPE));
+            listen(&bound, 0).expect("bound");
+            assert_eq!(ask(), Err(Errno::PROTOTYPE));
+        }
+        drop(bound);
+        assert_eq!(ask(), Err(Errno::CONNREFUSED));
+        std::fs::remove_file(&path).expect("its file");
+        std::fs::write(&path, "no socket").expect("a file");
+        assert_eq!(ask(), Err(Errno::CONNREFUSED));
+    }
 }

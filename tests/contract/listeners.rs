@@ -4,9 +4,14 @@ use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::fs::FlockOperation;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_seqpacket::SocketAddr;
 use tokio_test::task;
@@ -21,10 +26,8 @@ pub fn tests() -> Vec<Test> {
             a_socket_file_has_the_mode_that_was_asked_for,
             a_socket_file_has_the_owner_that_was_asked_for,
             an_abstract_name_has_no_mode,
-            a_stale_file_is_replaced,
             the_file_of_a_living_listener_is_not_replaced,
             what_is_no_socket_is_not_replaced,
-            several_who_replace_a_stale_file_leave_one_listener,
             a_listener_removes_its_file,
             a_listener_leaves_the_file_of_another,
             a_connect_that_fails_leaves_the_file_of_another,
@@ -37,6 +40,17 @@ pub fn tests() -> Vec<Test> {
             an_accept_that_waits_ends_when_the_listener_is_shut_down,
         ],
         alone(tasks![incoming_waits_while_there_are_no_descriptors]),
+        // A child that another test starts has a copy of every descriptor for a moment: what was closed is bound until then.
+        alone(tasks![
+            a_stale_file_is_replaced,
+            a_stale_file_is_replaced_whatever_locks_its_directory,
+            a_socket_that_does_not_listen_yet_is_not_replaced,
+            a_stale_file_that_another_is_replacing_is_left_to_it,
+        ]),
+        alone(blocking![
+            several_that_replace_a_stale_file_leave_one_listener,
+            a_stale_file_is_replaced_where_the_directory_may_not_be_read,
+        ]),
         alone(only(
             &[Flavor::CurrentThread],
             blocking![under_a_paused_clock_incoming_waits_in_that_clocks_time],
@@ -174,17 +188,17 @@ async fn the_file_of_a_living_listener_is_not_replaced(cell: Cell) {
     let (_directory, path) = place();
     let listener = cell.options().bind(&path, 0).unwrap();
     let options = cell.options().replace_stale(true);
-    for full in [false, true] {
+    let refused = || {
         let error = options.bind(&path, 8).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::AddrInUse);
-        let text = error.to_string();
-        assert!(text.contains("somebody listens") && text.contains("full") == full, "{text}");
-        // The first of them has left its connection in the queue, which is full now.
-    }
-    let mut first = soon(listener.accept()).await.unwrap();
-    assert_eq!(recv(&first).await, b"");
+        assert!(error.to_string().contains("a socket is bound to it"), "{error}");
+    };
+    refused();
+    // The first connection is this one: the listener does not notice that another has looked.
     let client = cell.connect(&path).await;
-    first = soon(listener.accept()).await.unwrap();
+    // Its backlog is full.
+    refused();
+    let first = soon(listener.accept()).await.unwrap();
     soon(client.send(b"message")).await.unwrap();
     assert_eq!(recv(&first).await, b"message");
     // A Unix socket of another type.
@@ -206,33 +220,173 @@ async fn what_is_no_socket_is_not_replaced(cell: Cell) {
     assert_eq!(fs::read_to_string(&link).unwrap(), "precious");
 }
 
-async fn several_who_replace_a_stale_file_leave_one_listener(cell: Cell) {
-    let (_directory, path) = place();
+/// Threads are as good as processes here: they share nothing but the directory.
+fn several_that_replace_a_stale_file_leave_one_listener(cell: Cell) {
+    const STARTERS: usize = 8;
+    let (directory, path) = place();
+    let runtime = cell.runtime();
+    let listen = || {
+        let _guard = runtime.enter();
+        cell.options().replace_stale(true).bind(&path, 8)
+    };
+    let client = {
+        let _guard = runtime.enter();
+        drop(cell.bind(&path));
+        || runtime.block_on(cell.options().connect(&path))
+    };
+    let (begin, end) = (Barrier::new(STARTERS + 1), Barrier::new(STARTERS + 1));
+    let listening = AtomicUsize::new(0);
+    let starter = || {
+        for _ in 0..ROUNDS {
+            begin.wait();
+            let bound = listen();
+            match &bound {
+                Ok(listener) => {
+                    assert_eq!(listener.local_addr().unwrap(), path);
+                    listening.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}"),
+            }
+            end.wait();
+            // Looked at.
+            end.wait();
+            drop(bound);
+        }
+    };
+    std::thread::scope(|scope| {
+        let starters: Vec<_> = (0..STARTERS).map(|_| scope.spawn(starter)).collect();
+        let mut wrong = Vec::new();
+        for round in 0..ROUNDS {
+            begin.wait();
+            end.wait();
+            let count = listening.swap(0, Ordering::Relaxed);
+            let names: Vec<_> = names(&directory);
+            let reached = client().map(drop);
+            if (count, reached.is_ok(), &*names) != (1, true, &["socket".to_owned()]) {
+                wrong.push((round, count, reached, names));
+            }
+            end.wait();
+        }
+        for starter in starters {
+            starter.join().unwrap();
+        }
+        assert!(wrong.is_empty(), "{wrong:?}");
+    });
+}
+
+const ROUNDS: usize = 1000;
+
+fn names(directory: &tempfile::TempDir) -> Vec<String> {
+    let entries = fs::read_dir(directory.path()).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// systemd advises services below /tmp to hold such a lock; and any user that may read the directory can.
+async fn a_stale_file_is_replaced_whatever_locks_its_directory(cell: Cell) {
+    let (directory, path) = place();
     drop(cell.bind(&path));
-    let binding: Vec<_> = (0..4)
-        .map(|_| {
-            let path = path.clone();
-            tokio::task::spawn_blocking(move || cell.options().replace_stale(true).bind(&path, 8))
-        })
-        .collect();
-    let mut listeners = Vec::new();
-    for bound in binding {
-        match soon(bound).await.unwrap() {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}"),
+    let replace = || cell.options().replace_stale(true).bind(&path, 8);
+    let lock = fs::File::open(directory.path()).unwrap();
+    rustix::fs::flock(&lock, FlockOperation::LockExclusive).unwrap();
+    drop(replace().unwrap());
+    // The lock is the open file's, so it is a child's alone from here on.
+    let mut holder = std::process::Command::new("cat");
+    let mut holder = holder.stdin(Stdio::piped()).stdout(lock).spawn().expect("cat");
+    let own = fs::File::open(directory.path()).unwrap();
+    let locked = rustix::fs::flock(&own, FlockOperation::NonBlockingLockExclusive);
+    assert_eq!(locked, Err(rustix::io::Errno::WOULDBLOCK));
+    let replaced = replace();
+    drop(holder.stdin.take());
+    holder.wait().unwrap();
+    drop(replaced.unwrap());
+    assert_eq!(names(&directory), ["socket"]);
+}
+
+async fn a_socket_that_does_not_listen_yet_is_not_replaced(cell: Cell) {
+    for kind in [SocketType::SEQPACKET, SocketType::STREAM, SocketType::DGRAM] {
+        let (directory, path) = place();
+        let other = socket_with(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        let address = SocketAddrUnix::new(&path).unwrap();
+        rustix::net::bind(&other, &address).unwrap();
+        let inode = fs::symlink_metadata(&path).unwrap().ino();
+        let options = cell.options().replace_stale(true);
+        let error = options.bind(&path, 8).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse, "{kind:?}: {error}");
+        assert_eq!(fs::symlink_metadata(&path).unwrap().ino(), inode);
+        if kind == SocketType::SEQPACKET {
+            rustix::net::listen(&other, 8).unwrap();
+            Peer::connect(&path);
         }
+        drop(other);
+        let listener = options.bind(&path, 8).unwrap();
+        assert_eq!(listener.local_addr().unwrap(), path);
+        assert_eq!(names(&directory), ["socket"]);
     }
-    assert_eq!(listeners.len(), 1);
-    let client = cell.connect(&path).await;
-    soon(client.send(b"message")).await.unwrap();
-    // After those who only asked whether somebody is there.
-    loop {
-        let server = soon(listeners[0].accept()).await.unwrap();
-        match recv(&server).await {
-            message if message == b"message" => break,
-            message => assert_eq!(message, b""),
+}
+
+/// The name that keeps others away while a file is replaced.
+fn claim_of(file: &Path) -> PathBuf {
+    let inode = fs::symlink_metadata(file).unwrap().ino();
+    file.with_file_name(format!(".seqpacket-{inode:x}"))
+}
+
+async fn a_stale_file_that_another_is_replacing_is_left_to_it(cell: Cell) {
+    let (directory, path) = place();
+    drop(cell.bind(&path));
+    let claim = claim_of(&path);
+    let other = cell.bind(&claim);
+    let options = cell.options().replace_stale(true);
+    let error = options.bind(&path, 8).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AddrInUse);
+    assert!(error.to_string().contains("another process"), "{error}");
+    // It was killed, and so was the next, which was about to replace what the first had left.
+    drop(other);
+    drop(cell.bind(claim_of(&claim)));
+    let _listener = options.bind(&path, 8).unwrap();
+    assert_eq!(names(&directory), ["socket"]);
+}
+
+/// A directory in which everybody may make files, as /tmp, and that may not be read.
+fn a_stale_file_is_replaced_where_the_directory_may_not_be_read(cell: Cell) {
+    const USER: u32 = 54_321;
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("*** skipped: only root can become an ordinary user");
+        return;
+    }
+    let (directory, path) = place();
+    let runtime = cell.runtime();
+    let _guard = runtime.enter();
+    fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o1733)).unwrap();
+    let theirs = path.with_file_name("theirs");
+    for path in [&path, &theirs] {
+        drop(cell.bind(path));
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    std::os::unix::fs::chown(&path, Some(USER), None).unwrap();
+    // What a third user has put there to keep the file from being replaced.
+    let claim = claim_of(&path);
+    let squatter = cell.bind(&claim);
+    std::os::unix::fs::chown(&claim, Some(USER + 1), None).unwrap();
+    let handle = runtime.handle().clone();
+    let user = std::thread::spawn(move || {
+        let _guard = handle.enter();
+        let user = rustix::process::Uid::from_raw(USER);
+        // Of this thread alone.
+        rustix::thread::set_thread_res_uid(user, user, user).unwrap();
+        let directory = path.parent().unwrap();
+        assert_eq!(fs::read_dir(directory).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        let options = cell.options().replace_stale(true);
+        for _ in 0..2 {
+            drop(options.bind(&path, 8).unwrap());
         }
-    }
+        // Which only its owner may remove.
+        let refused = options.bind(&theirs, 8).unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
+    });
+    user.join().unwrap();
+    drop(squatter);
+    fs::remove_file(claim).unwrap();
+    assert_eq!(names(&directory).len(), 2);
 }
 
 async fn a_listener_removes_its_file(cell: Cell) {
