@@ -142,16 +142,17 @@ impl Worker {
         drop(removed);
     }
 
-    /// Makes the ring, if there is none yet.
+    /// Makes the ring, if there is none yet, or if it is that of a process which this one was forked from.
     ///
     /// # Errors
     /// No ring can be had; or it refused service before.
     pub(super) fn ensure_ring(&self) -> io::Result<()> {
         let mut state = lock(&self.ring);
         match &*state {
-            RingState::Working(..) => Ok(()),
+            RingState::Working(ring, _) if ring.is_own() => Ok(()),
             RingState::Gone(why) => Err(io::Error::other(why.clone())),
-            RingState::Unmade => {
+            RingState::Unmade | RingState::Working(..) => {
+                *state = RingState::Unmade;
                 let mut ring = Ring::new()?;
                 let costs = crate::uring::costs(&mut ring).map_err(|refused| refused.0)?;
                 *state = RingState::Working(Box::new(ring), costs);

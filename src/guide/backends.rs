@@ -93,6 +93,19 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # After `fork(2)`
+//!
+//! A child that calls `execve(2)` inherits nothing: all descriptors are close-on-exec. A child that does not has copies of the
+//! sockets and of the runtime, on both backends.
+//!
+//! - **The ring** is never shared. A child that uses an inherited runtime makes a ring of its own. Nothing that the child does or
+//!   drops reaches the parent's.
+//! - **tokio's epoll set** is shared, as for every tokio socket: the kernel keeps one set for both processes (see `epoll(7)`). A
+//!   child that drops an inherited socket removes it from the parent's set, and what waits in the parent is not woken. A child
+//!   that runs the inherited runtime takes the parent's events. So leave inherited sockets and runtimes alone until the
+//!   child exits, or fork before there is a runtime.
+//! - **The socket** itself is shared: the peer sees the end of the stream when the last copy is closed.
+//!
 //! # Reasons to choose epoll
 //!
 //! - A security policy that wants io_uring unused though it is allowed.

@@ -31,6 +31,9 @@ const KEPT: usize = 64 << 10;
 /// How many slots to ask for, one after the other.
 const COUNTS: [usize; 3] = [32, 8, 2];
 
+/// Behind the slots: one byte, in whole pages of whatever size.
+const MARK_LEN: usize = 64 << 10;
+
 /// The slots of one ring.
 #[derive(Debug)]
 pub(super) struct RecvSlots {
@@ -71,12 +74,24 @@ impl RecvSlots {
             mprotect(start, len, MprotectFlags::READ | MprotectFlags::WRITE)?;
             // One page of each is used by small messages. Refused by a kernel without huge pages, which is as good.
             let _ = madvise(start, len, Advice::LinuxNoHugepage);
+            // Zero in a forked child, whose ring this is not.
+            let mark = slots.start.as_ptr().add(len - MARK_LEN);
+            madvise(mark.cast(), MARK_LEN, Advice::LinuxWipeOnFork)?;
+            mark.write_volatile(1);
         }
         Ok(slots)
     }
 
+    /// Whether this process has made them, and not one that it was forked from.
+    pub(super) fn are_own(&self) -> bool {
+        let len = Self::len(self.count);
+        // SAFETY: the byte lies in the mapping, as `map` has it, and no reference to it exists. Only the kernel writes there
+        // after `map`, before a forked child runs.
+        unsafe { self.start.as_ptr().add(len - MARK_LEN).read_volatile() == 1 }
+    }
+
     const fn len(count: usize) -> usize {
-        (count * (STRIDE + CONTROL_STRIDE)).next_multiple_of(64 << 10)
+        (count * (STRIDE + CONTROL_STRIDE)).next_multiple_of(MARK_LEN) + MARK_LEN
     }
 
     pub(super) fn count(&self) -> usize {
@@ -84,7 +99,7 @@ impl RecvSlots {
     }
 
     fn at(&self, offset: usize) -> *mut u8 {
-        debug_assert!(offset < Self::len(self.count));
+        debug_assert!(offset < Self::len(self.count) - MARK_LEN);
         // SAFETY: within the mapping, as every caller's offset is: `slot` is below `count`.
         unsafe { self.start.as_ptr().add(offset) }
     }
@@ -144,7 +159,7 @@ mod tests {
             .collect();
         ranges.sort_unstable();
         assert!(ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0));
-        let end = slots.start.as_ptr() as usize + RecvSlots::len(slots.count());
+        let end = slots.start.as_ptr() as usize + RecvSlots::len(slots.count()) - MARK_LEN;
         assert!(ranges.last().unwrap().1 <= end);
     }
 }

@@ -139,6 +139,12 @@ impl Ring {
         Ok(ring)
     }
 
+    /// Whether this process has made it. In a forked child it is the parent's, and its queues are shared memory: the child
+    /// must not run a batch, and can close its copy at any time.
+    pub(crate) fn is_own(&self) -> bool {
+        self.slots.as_ref().is_none_or(RecvSlots::are_own)
+    }
+
     /// How many receives go through one `io_uring_enter(2)`.
     pub(crate) fn receives_at_once(&self) -> usize {
         self.messages.len()

@@ -4,7 +4,12 @@
 
 use std::process::Stdio;
 
-use crate::trials::{Need, Test, until};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use tokio_seqpacket::UnixSeqpacket;
+
+use crate::trials::{Need, Test, rings, submitted, until};
 use crate::{
     current_thread, echoes, half, is_at_end, multi_thread, pair, parked, recv, send, soon,
 };
@@ -13,13 +18,14 @@ pub fn tests() -> Vec<Test> {
     tests![&[Need::Uring];
         a_program_started_in_mid_traffic_inherits_nothing,
         a_forked_child_that_only_exits_disturbs_nothing,
+        a_forked_child_leaves_its_parents_ring_alone,
     ]
 }
 
 fn a_program_started_in_mid_traffic_inherits_nothing() {
     for runtime in [current_thread(), multi_thread(2)] {
         runtime.block_on(async {
-            let before = crate::trials::submitted();
+            let before = submitted();
             let (socket, peer) = half();
             let receive = tokio::spawn(async move {
                 let mut message = [0; 16];
@@ -91,7 +97,7 @@ fn reap(child: libc::pid_t) {
 fn a_forked_child_that_only_exits_disturbs_nothing() {
     for runtime in [current_thread(), multi_thread(2)] {
         let (its_peer, waiting) = runtime.block_on(async {
-            let before = crate::trials::submitted();
+            let before = submitted();
             let (socket, peer) = half();
             let receive = tokio::spawn(async move {
                 let (received, message) = socket.recv_owned(vec![0; 16]).await;
@@ -114,7 +120,7 @@ fn a_forked_child_that_only_exits_disturbs_nothing() {
             echoes(&a, &b, 100).await;
             assert!(is_at_end(&peer));
 
-            let before = crate::trials::submitted();
+            let before = submitted();
             let (socket, peer) = half();
             let waiting = tokio::spawn(async move { drop(socket.recv(&mut [0; 16]).await) });
             parked(before + 1).await;
@@ -129,4 +135,51 @@ fn a_forked_child_that_only_exits_disturbs_nothing() {
         until("end of stream", || is_at_end(&its_peer));
         assert_eq!(recv(&its_peer).expect("end of stream"), b"");
     }
+}
+
+/// Forks; the child does this and exits. Nothing else runs in this process, so the child has all locks.
+fn in_forked_child(body: impl FnOnce()) {
+    // SAFETY: the other threads of this process wait and hold no lock, the allocator's and the standard library's included.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "{}", std::io::Error::last_os_error());
+    if child == 0 {
+        let failed = catch_unwind(AssertUnwindSafe(body)).is_err();
+        // SAFETY: nothing that the parent has set up for its exit runs.
+        unsafe { libc::_exit(failed.into()) };
+    }
+    reap(child);
+}
+
+fn a_forked_child_leaves_its_parents_ring_alone() {
+    let runtime = current_thread();
+    let echo = async |(a, b): &(UnixSeqpacket, UnixSeqpacket)| {
+        let before = tokio_seqpacket::metrics().expect("a runtime").total().submissions;
+        soon(echoes(a, b, 100)).await;
+        let made = tokio_seqpacket::metrics().expect("a runtime").total().submissions - before;
+        assert!(made >= 200, "{made} operations through a ring");
+    };
+    let (used, dropped) = runtime.block_on(async {
+        let (one, other) = (pair(), pair());
+        echo(&one).await;
+        (one, other)
+    });
+    let before = (submitted(), rings().len());
+    assert_eq!(before.1, 1);
+
+    // The child goes on with the runtime, through a ring of its own which replaces the parent's.
+    in_forked_child(|| {
+        runtime.block_on(async {
+            echo(&used).await;
+            echo(&pair()).await;
+        });
+        assert_eq!(rings().len(), 1);
+    });
+    assert_eq!((submitted(), rings().len()), before);
+
+    // It drops what it has inherited. These sockets are not used here again: the epoll set is shared.
+    let inherited = Cell::new(Some((used, dropped, runtime)));
+    in_forked_child(|| drop(inherited.take()));
+    assert_eq!((submitted(), rings().len()), before);
+    let (_used, _dropped, runtime) = inherited.take().expect("the child has dropped its copy");
+    runtime.block_on(async { echo(&pair()).await });
 }
