@@ -42,12 +42,12 @@ pub(crate) struct Core {
 /// The receive direction.
 #[derive(Debug)]
 pub(super) struct Recv {
-    pub(super) queue: RecvQueue<Completed>,
+    pub(super) queue: RecvQueue<Box<Completed>>,
     pub(super) policy: RecvPolicy,
     /// Through how many more batches the attempt goes before the socket parks.
     pub(super) attempts_left: u8,
-    /// The buffer of the last completed message.
-    pub(super) spare: Vec<u8>,
+    /// The last completed message, emptied, for its allocations. A socket that never had one has no memory for it.
+    pub(super) spare: Option<Box<Completed>>,
 }
 
 /// What a pass does with a listed send direction.
@@ -84,7 +84,7 @@ impl Core {
                 queue: RecvQueue::new(),
                 policy: RecvPolicy::default(),
                 attempts_left: 0,
-                spare: Vec::new(),
+                spare: None,
             }),
             send: SharedSendQueue::new(),
             readiness: Readiness::default(),
@@ -410,12 +410,13 @@ impl Core {
         let mut recv = self.lock_recv();
         let (woken, closed) = match done {
             Done::Received { bytes, control, received } => {
-                let mut buffer = std::mem::take(&mut recv.spare);
-                buffer.clear();
-                buffer.reserve_exact(bytes.len());
-                buffer.extend_from_slice(bytes);
                 recv.policy.note_message(received.message_len, control.len() > SOME_CONTROL);
-                recv.queue.complete(Ok(Completed { bytes: buffer, control, received }))
+                let mut message = recv.spare.take().unwrap_or_default();
+                message.bytes.clear();
+                message.bytes.reserve_exact(bytes.len());
+                message.bytes.extend_from_slice(bytes);
+                (message.control, message.received) = (control, received);
+                recv.queue.complete(Ok(message))
             }
             Done::NotReceived(errno) => {
                 let error = io::Error::from_raw_os_error(errno);

@@ -487,10 +487,11 @@ fn claim<S: Sink>(
     let outcome = recv.queue.take_completed();
     let wakes = recv.queue.served(id);
     match outcome {
-        Some(Ok(Completed { bytes, control, received })) if control.is_empty() => {
-            let output = sink.deliver(&bytes, received, control);
-            if bytes.capacity() <= policy::COPY_MAX {
-                recv.spare = bytes;
+        Some(Ok(mut message)) if message.control.is_empty() => {
+            let control = std::mem::take(&mut message.control);
+            let output = sink.deliver(&message.bytes, message.received, control);
+            if message.bytes.capacity() <= policy::COPY_MAX {
+                recv.spare = Some(message);
             }
             drop(recv);
             core.did_without();
@@ -502,13 +503,13 @@ fn claim<S: Sink>(
             core.did_without();
             core.apply(wakes);
             // Closing descriptors that are not wanted can take a while: not under the lock.
-            let Completed { bytes, control, received } = from_errno(outcome)?;
+            let Completed { bytes, control, received } = *from_errno(outcome)?;
             sink.deliver(&bytes, received, control)
         }
     }
 }
 
-fn from_errno(outcome: Option<Outcome<Completed>>) -> io::Result<Completed> {
+fn from_errno(outcome: Option<Outcome<Box<Completed>>>) -> io::Result<Box<Completed>> {
     match outcome {
         Some(outcome) => outcome.map_err(io::Error::from_raw_os_error),
         None => Err(io::ErrorKind::WouldBlock.into()),
