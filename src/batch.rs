@@ -3,13 +3,13 @@
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
 
 use crate::ancillary::AncillaryBuffer;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::backend::{self, WaitingSend};
 use crate::common::pending_send::PendingSend;
 use crate::error::refused_send;
+use crate::source::Source;
 use crate::{MessageInfo, mmsg, sys};
 
 /// Messages to be sent with as few system calls as possible, in order; made by
@@ -313,7 +313,7 @@ impl fmt::Debug for SendBatch<'_> {
 
 /// Receive into lent buffers, one message each, without waiting.
 pub(crate) fn receive(
-    fd: BorrowedFd<'_>,
+    source: &mut Source<'_>,
     buffers: &mut [IoSliceMut<'_>],
     infos: &mut Vec<MessageInfo>,
 ) -> io::Result<()> {
@@ -325,8 +325,9 @@ pub(crate) fn receive(
     let asked = buffers.len().min(mmsg::AT_ONCE);
     // Behind the last that is a message for sure: not empty, or with control data (`SO_PASSCRED`).
     let mut sure = before;
-    let received = mmsg::receive_many(fd, mmsg::lent(buffers), false, |index, received, _| {
-        infos.push(MessageInfo::new(&received, capacities[index]));
+    let fd = source.fd();
+    let received = mmsg::receive_many(fd, mmsg::lent(buffers), |index, received, reader| {
+        infos.push(MessageInfo::new(&received.without(&reader), capacities[index]));
         if received.message_len > 0 || received.has_control {
             sure = infos.len();
         }

@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use libc::gid_t;
 
+use crate::error::{too_old, unsupported};
 use crate::{UnixSeqpacket, UnixSeqpacketListener, sys};
 
 impl UnixSeqpacket {
@@ -271,15 +272,4 @@ impl UnixSeqpacketListener {
 fn set_pass_pidfd(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
     sys::set_socket_option(fd, libc::SO_PASSPIDFD, pass.into())
         .map_err(|error| too_old(error, "SO_PASSPIDFD", "6.5"))
-}
-
-fn too_old(error: io::Error, option: &str, version: &str) -> io::Error {
-    unsupported(error, || format!("this kernel does not know {option}: Linux {version} does"))
-}
-
-fn unsupported(error: io::Error, what: impl FnOnce() -> String) -> io::Error {
-    match error.raw_os_error() {
-        Some(libc::ENOPROTOOPT) => io::Error::new(io::ErrorKind::Unsupported, what()),
-        _ => error,
-    }
 }

@@ -103,6 +103,7 @@ mod backoff;
 mod batch;
 pub mod borrow_fd;
 mod buffer;
+mod close;
 #[cfg(feature = "codec")]
 mod codec;
 mod common;
@@ -128,6 +129,7 @@ mod raw_fd;
 mod sealed;
 mod socket;
 mod socket_file;
+mod source;
 mod split;
 mod stream;
 mod sync;

@@ -50,7 +50,6 @@ pub(crate) fn send_many<'a>(
 pub(crate) fn receive_many<'r>(
     fd: BorrowedFd<'_>,
     rooms: impl Iterator<Item = &'r mut [MaybeUninit<u8>]>,
-    with_control: bool,
     mut each: impl FnMut(usize, Received, AncillaryMessageReader<'_>),
 ) -> io::Result<usize> {
     let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; AT_ONCE];
@@ -61,10 +60,8 @@ pub(crate) fn receive_many<'r>(
         let mut header = empty_header();
         header.msg_iov = vectors[count].write(vector(room.as_mut_ptr().cast(), room.len()));
         header.msg_iovlen = 1;
-        if with_control {
-            header.msg_control = controls[count].as_mut_ptr().cast();
-            header.msg_controllen = MAX_CONTROL;
-        }
+        header.msg_control = controls[count].as_mut_ptr().cast();
+        header.msg_controllen = MAX_CONTROL;
         headers[count].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         count += 1;
     }
@@ -86,7 +83,7 @@ pub(crate) fn receive_many<'r>(
         // SAFETY: `received` is no more than `count`, and those were initialised above.
         let header = unsafe { header.assume_init_ref() };
         let control_truncated = header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0;
-        let len = header.msg_hdr.msg_controllen.min(if with_control { MAX_CONTROL } else { 0 });
+        let len = header.msg_hdr.msg_controllen.min(MAX_CONTROL);
         // SAFETY: `control` is that of a header that the kernel has filled in: control messages of `len` bytes.
         let control = unsafe { initialised(control, len) };
         // SAFETY: the kernel has just written these control messages, and no other code has read them.
@@ -144,7 +141,7 @@ pub(crate) fn receive_vectors(
         buffer.as_mut().clear();
         buffer.as_mut().spare_capacity_mut()
     });
-    let received = receive_many(fd, rooms, true, |index, received, reader| {
+    let received = receive_many(fd, rooms, |index, received, reader| {
         lens[index] = received.message_len;
         each(received, reader);
     })?;

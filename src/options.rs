@@ -1,13 +1,13 @@
 //! [`Options`]: how a socket is to be made.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use crate::address::SocketAddr;
 use crate::backend::{self, Selection, Submission};
 use crate::socket_file::{self, SocketFile, Wishes};
-use crate::{UnixSeqpacket, UnixSeqpacketListener, connect, gid_t, sys, uid_t};
+use crate::{UnixSeqpacket, UnixSeqpacketListener, close, connect, gid_t, sys, uid_t};
 
 /// How sockets are made: which backend they run on, where a client is bound, and what becomes of a
 /// listener's socket file.
@@ -25,6 +25,7 @@ pub struct Options {
     selection: Selection,
     submission: Option<Submission>,
     keep_ancillary: bool,
+    pass_rights: Option<bool>,
     local: Option<SocketAddr>,
     file: Wishes,
 }
@@ -90,6 +91,10 @@ impl Options {
     /// discarded, as a plain receive discards it anyway. With this option it never is. It costs some 15 % of a small
     /// message, and peers can make the process hold descriptors that nothing asked for.
     ///
+    /// A descriptor that takes long to close then holds up no receive either, plain ones included: the library closes what
+    /// is not taken, and that beside the runtime where it may take long. See
+    /// [`guide::descriptors`](crate::guide::descriptors#descriptors-that-nothing-asked-for).
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// use tokio_seqpacket::Options;
@@ -101,6 +106,31 @@ impl Options {
     pub fn keep_ancillary(mut self, keep: bool) -> Self {
         self.keep_ancillary = keep;
         self
+    }
+
+    /// Sets whether messages to the socket, or to those that a listener accepts, may carry file descriptors
+    /// (`SO_PASSRIGHTS`, Linux 6.16): before the first message can be sent. See [`UnixSeqpacket::set_pass_rights`].
+    ///
+    /// A socket that is taken over keeps what it had, but for this. Making one fails with `Unsupported` before Linux 6.16.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// use tokio_seqpacket::Options;
+    ///
+    /// match Options::new().pass_rights(false).pair() {
+    ///     Ok((a, b)) => assert!(!a.pass_rights()? && !b.pass_rights()?),
+    ///     Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn pass_rights(mut self, pass: bool) -> Self {
+        self.pass_rights = Some(pass);
+        self
+    }
+
+    fn prepare(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.pass_rights.map_or(Ok(()), |pass| sys::set_pass_rights(fd, pass))
     }
 
     fn socket_on(&self, choice: backend::Choice, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
@@ -331,6 +361,7 @@ impl Options {
             ));
         }
         let fd = sys::socket()?;
+        self.prepare(fd.as_fd())?;
         let file = match &self.local {
             Some(local) => SocketFile::bind(fd.as_fd(), local)?,
             None => None,
@@ -354,7 +385,23 @@ impl Options {
     pub fn pair(&self) -> io::Result<(UnixSeqpacket, UnixSeqpacket)> {
         let backend = backend::select(self.selection, self.submission)?;
         let (a, b) = sys::socketpair()?;
+        self.prepare(a.as_fd())?;
+        self.prepare(b.as_fd())?;
         Ok((self.socket_on(backend, a)?, self.socket_on(backend, b)?))
+    }
+
+    /// Checks a descriptor that is taken over. What it runs on, and whether its messages carry control data.
+    fn adopt(
+        &self,
+        fd: OwnedFd,
+        listening: bool,
+    ) -> io::Result<(OwnedFd, (backend::Choice, bool))> {
+        close::checked(fd, |fd| {
+            sys::adopt(fd, listening)?;
+            self.prepare(fd)?;
+            let marked = sys::marks_messages(fd)?;
+            Ok((backend::select(self.selection, self.submission)?, marked))
+        })
     }
 
     /// Take over a connected socket; it is made non-blocking.
@@ -379,9 +426,8 @@ impl Options {
     /// # Ok(()) }
     /// ```
     pub fn socket_from_fd(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
-        sys::adopt(fd.as_fd(), false)?;
-        let marked = sys::marks_messages(fd.as_fd())?;
-        let socket = self.socket_on(backend::select(self.selection, self.submission)?, fd)?;
+        let (fd, (choice, marked)) = self.adopt(fd, false)?;
+        let socket = self.socket_on(choice, fd)?;
         if marked {
             socket.inner.want_control();
         }
@@ -439,6 +485,7 @@ impl Options {
     ) -> io::Result<UnixSeqpacketListener> {
         let backend = backend::select(self.selection, self.submission)?;
         let fd = sys::socket()?;
+        self.prepare(fd.as_fd())?;
         // Registered once it listens, not before: a socket that does not listen yet counts as hung
         // up, which tokio remembers for good, and then accept(2) would be tried without end.
         let file = socket_file::listen(fd.as_fd(), address, backlog, &self.file)?;
@@ -466,9 +513,7 @@ impl Options {
     /// # Ok(()) }
     /// ```
     pub fn listener_from_fd(&self, fd: OwnedFd) -> io::Result<UnixSeqpacketListener> {
-        sys::adopt(fd.as_fd(), true)?;
-        let marked = sys::marks_messages(fd.as_fd())?;
-        let choice = backend::select(self.selection, self.submission)?;
+        let (fd, (choice, marked)) = self.adopt(fd, true)?;
         let listener = UnixSeqpacketListener::on(choice, fd)?;
         if marked || self.keep_ancillary {
             listener.inner.want_control();

@@ -146,6 +146,60 @@ impl UnixSeqpacket {
         Ok(self.send_buffer_size()?.saturating_sub(SEND_BUFFER_OVERHEAD).min(LARGEST))
     }
 
+    /// Sets whether messages to this socket may carry file descriptors (`SO_PASSRIGHTS`, Linux 6.16). They may by default.
+    ///
+    /// While they may not, the kernel refuses a peer's send that has descriptors with `EPERM`. This is what a service
+    /// wants that takes none: the kernel closes a descriptor inside a receive without capacity for it, and a peer chooses
+    /// how long that takes. See [`guide::descriptors`](crate::guide::descriptors#descriptors-that-nothing-asked-for).
+    ///
+    /// What is under way already still arrives. [`Options::pass_rights`](crate::Options::pass_rights), or
+    /// [the same of a listener](UnixSeqpacketListener::set_pass_rights), comes before the first message. The option belongs
+    /// to the socket: it holds for all its duplicates, in other processes too.
+    ///
+    /// # Errors
+    /// `Unsupported` before Linux 6.16; else what `setsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// use tokio_seqpacket::UnixSeqpacket;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// match b.set_pass_rights(false) {
+    ///     Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+    ///     set => set?,
+    /// }
+    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// let (sent, ..) = a.send_owned_with_ancillary("a file", file).await;
+    /// assert_eq!(sent.unwrap_err().kind(), ErrorKind::PermissionDenied);
+    /// assert_eq!(a.send(b"only words").await?, 10);
+    /// # Ok(()) }
+    /// ```
+    pub fn set_pass_rights(&self, pass: bool) -> io::Result<()> {
+        sys::set_pass_rights(self.as_fd(), pass)
+    }
+
+    /// Returns whether messages to this socket may carry file descriptors.
+    ///
+    /// # Errors
+    /// As [`set_pass_rights`](Self::set_pass_rights).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    ///
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// match a.pass_rights() {
+    ///     Ok(passes) => assert!(passes),
+    ///     Err(error) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn pass_rights(&self) -> io::Result<bool> {
+        sys::pass_rights(self.as_fd())
+    }
+
     /// Leave the runtime and give the file descriptor away, unless a message would be lost by that.
     ///
     /// # Errors
@@ -165,6 +219,35 @@ impl UnixSeqpacket {
 }
 
 /// std has no type for seqpacket sockets; its other Unix sockets serve to carry one at times.
+impl UnixSeqpacketListener {
+    /// Sets whether messages to the sockets that are accepted may carry file descriptors, from their first message on. See
+    /// [`UnixSeqpacket::set_pass_rights`].
+    ///
+    /// A connection that waits to be accepted already has what the listener had when it connected.
+    ///
+    /// # Errors
+    /// As [`UnixSeqpacket::set_pass_rights`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// match listener.set_pass_rights(false) {
+    ///     Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
+    ///     set => set?,
+    /// }
+    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
+    /// assert!(!listener.accept().await?.pass_rights()?);
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
+    pub fn set_pass_rights(&self, pass: bool) -> io::Result<()> {
+        sys::set_pass_rights(self.as_fd(), pass)
+    }
+}
+
 macro_rules! from_std {
     ($std:ident, $ours:ident, $what:literal) => {
         impl TryFrom<net::$std> for $ours {

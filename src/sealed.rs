@@ -11,8 +11,8 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::ancillary::wire::{FD_LEN, space};
-use crate::ancillary::{AncillaryMessage, AncillaryMessageWriter, OwnedAncillaryMessage};
-use crate::{MessageInfo, UCred, UnixSeqpacket};
+use crate::ancillary::{AncillaryBuffer, AncillaryMessage, AncillaryMessageWriter};
+use crate::{MessageInfo, UCred, UnixSeqpacket, close};
 
 /// What makes memory unchangeable: neither its length nor its bytes, nor these seals.
 const SEALS: SealFlags =
@@ -162,24 +162,26 @@ impl TryFrom<OwnedFd> for SealedMemory {
     /// # Errors
     /// `InvalidData` if the memory could still change: no memfd, or one without all seals.
     fn try_from(fd: OwnedFd) -> io::Result<Self> {
-        let seals = rustix::fs::fcntl_get_seals(&fd).map_err(|_| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "the descriptor is no memfd: it has no seals",
-            )
-        })?;
-        if !seals.contains(SEALS) {
-            let missing = SEALS.difference(seals);
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("the memory is not sealed against change, {missing:?} is missing"),
-            ));
-        }
-        // Sealed: this stays true.
-        let len = usize::try_from(rustix::fs::fstat(&fd)?.st_size)
-            .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
+        let (fd, len) = close::checked(fd, sealed_len)?;
         Ok(Self { fd, len })
     }
+}
+
+/// The length of memory that cannot change any more.
+fn sealed_len(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| {
+        io::Error::new(io::ErrorKind::InvalidData, "the descriptor is no memfd: it has no seals")
+    })?;
+    if !seals.contains(SEALS) {
+        let missing = SEALS.difference(seals);
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("the memory is not sealed against change, {missing:?} is missing"),
+        ));
+    }
+    // Sealed: this stays true.
+    usize::try_from(rustix::fs::fstat(fd)?.st_size)
+        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 impl From<SealedMemory> for OwnedFd {
@@ -311,30 +313,24 @@ impl UnixSeqpacket {
             AncillaryMessage::FileDescriptors(fds) => fds.errors().next().is_some(),
             _ => false,
         });
-        let mut fds = Vec::new();
-        for message in ancillary.into_messages() {
-            if let OwnedAncillaryMessage::FileDescriptors(received) = message {
-                fds.extend(received);
-            }
-        }
-        let payload = match (fds.pop(), fds.len()) {
-            (Some(_), 0) if cut || failed => {
+        let mut came = AncillaryBuffer::new();
+        came.fill(ancillary);
+        let payload = match came.fds().len() {
+            1 if cut || failed => {
                 return Err(invalid(
                     "more than one descriptor came, and this process has none free for the rest"
                         .into(),
                 ));
             }
-            (None, _) if cut || failed => {
+            0 if cut || failed => {
                 return Err(io::Error::other(
                     "the payload of the message is lost: this process has no free descriptor \
                      (RLIMIT_NOFILE, ulimit -n) for it, or a security module keeps it back",
                 ));
             }
-            (None, _) => None,
-            (Some(fd), 0) => Some(SealedMemory::try_from(fd)?),
-            (Some(_), more) => {
-                return Err(invalid(format!("{} descriptors came, not one", more + 1)));
-            }
+            0 => None,
+            1 => came.take_fds().pop().map(SealedMemory::try_from).transpose()?,
+            count => return Err(invalid(format!("{count} descriptors came, not one"))),
         };
         match &payload {
             Some(payload) if payload.len() > max_len => Err(invalid(format!(

@@ -14,6 +14,7 @@ use crate::buffer::{Capacity, Scatter};
 use crate::common::catch_panic;
 use crate::common::coop as budget;
 use crate::mmsg;
+use crate::source::Source;
 use crate::sys::Received;
 use crate::{MessageInfo, UCred, backend, sys};
 
@@ -449,7 +450,8 @@ pub(crate) struct Filler<'a> {
 
 impl Filler<'_> {
     /// Straight from the kernel, without waiting.
-    pub(crate) fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+    pub(crate) fn receive(&mut self, source: &mut Source<'_>) -> io::Result<()> {
+        let fd = source.fd();
         let want = self.want.min(self.leases.len());
         let arrived = &mut *self.arrived;
         self.came = mmsg::receive_vectors(fd, &mut self.leases[..want], |received, reader| {

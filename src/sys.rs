@@ -24,6 +24,7 @@ use crate::address::SocketAddr;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{Capacity, Scatter};
+use crate::error::too_old;
 
 /// What every send and every receive says, on a ring too.
 pub(crate) const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR;
@@ -44,6 +45,14 @@ pub(crate) struct Received {
     pub(crate) has_control: bool,
     /// The call says nothing about control data.
     pub(crate) control_unknown: bool,
+}
+
+impl Received {
+    /// As a call reports it that discards what `reader` has.
+    pub(crate) fn without(mut self, reader: &AncillaryMessageReader<'_>) -> Self {
+        self.control_truncated |= !reader.is_empty();
+        self
+    }
 }
 
 /// A new non-blocking, close-on-exec socket that is not connected.
@@ -348,7 +357,7 @@ pub(crate) fn recv_message<'a>(
     fd: BorrowedFd<'_>,
     buffers: &mut [IoSliceMut<'_>],
     control: &mut &'a mut [u8],
-) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
+) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
     // IoSliceMut is ABI compatible with iovec (std's documented guarantee).
     let header = header(buffers.as_mut_ptr().cast(), buffers.len());
     // SAFETY: the iovecs are the caller's exclusive borrows, alive until this function returns.
@@ -372,56 +381,49 @@ pub(crate) fn send_with_ancillary(
     send_message(fd, message, &control[..len])
 }
 
-/// `recvmsg(2)` without waiting, into owned buffers, which are told later ([`Scatter::settle`]): none of
-/// their methods runs here. Without an ancillary buffer there is no room for control data.
-pub(crate) fn recv_scattered<P>(
+/// `recvmsg(2)` without waiting, into owned buffers.
+pub(crate) fn recv_scattered<'a, P>(
     fd: BorrowedFd<'_>,
     scatter: &mut Scatter<P>,
-    ancillary: Option<&mut AncillaryBuffer>,
-) -> io::Result<Received> {
+    mut control: &'a mut [u8],
+) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
     let rooms = scatter.rooms();
     // The kernel does not write to the iovecs themselves.
     let header = header(rooms.as_ptr().cast_mut(), rooms.len());
-    let received = match ancillary {
-        Some(ancillary) => {
-            let mut control = [0; MAX_CONTROL];
-            // SAFETY: the rooms are those of buffers in `scatter`, borrowed exclusively until this
-            // function returns; the kernel writes to them and never reads.
-            let (received, reader) =
-                unsafe { recv_with_header(fd, header, &mut &mut control[..])? };
-            ancillary.fill(reader);
-            received
-        }
-        // SAFETY: as above.
-        None => unsafe { recv_with_header(fd, header, &mut &mut [][..])?.0 },
-    };
+    // SAFETY: the rooms are those of buffers in `scatter`, borrowed exclusively until this
+    // function returns; the kernel writes to them and never reads.
+    let (message_len, reader) = unsafe { recv_with_header(fd, header, &mut control)? };
     // SAFETY: recvmsg has written that message into the rooms, in order.
-    unsafe { scatter.received(received.message_len) };
-    Ok(received)
+    unsafe { scatter.received(message_len) };
+    Ok((message_len, reader))
 }
 
-/// Receives a message into one owned buffer. Ancillary data is discarded; only with `asks` does the result say whether
-/// there was some, which makes the call more expensive.
-pub(crate) fn recv_plain(
+/// `recvmsg(2)` without waiting, into one owned buffer.
+pub(crate) fn recvmsg_plain<'a>(
     fd: BorrowedFd<'_>,
     capacity: &mut Capacity<'_>,
-    asks: bool,
-) -> io::Result<Received> {
+    mut control: &'a mut [u8],
+) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
     let mut vector = capacity.vector();
-    let received = if asks {
-        // SAFETY: the iovec is a buffer's memory, borrowed exclusively until this function returns; the kernel writes to
-        // it and never reads.
-        unsafe { recv_with_header(fd, header(&raw mut vector, 1), &mut &mut [][..])?.0 }
-    } else {
-        // SAFETY: as above; the kernel writes no more than `iov_len` bytes.
-        let message_len = retry(|| unsafe {
-            libc::recv(fd.as_raw_fd(), vector.iov_base, vector.iov_len, RECV_NOW)
-        })?;
-        Received { message_len, control_unknown: true, ..Received::default() }
-    };
+    let header = header(&raw mut vector, 1);
+    // SAFETY: the iovec is a buffer's memory, borrowed exclusively until this function returns; the kernel writes to
+    // it and never reads.
+    let (message_len, reader) = unsafe { recv_with_header(fd, header, &mut control)? };
     // SAFETY: a message of that length has just been written there.
-    unsafe { capacity.received(received.message_len) };
-    Ok(received)
+    unsafe { capacity.received(message_len) };
+    Ok((message_len, reader))
+}
+
+/// `recv(2)` without waiting, into one owned buffer. The length of the message; ancillary data is discarded.
+pub(crate) fn recv_plain(fd: BorrowedFd<'_>, capacity: &mut Capacity<'_>) -> io::Result<usize> {
+    let vector = capacity.vector();
+    // SAFETY: the iovec is a buffer's memory, borrowed exclusively until this function returns; the kernel writes no more
+    // than `iov_len` bytes.
+    let message_len =
+        retry(|| unsafe { libc::recv(fd.as_raw_fd(), vector.iov_base, vector.iov_len, RECV_NOW) })?;
+    // SAFETY: a message of that length has just been written there.
+    unsafe { capacity.received(message_len) };
+    Ok(message_len)
 }
 
 /// # Safety
@@ -430,7 +432,7 @@ unsafe fn recv_with_header<'a>(
     fd: BorrowedFd<'_>,
     mut header: libc::msghdr,
     control: &mut &'a mut [u8],
-) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
+) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
     if !control.is_empty() {
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = control.len();
@@ -445,15 +447,12 @@ unsafe fn recv_with_header<'a>(
     let message_len = received?;
     let control_truncated =
         header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
-    let has_control = header.msg_controllen > 0 || control_truncated;
     let control = std::mem::take(control);
     let len = header.msg_controllen.min(control.len());
     // SAFETY: recvmsg has just written control messages there, and nothing else has looked at them. Padding it leaves as it was:
     // the buffer was initialised before.
     let reader = unsafe { AncillaryMessageReader::new(&mut control[..len], control_truncated) };
-    let control_truncated = reader.is_truncated();
-    let received = Received { message_len, control_truncated, has_control, control_unknown: false };
-    Ok((received, reader))
+    Ok((message_len, reader))
 }
 
 /// Take `ECONNRESET` for the end: what the peer had sent before it closed is never read.
@@ -585,6 +584,21 @@ pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         Some(number @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
         _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
     }
+}
+
+/// `SO_PASSRIGHTS` (Linux 6.16), which the libc crate does not have yet: `asm/socket.h`.
+const SO_PASSRIGHTS: libc::c_int =
+    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
+
+pub(crate) fn pass_rights(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let value = socket_option(fd, SO_PASSRIGHTS, size_of::<libc::c_int>())
+        .map_err(|error| too_old(error, "SO_PASSRIGHTS", "6.16"))?;
+    Ok(value.iter().any(|byte| *byte != 0))
+}
+
+pub(crate) fn set_pass_rights(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
+    set_socket_option(fd, SO_PASSRIGHTS, pass.into())
+        .map_err(|error| too_old(error, "SO_PASSRIGHTS", "6.16"))
 }
 
 pub(crate) fn pass_credentials(fd: BorrowedFd<'_>) -> io::Result<bool> {

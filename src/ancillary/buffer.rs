@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use super::wire::{self, MAX_CONTROL, MAX_FDS};
 use super::{AncillaryMessageReader, OwnedAncillaryMessage};
 use crate::UCred;
+use crate::close::Fds;
 
 /// Ancillary data as values: file descriptors that it owns, and credentials.
 ///
@@ -33,7 +34,7 @@ use crate::UCred;
 /// ```
 #[derive(Default)]
 pub struct AncillaryBuffer {
-    fds: Vec<OwnedFd>,
+    fds: Fds,
     credentials: Option<UCred>,
     pidfd: Option<OwnedFd>,
 }
@@ -69,7 +70,7 @@ impl AncillaryBuffer {
     /// # Ok(()) }
     /// ```
     pub fn push_fd(&mut self, fd: impl Into<OwnedFd>) -> io::Result<()> {
-        if self.fds.len() == MAX_FDS {
+        if self.fds().len() == MAX_FDS {
             return Err(too_many_fds(MAX_FDS + 1));
         }
         self.fds.push(fd.into());
@@ -91,7 +92,7 @@ impl AncillaryBuffer {
     /// # Ok(()) }
     /// ```
     pub fn fds(&self) -> &[OwnedFd] {
-        &self.fds
+        self.fds.as_slice()
     }
 
     /// Take the file descriptors out. Those that the iterator does not come to are closed; the room
@@ -112,7 +113,7 @@ impl AncillaryBuffer {
     /// # Ok(()) }
     /// ```
     pub fn drain_fds(&mut self) -> impl ExactSizeIterator<Item = OwnedFd> + '_ {
-        self.fds.drain(..)
+        self.fds.drain()
     }
 
     /// Take the file descriptors out, in a vector of their own.
@@ -129,7 +130,7 @@ impl AncillaryBuffer {
     /// # Ok(()) }
     /// ```
     pub fn take_fds(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.fds)
+        self.fds.take()
     }
 
     /// The credentials: those to be sent, or those of the sender of the message received, if
@@ -247,7 +248,7 @@ impl AncillaryBuffer {
     /// # Ok(()) }
     /// ```
     pub fn is_empty(&self) -> bool {
-        self.fds.is_empty() && self.credentials.is_none() && self.pidfd.is_none()
+        self.fds().is_empty() && self.credentials.is_none() && self.pidfd.is_none()
     }
 
     /// Empty it, closing the file descriptors.
@@ -272,8 +273,8 @@ impl AncillaryBuffer {
 
     /// Write what is to be sent as control data; returns its length.
     pub(crate) fn encode(&self, control: &mut [u8; MAX_CONTROL]) -> io::Result<usize> {
-        if self.fds.len() > MAX_FDS {
-            return Err(too_many_fds(self.fds.len()));
+        if self.fds().len() > MAX_FDS {
+            return Err(too_many_fds(self.fds().len()));
         }
         let mut len = 0;
         if let Some(credentials) = self.credentials {
@@ -287,16 +288,16 @@ impl AncillaryBuffer {
             .expect("MAX_CONTROL has room for credentials")
             .copy_from_slice(&credentials.to_wire());
         }
-        if !self.fds.is_empty() {
+        if !self.fds().is_empty() {
             let data = wire::reserve(
                 control,
                 &mut len,
                 libc::SOL_SOCKET,
                 libc::SCM_RIGHTS,
-                self.fds.len() * wire::FD_LEN,
+                self.fds().len() * wire::FD_LEN,
             )
             .expect("MAX_CONTROL has room for MAX_FDS descriptors");
-            for (slot, fd) in data.chunks_exact_mut(wire::FD_LEN).zip(&self.fds) {
+            for (slot, fd) in data.chunks_exact_mut(wire::FD_LEN).zip(self.fds()) {
                 slot.copy_from_slice(&fd.as_raw_fd().to_ne_bytes());
             }
         }
@@ -312,7 +313,7 @@ impl AncillaryBuffer {
             let data = pidfd.into_raw_fd().to_ne_bytes();
             wire::put(control, &mut len, libc::SOL_SOCKET, wire::SCM_PIDFD, &data);
         }
-        for fd in self.fds.drain(..) {
+        for fd in self.fds.take() {
             let _ = fd.into_raw_fd();
         }
         len
@@ -323,7 +324,9 @@ impl AncillaryBuffer {
         self.clear();
         for message in received.into_messages() {
             match message {
-                OwnedAncillaryMessage::FileDescriptors(fds) => self.fds.extend(fds),
+                OwnedAncillaryMessage::FileDescriptors(fds) => {
+                    fds.for_each(|fd| self.fds.push_received(fd));
+                }
                 OwnedAncillaryMessage::Credentials(credentials) => {
                     self.credentials = credentials.get(0);
                 }
@@ -340,7 +343,7 @@ impl AncillaryBuffer {
 impl fmt::Debug for AncillaryBuffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("AncillaryBuffer")
-            .field("fds", &self.fds)
+            .field("fds", &self.fds())
             .field("credentials", &self.credentials)
             .field("pidfd", &self.pidfd)
             .finish()

@@ -14,6 +14,7 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use super::AncillaryBuffer;
 use super::wire::{self, FD_LEN, MAX_CONTROL};
 use crate::UCred;
+use crate::close::close;
 
 /// The ancillary data of a received message, in a buffer of the caller's.
 ///
@@ -479,7 +480,7 @@ impl<'a> AncillaryMessageReader<'a> {
                     {
                         // SAFETY: this reader owned the descriptor (module text) and has given up
                         // its buffer; the number is not moved on.
-                        drop(unsafe { OwnedFd::from_raw_fd(number) });
+                        close(unsafe { OwnedFd::from_raw_fd(number) });
                     }
                 }
             }
@@ -809,7 +810,7 @@ impl ExactSizeIterator for OwnedFileDescriptors<'_> {}
 
 impl Drop for OwnedFileDescriptors<'_> {
     fn drop(&mut self) {
-        self.for_each(drop);
+        self.for_each(close);
     }
 }
 

@@ -18,6 +18,7 @@ use crate::common::policy::RecvPolicy;
 use crate::common::recv_queue::{RecvQueue, Wakes};
 use crate::common::send_queue::{Effects, SendQueue, SharedSendQueue};
 use crate::epoll::readiness::{Direction, Readiness};
+use crate::source::Source;
 use crate::sys;
 use crate::uring::ring::{Done, Operation};
 
@@ -119,6 +120,11 @@ impl Core {
 
     pub(super) fn wants_control(&self) -> bool {
         self.wants_control.load(Ordering::Relaxed)
+    }
+
+    /// For a receive that asks the kernel.
+    pub(super) fn source(&self) -> Source<'_> {
+        Source::new(self.fd(), self.wants_control())
     }
 
     pub(super) fn lock_recv(&self) -> MutexGuard<'_, Recv> {

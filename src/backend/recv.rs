@@ -1,7 +1,7 @@
 //! A receive, from its first poll to its message or its drop; and accepting, which is the same without attempts.
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, ready};
@@ -17,6 +17,7 @@ use crate::common::policy::{self, Conditions, Decision, RecvState};
 use crate::common::recv_queue::Outcome;
 use crate::common::wait_queue::WaiterId;
 use crate::epoll::readiness::Direction;
+use crate::source::Source;
 use crate::stream::Filler;
 use crate::sys::{self, Received};
 use crate::{MessageInfo, batch};
@@ -27,7 +28,7 @@ pub(crate) trait Sink {
     type Output;
 
     /// Straight from the kernel, without waiting.
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Self::Output>;
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Self::Output>;
 
     /// A completed message. `control` owns the descriptors that came with it.
     fn deliver(
@@ -54,8 +55,8 @@ pub(crate) trait Sink {
 impl<S: Sink> Sink for &mut S {
     type Output = S::Output;
 
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<S::Output> {
-        S::direct(self, fd)
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<S::Output> {
+        S::direct(self, source)
     }
 
     fn deliver(
@@ -82,8 +83,8 @@ pub(crate) struct Bytes<'b>(pub(super) &'b mut [u8]);
 impl Sink for Bytes<'_> {
     type Output = usize;
 
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        sys::recv(fd, self.0)
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<usize> {
+        source.recv(self.0)
     }
 
     fn deliver(&mut self, bytes: &[u8], _: Received, _: ReceivedControl) -> io::Result<usize> {
@@ -103,10 +104,8 @@ pub(super) struct Vectored<'b, 'v>(pub(super) &'b mut [IoSliceMut<'v>]);
 impl Sink for Vectored<'_, '_> {
     type Output = usize;
 
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let capacity = self.0.iter().map(|buffer| buffer.len()).sum();
-        let (received, _) = sys::recv_message(fd, self.0, &mut &mut [][..])?;
-        Ok(received.message_len.min(capacity))
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<usize> {
+        source.recv_vectored(self.0)
     }
 
     fn deliver(&mut self, bytes: &[u8], _: Received, _: ReceivedControl) -> io::Result<usize> {
@@ -127,8 +126,8 @@ pub(super) struct Borrowed<'b, 'v, 'c> {
 impl<'c> Sink for Borrowed<'_, '_, 'c> {
     type Output = (Received, AncillaryMessageReader<'c>);
 
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Self::Output> {
-        sys::recv_message(fd, self.buffers, &mut self.control)
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Self::Output> {
+        source.recv_message(self.buffers, &mut self.control)
     }
 
     fn deliver(
@@ -149,17 +148,13 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
 }
 
 /// One buffer that was given away, no capacity for ancillary data.
-pub(crate) struct Plain<'c, 'b> {
-    capacity: &'c mut Capacity<'b>,
-    /// Messages carry control data: its absence tells the end of the stream from an empty message.
-    asks: bool,
-}
+pub(crate) struct Plain<'c, 'b>(pub(super) &'c mut Capacity<'b>);
 
 impl Sink for Plain<'_, '_> {
     type Output = Received;
 
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Received> {
-        sys::recv_plain(fd, self.capacity, self.asks)
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Received> {
+        source.recv_plain(self.0)
     }
 
     fn deliver(
@@ -168,19 +163,13 @@ impl Sink for Plain<'_, '_> {
         mut received: Received,
         control: ReceivedControl,
     ) -> io::Result<Received> {
-        self.capacity.fill(bytes);
+        self.0.fill(bytes);
         received.control_truncated |= !control.is_empty();
         Ok(received)
     }
 
     fn measure(&self, received: &Received) -> (usize, bool) {
         (received.message_len, false)
-    }
-}
-
-impl<'c, 'b> Plain<'c, 'b> {
-    pub(super) fn new(capacity: &'c mut Capacity<'b>, core: &Core) -> Self {
-        Self { capacity, asks: core.wants_control() }
     }
 }
 
@@ -204,8 +193,8 @@ impl<'a, P: PartsMut> Owned<'a, P> {
 impl<P: PartsMut> Sink for Owned<'_, P> {
     type Output = Received;
 
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<Received> {
-        sys::recv_scattered(fd, &mut self.scatter, self.ancillary.as_deref_mut())
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Received> {
+        source.recv_scattered(&mut self.scatter, self.ancillary.as_deref_mut())
     }
 
     fn deliver(
@@ -235,8 +224,8 @@ pub(super) struct Stream<'f, 's>(pub(super) &'f mut Filler<'s>);
 impl Sink for Stream<'_, '_> {
     type Output = ();
 
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.0.receive(fd)
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<()> {
+        self.0.receive(source)
     }
 
     fn deliver(
@@ -267,8 +256,8 @@ pub(super) struct Many<'b, 'v> {
 impl Sink for Many<'_, '_> {
     type Output = ();
 
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        batch::receive(fd, self.buffers, self.infos)
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<()> {
+        batch::receive(source, self.buffers, self.infos)
     }
 
     fn deliver(&mut self, bytes: &[u8], received: Received, _: ReceivedControl) -> io::Result<()> {
@@ -296,8 +285,8 @@ pub(crate) struct Accept;
 impl Sink for Accept {
     type Output = OwnedFd;
 
-    fn direct(&mut self, fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-        sys::accept(fd)
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<OwnedFd> {
+        sys::accept(source.fd())
     }
 
     fn deliver(&mut self, _: &[u8], _: Received, _: ReceivedControl) -> io::Result<OwnedFd> {
@@ -373,7 +362,7 @@ impl<S: Sink> Receive<'_, S> {
             };
             if decision == Decision::Call {
                 self.state.asking();
-                match self.sink.direct(core.fd()) {
+                match self.sink.direct(&mut core.source()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         recv.queue.found_nothing();
                         decision = recv.policy.found_nothing(&mut self.state, &conditions);
@@ -418,7 +407,7 @@ impl<S: Sink> Receive<'_, S> {
     ) -> Poll<io::Result<S::Output>> {
         let core = self.core;
         if !recv.queue.is_parked() {
-            match core.park(Direction::Read, || self.sink.direct(core.fd())).transpose() {
+            match core.park(Direction::Read, || self.sink.direct(&mut core.source())).transpose() {
                 None => recv.queue.park(),
                 Some(result) => return Poll::Ready(self.found(recv, conditions, result)),
             }
@@ -530,7 +519,7 @@ impl Core {
         if recv.queue.is_submitted() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        match sink.direct(self.fd()) {
+        match sink.direct(&mut self.source()) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 recv.queue.found_nothing();
                 if recv.queue.needs_parking() {

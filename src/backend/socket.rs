@@ -221,7 +221,7 @@ impl Socket {
         &'c self,
         capacity: &'c mut Capacity<'b>,
     ) -> Receive<'c, Plain<'c, 'b>> {
-        Receive::new(&self.core, Plain::new(capacity, &self.core))
+        Receive::new(&self.core, Plain(capacity))
     }
 
     /// Without an ancillary buffer there is no capacity for control data.

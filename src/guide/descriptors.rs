@@ -68,9 +68,9 @@
 //!   reader, the [`AncillaryBuffer`], a stream's [`Message`](crate::Message), a receive that was dropped.
 //!   All are close-on-exec.
 //! - **A receive without room closes them.** [`recv`](crate::UnixSeqpacket::recv) says nothing of it;
-//!   [`recv_owned`](crate::UnixSeqpacket::recv_owned) and the batches report
-//!   [`ancillary_truncated`](crate::MessageInfo::ancillary_truncated). So a peer that sends descriptors
-//!   nobody asked for costs no descriptor for longer than the call.
+//!   [`recv_batch`](crate::UnixSeqpacket::recv_batch) reports
+//!   [`ancillary_truncated`](crate::MessageInfo::ancillary_truncated). How long that takes can be the peer's
+//!   choice: [see below](#descriptors-that-nothing-asked-for).
 //! - **Out of descriptors, or too little room:** the message is delivered, what did not fit is closed, and
 //!   the call says that ancillary data was cut. Those that did fit are there.
 //! - **At least one byte?** Not needed here: an empty message may carry descriptors. A plain `recv` returns 0
@@ -118,5 +118,30 @@
 //! read from it: `TryFrom<OwnedFd>` of [`UnixSeqpacket`](crate::UnixSeqpacket) and
 //! [`SealedMemory`](crate::SealedMemory) do. A file can be one that blocks for ever, or that the sender
 //! changes while it is read.
+//!
+//! # Descriptors that nothing asked for
+//!
+//! A peer can pass a descriptor whose *closing* takes long. The last descriptor of a TCP socket under `SO_LINGER` with
+//! unsent data is one: `close(2)` waits for as many seconds as the peer has set. A Unix socket with such a message in its
+//! queue is another. Closed on a thread of the runtime, it holds up all tasks there.
+//!
+//! | what closes it | what happens |
+//! |---|---|
+//! | the library: what is left in an [`AncillaryBuffer`] that was received, a reader, a [`Message`](crate::Message), a batch, or refused by [`recv_large`](crate::UnixSeqpacket::recv_large) or `TryFrom<OwnedFd>` | a socket that may linger is closed on a thread of its own, all else at once |
+//! | the kernel, inside a receive without capacity: plain receives of a socket on which no call has had capacity for ancillary data | the receive waits |
+//! | the kernel, when a socket with unread messages is closed | the close waits |
+//! | the program, which has taken it | it waits: give it to `spawn_blocking` |
+//!
+//! So a service chooses one of these:
+//!
+//! - **It takes no descriptors:** [`Options::pass_rights`](crate::Options::pass_rights)`(false)` (Linux 6.16). Peers get
+//!   `EPERM`. This closes every row of the table.
+//! - **It takes some, or runs on older kernels:** [`Options::keep_ancillary`](crate::Options::keep_ancillary) closes the
+//!   second row. From the first call with capacity for ancillary data on it is closed anyway.
+//!
+//! More than a quarter of `RLIMIT_NOFILE` does not wait to be closed: beyond that the library switches `SO_LINGER` off,
+//! which whatever else holds that TCP socket notices. Files can take long as well, on a network or FUSE file system whose
+//! server does not answer, or a serial line that is drained. Nothing tells them apart without asking that server, and they
+//! are closed at once.
 //!
 //! [`AncillaryBuffer`]: crate::ancillary::AncillaryBuffer

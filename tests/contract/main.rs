@@ -24,6 +24,7 @@ mod large;
 mod life;
 mod lifetimes;
 mod limits;
+mod lingering;
 mod listeners;
 mod order;
 mod owned;
@@ -59,6 +60,7 @@ fn main() -> ExitCode {
         lifetimes::tests(),
         closing::tests(),
         hostile::tests(),
+        lingering::tests(),
         places::tests(),
         streams::tests(),
         large::tests(),

@@ -1,0 +1,242 @@
+//! Closing descriptors that were received and that no task takes.
+//!
+//! A peer chooses what it passes. The last close of a socket under `SO_LINGER` with unsent data waits for as long as the
+//! peer has set (`socket(7)`), and that of a Unix socket closes what lies in its queue. What may wait is closed *aside*,
+//! on a thread that ends with its work; all else here and now. `spawn_blocking` would not do: there need not be a
+//! runtime, its threads are the user's, and a runtime that ends waits for them.
+//!
+//! What waits to be closed holds a descriptor. Beyond a quarter of those that the process may have (`RLIMIT_NOFILE`)
+//! `SO_LINGER` is switched off instead: a peer does not get to use them up this way.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+use rustix::net::{AddressFamily, sockopt};
+use rustix::process::{Resource, getrlimit};
+
+use crate::sys;
+
+/// How many close at a time.
+const THREADS: usize = 8;
+
+/// A thread only closes.
+const STACK: usize = 64 << 10;
+
+static ASIDE: Mutex<Aside> = Mutex::new(Aside { threads: 0, waiting: VecDeque::new() });
+
+#[derive(Debug)]
+struct Aside {
+    threads: usize,
+    waiting: VecDeque<OwnedFd>,
+}
+
+/// Closes a descriptor that came from a peer, without waiting for what the peer has set.
+pub(crate) fn close(fd: OwnedFd) {
+    if may_wait(fd.as_fd()) {
+        close_aside(fd);
+    }
+}
+
+/// The descriptor and what `check` says of it; if that is an error, it is closed.
+pub(crate) fn checked<T>(
+    fd: OwnedFd,
+    check: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+) -> io::Result<(OwnedFd, T)> {
+    match check(fd.as_fd()) {
+        Ok(found) => Ok((fd, found)),
+        Err(error) => {
+            close(fd);
+            Err(error)
+        }
+    }
+}
+
+/// Descriptors, and whether they came from a peer: what is not taken of those is closed by [`close`].
+#[derive(Debug, Default)]
+pub(crate) struct Fds {
+    fds: Vec<OwnedFd>,
+    received: bool,
+}
+
+impl Fds {
+    pub(crate) fn as_slice(&self) -> &[OwnedFd] {
+        &self.fds
+    }
+
+    pub(crate) fn push(&mut self, fd: OwnedFd) {
+        self.fds.push(fd);
+    }
+
+    pub(crate) fn push_received(&mut self, fd: OwnedFd) {
+        self.received = true;
+        self.fds.push(fd);
+    }
+
+    pub(crate) fn clear(&mut self) {
+        drop(self.drain());
+        self.received = false;
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.fds)
+    }
+
+    pub(crate) fn drain(&mut self) -> Drain<'_> {
+        Drain { fds: self.fds.drain(..), received: self.received }
+    }
+}
+
+impl FromIterator<OwnedFd> for Fds {
+    fn from_iter<I: IntoIterator<Item = OwnedFd>>(fds: I) -> Self {
+        Self { fds: fds.into_iter().collect(), received: false }
+    }
+}
+
+impl Drop for Fds {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+/// What is not taken is closed as by [`Fds`].
+pub(crate) struct Drain<'a> {
+    fds: std::vec::Drain<'a, OwnedFd>,
+    received: bool,
+}
+
+impl Iterator for Drain<'_> {
+    type Item = OwnedFd;
+
+    fn next(&mut self) -> Option<OwnedFd> {
+        self.fds.next()
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.fds.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Drain<'_> {}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        if self.received {
+            self.fds.by_ref().for_each(close);
+        }
+    }
+}
+
+/// Whether closing the last descriptor of this file may take as long as its other user likes.
+fn may_wait(fd: BorrowedFd<'_>) -> bool {
+    match sockopt::socket_domain(fd) {
+        Err(_) => false,
+        Ok(AddressFamily::INET | AddressFamily::INET6) => lingers(fd),
+        // Messages and connections in its queue carry descriptors of their own.
+        Ok(AddressFamily::UNIX) => sys::is_readable(fd).unwrap_or(true),
+        Ok(AddressFamily::NETLINK) => false,
+        Ok(_) => true,
+    }
+}
+
+fn lingers(fd: BorrowedFd<'_>) -> bool {
+    sockopt::socket_linger(fd).is_ok_and(|time| time.is_some_and(|time| !time.is_zero()))
+}
+
+fn close_aside(fd: OwnedFd) {
+    let mut aside = lock();
+    if aside.waiting.len() >= most_waiting() && stops_lingering(fd.as_fd()) {
+        drop(aside);
+        drop(fd);
+        return;
+    }
+    aside.waiting.push_back(fd);
+    if aside.threads == THREADS {
+        return;
+    }
+    aside.threads += 1;
+    drop(aside);
+    let builder = thread::Builder::new().name("seqpacket-close".into()).stack_size(STACK);
+    if builder.spawn(close_waiting).is_err() {
+        // No thread can be had: this one closes.
+        while let Some(fd) = next() {
+            stops_lingering(fd.as_fd());
+        }
+    }
+}
+
+fn most_waiting() -> usize {
+    let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(limit / 4).unwrap_or(usize::MAX)
+}
+
+fn close_waiting() {
+    while let Some(fd) = next() {
+        drop(fd);
+    }
+}
+
+/// What to close next. The thread ends with the last one.
+fn next() -> Option<OwnedFd> {
+    let mut aside = lock();
+    let next = aside.waiting.pop_front();
+    if next.is_none() {
+        aside.threads -= 1;
+    }
+    next
+}
+
+/// Whether closing it does not wait any more.
+fn stops_lingering(fd: BorrowedFd<'_>) -> bool {
+    let _ = sockopt::set_socket_linger(fd, None);
+    !may_wait(fd)
+}
+
+fn lock() -> MutexGuard<'static, Aside> {
+    // Nothing under this lock panics half-way or runs user code.
+    ASIDE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
+    use std::time::Duration;
+
+    #[test]
+    fn only_what_may_wait_is_closed_aside() {
+        let (reader, _writer) = io::pipe().unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap();
+        let (a, b) = UnixDatagram::pair().unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for fd in
+            [reader.as_fd(), file.as_fd(), a.as_fd(), tcp.as_fd(), stream.as_fd(), udp.as_fd()]
+        {
+            assert!(!may_wait(fd), "{fd:?}");
+        }
+        // Something lies in its queue.
+        b.send(b"").unwrap();
+        assert!(may_wait(a.as_fd()));
+        sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
+        assert!(!may_wait(stream.as_fd()), "a reset waits for nothing");
+        sockopt::set_socket_linger(&stream, Some(Duration::from_secs(3))).unwrap();
+        assert!(may_wait(stream.as_fd()));
+        assert!(stops_lingering(stream.as_fd()));
+        assert!(!stops_lingering(a.as_fd()), "it is not ours to read");
+    }
+
+    #[test]
+    fn connections_that_wait_to_be_accepted_are_closed_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let listener = UnixListener::bind(&path).unwrap();
+        assert!(!may_wait(listener.as_fd()));
+        let _client = UnixStream::connect(&path).unwrap();
+        assert!(may_wait(listener.as_fd()));
+    }
+}
