@@ -10,7 +10,7 @@ use crate::backend::{self, WaitingSend};
 use crate::common::pending_send::PendingSend;
 use crate::error::refused_send;
 use crate::source::Source;
-use crate::{MessageInfo, mmsg, sys};
+use crate::{MessageInfo, mmsg};
 
 /// Messages to be sent with as few system calls as possible, in order; made by
 /// [`UnixSeqpacket::batch`](crate::UnixSeqpacket::batch).
@@ -323,20 +323,15 @@ pub(crate) fn receive(
         *capacity = buffer.len();
     }
     let asked = buffers.len().min(mmsg::AT_ONCE);
-    // Behind the last that is a message for sure: not empty, or with control data (`SO_PASSCRED`).
-    let mut sure = before;
-    let fd = source.fd();
-    let received = mmsg::receive_many(fd, mmsg::lent(buffers), |index, received, reader| {
+    let received = mmsg::receive_many(source, mmsg::lent(buffers), |index, received, reader| {
         infos.push(MessageInfo::new(&received.without(&reader), capacities[index]));
-        if received.message_len > 0 || received.has_control {
-            sure = infos.len();
-        }
     })?;
-    // At end of stream the kernel fills all that is left with empty messages: one tells of it. While something is left in
-    // the queue they are messages.
-    let trailing = infos.len() - sure;
-    if received == asked && trailing > 1 && sys::is_at_end(fd).unwrap_or(false) {
-        infos.truncate(sure + 1);
+    // At the end of the stream the kernel fills all that is left with nothing, of which one is reported.
+    let trailing = infos[before..].iter().rev().map(MessageInfo::end_of_stream);
+    let ends = trailing.clone().take_while(|end| *end != Some(false)).count();
+    let is_end = received == asked || trailing.clone().next() == Some(Some(true));
+    if ends > 1 && is_end {
+        infos.truncate(infos.len() - ends + 1);
     }
     Ok(())
 }

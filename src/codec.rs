@@ -10,7 +10,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::UnixSeqpacket;
+use crate::{MessageInfo, UnixSeqpacket};
 
 /// Room for a message, by default.
 const ROOM: usize = 64 << 10;
@@ -184,7 +184,7 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
             Some(message) => message.copy_into(buffers),
             None => {
                 let received = ready!(socket.inner.poll_recv_message(cx, buffers, &mut []))?.0;
-                socket.info(&received, self.capacity, None)
+                MessageInfo::new(&received, self.capacity)
             }
         };
         if info.truncated() {

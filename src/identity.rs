@@ -52,7 +52,7 @@ impl UnixSeqpacket {
     /// ```
     pub fn set_pass_credentials(&self, pass: bool) -> io::Result<()> {
         self.inner.want_control();
-        sys::set_pass_credentials(self.as_fd(), pass)
+        self.inner.change_marks(|fd| sys::set_pass_credentials(fd, pass))
     }
 
     /// Whether the sender's credentials come with every message.

@@ -119,6 +119,7 @@ pub mod guide;
 mod identity;
 mod incoming;
 mod listener;
+mod marks;
 mod message;
 mod mmsg;
 mod options;

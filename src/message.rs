@@ -33,8 +33,6 @@ pub struct MessageInfo {
     ancillary_truncated: bool,
     /// `None`: cannot be told.
     end_of_stream: Option<bool>,
-    /// Whether the message carried control data cannot be told either.
-    control_unknown: bool,
 }
 
 impl MessageInfo {
@@ -43,20 +41,8 @@ impl MessageInfo {
             message_len: received.message_len,
             bytes_read: received.message_len.min(capacity),
             ancillary_truncated: received.control_truncated,
-            end_of_stream: (received.message_len > 0 || received.has_control).then_some(false),
-            control_unknown: received.control_unknown,
+            end_of_stream: received.end_of_stream,
         }
-    }
-
-    /// Whether there is nothing yet that speaks against end of stream.
-    pub(crate) fn may_be_end(&self) -> bool {
-        self.end_of_stream.is_none()
-    }
-
-    pub(crate) fn with_end(self, end_of_stream: Option<bool>) -> Self {
-        // That it carried none would have been the sign of the end.
-        let told = end_of_stream.filter(|end| !(*end && self.control_unknown));
-        Self { end_of_stream: told, ..self }
     }
 
     /// Bytes that were written into the buffer. 0 stands for an empty message and for end of
@@ -163,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_cut_message_tells_both_lengths() {
-        let received = Received { message_len: 10, ..Received::default() };
+        let received =
+            Received { message_len: 10, control_truncated: false, end_of_stream: Some(false) };
         let info = MessageInfo::new(&received, 4);
         assert_eq!((info.bytes_read(), info.message_len()), (4, 10));
         assert!(info.truncated());

@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use crate::ancillary::AncillaryMessageReader;
 use crate::ancillary::wire::{HEADER_LEN, MAX_CONTROL};
 use crate::common::pending_send::vector;
+use crate::source::Source;
 use crate::sys::{RECV_NOW, Received, SEND_NOW, empty_header, retry};
 
 /// So many messages at most go through one call. The headers lie on the stack.
@@ -48,10 +49,12 @@ pub(crate) fn send_many<'a>(
 /// is told of them in order. How many; an error if none. At end of stream every room gets an empty
 /// message. Without `control` there is no room for control data.
 pub(crate) fn receive_many<'r>(
-    fd: BorrowedFd<'_>,
+    source: &mut Source<'_>,
     rooms: impl Iterator<Item = &'r mut [MaybeUninit<u8>]>,
     mut each: impl FnMut(usize, Received, AncillaryMessageReader<'_>),
 ) -> io::Result<usize> {
+    let fd = source.fd();
+    source.marks.look_first(fd);
     let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; AT_ONCE];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; AT_ONCE];
     let mut controls = [const { [const { MaybeUninit::<u8>::uninit() }; MAX_CONTROL] }; AT_ONCE];
@@ -79,24 +82,36 @@ pub(crate) fn receive_many<'r>(
             )
         }
     })?;
+    // Messages for sure are those up to the last that has bytes or control data: nothing follows the end.
+    let is_message = |header: &MaybeUninit<libc::mmsghdr>| {
+        // SAFETY: `received` is no more than `count`, and those were initialised above.
+        let header = unsafe { header.assume_init_ref() };
+        header.msg_len > 0 || header.msg_hdr.msg_controllen > 0 || was_cut(header)
+    };
+    let sure = headers[..received].iter().rposition(is_message).map_or(0, |last| last + 1);
+    let tail = if sure < received { source.marks.nothing(fd) } else { None };
     for (index, (header, control)) in headers.iter().zip(&mut controls).enumerate().take(received) {
         // SAFETY: `received` is no more than `count`, and those were initialised above.
         let header = unsafe { header.assume_init_ref() };
-        let control_truncated = header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0;
         let len = header.msg_hdr.msg_controllen.min(MAX_CONTROL);
         // SAFETY: `control` is that of a header that the kernel has filled in: control messages of `len` bytes.
         let control = unsafe { initialised(control, len) };
         // SAFETY: the kernel has just written these control messages, and no other code has read them.
-        let reader = unsafe { AncillaryMessageReader::new(control, control_truncated) };
+        let mut reader = unsafe { AncillaryMessageReader::new(control, was_cut(header)) };
+        source.marks.hide_time(&mut reader);
         let received = Received {
             message_len: header.msg_len as usize,
             control_truncated: reader.is_truncated(),
-            has_control: len > 0 || control_truncated,
-            control_unknown: false,
+            end_of_stream: if index < sure { Some(false) } else { tail },
         };
         each(index, received, reader);
     }
     Ok(received)
+}
+
+/// `MSG_CTRUNC`: control data was discarded.
+fn was_cut(header: &libc::mmsghdr) -> bool {
+    header.msg_hdr.msg_flags & libc::MSG_CTRUNC != 0
 }
 
 /// The first `len` bytes, in which the kernel has written control messages: it writes headers and data (`put_cmsg`,
@@ -132,7 +147,7 @@ unsafe fn initialised(control: &mut [MaybeUninit<u8>], len: usize) -> &mut [u8] 
 
 /// As [`receive_many`], with control data, into the capacity of vectors.
 pub(crate) fn receive_vectors(
-    fd: BorrowedFd<'_>,
+    source: &mut Source<'_>,
     buffers: &mut [impl AsMut<Vec<u8>>],
     mut each: impl FnMut(Received, AncillaryMessageReader<'_>),
 ) -> io::Result<usize> {
@@ -141,7 +156,7 @@ pub(crate) fn receive_vectors(
         buffer.as_mut().clear();
         buffer.as_mut().spare_capacity_mut()
     });
-    let received = receive_many(fd, rooms, |index, received, reader| {
+    let received = receive_many(source, rooms, |index, received, reader| {
         lens[index] = received.message_len;
         each(received, reader);
     })?;

@@ -117,7 +117,7 @@ impl UnixSeqpacket {
         }
         let capacity = buffer.iter().map(|buffer| buffer.len()).sum();
         let received = self.inner.try_peek(buffer)?;
-        Ok(self.info(&received, capacity, None))
+        Ok(MessageInfo::new(&received, capacity))
     }
 
     /// Look at the next message, or have this task woken when there may be one. Only the last task

@@ -26,7 +26,6 @@ use crate::buffer::{self, Capacity, One, Parts, PartsMut, Scatter};
 use crate::common::policy::COPY_MAX;
 use crate::error::refused_send;
 use crate::events::Span;
-use crate::sys::Received;
 use crate::{
     Message, MessageInfo, Messages, MessagesOptions, Options, ReadHalf, SendBatch, UCred,
     WriteHalf, sys,
@@ -881,7 +880,7 @@ impl UnixSeqpacket {
         buffer: &mut [IoSliceMut<'_>],
         ancillary_buffer: &'a mut [u8],
     ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
-        let (info, reader) = self.recv_lent(buffer, ancillary_buffer).await?;
+        let (info, reader) = self.recv_message(buffer, ancillary_buffer).await?;
         Ok((info.bytes_read(), reader))
     }
 
@@ -904,16 +903,6 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub async fn recv_message<'a>(
-        &self,
-        buffers: &mut [IoSliceMut<'_>],
-        control: &'a mut [u8],
-    ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
-        let (info, reader) = self.recv_lent(buffers, control).await?;
-        Ok((self.end_told(info), reader))
-    }
-
-    /// A receive that lends its buffers. Whether it found the end of the stream is not asked.
-    async fn recv_lent<'a>(
         &self,
         buffers: &mut [IoSliceMut<'_>],
         control: &'a mut [u8],
@@ -967,13 +956,13 @@ impl UnixSeqpacket {
                         .inner
                         .recv_plain(&mut capacity)
                         .await
-                        .map(|received| self.end_told(MessageInfo::new(&received, len))),
+                        .map(|received| MessageInfo::new(&received, len)),
                 },
                 None => self
                     .inner
                     .recv_plain(&mut capacity)
                     .await
-                    .map(|received| self.end_told(MessageInfo::new(&received, len))),
+                    .map(|received| MessageInfo::new(&received, len)),
             };
             let written = capacity.written();
             buffer::note_written(&mut slice, written);
@@ -1084,7 +1073,7 @@ impl UnixSeqpacket {
     async fn recv_parts<P: PartsMut>(
         &self,
         parts: P,
-        mut ancillary: Option<&mut AncillaryBuffer>,
+        ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
         let mut parts = Scatter::new(parts);
         if let Some(message) = self.left_behind().await {
@@ -1092,31 +1081,11 @@ impl UnixSeqpacket {
             return (Ok(info), parts.settle());
         }
         let capacity = parts.capacity();
-        let (received, parts) = self.inner.recv_owned(parts, ancillary.as_deref_mut()).await;
-        (received.map(|received| self.info(&received, capacity, ancillary.as_deref())), parts)
+        let (received, parts) = self.inner.recv_owned(parts, ancillary).await;
+        (received.map(|received| MessageInfo::new(&received, capacity)), parts)
     }
 
     /// What is known of a message whose ancillary data lies in `ancillary`, if that was asked for.
-    pub(crate) fn info(
-        &self,
-        received: &Received,
-        capacity: usize,
-        ancillary: Option<&AncillaryBuffer>,
-    ) -> MessageInfo {
-        let info = MessageInfo::new(received, capacity);
-        match ancillary {
-            Some(ancillary) if info.may_be_end() && !ancillary.is_empty() => {
-                info.with_end(Some(false))
-            }
-            _ => self.end_told(info),
-        }
-    }
-
-    /// Ask whether this was the end of the stream, if that is not known.
-    fn end_told(&self, info: MessageInfo) -> MessageInfo {
-        if info.may_be_end() { info.with_end(sys::is_end_of_stream(self.as_fd())) } else { info }
-    }
-
     /// Receive a message if there is one.
     ///
     /// # Errors
@@ -1418,9 +1387,6 @@ impl UnixSeqpacket {
             infos.push(message.copy_into(std::slice::from_mut(first)));
         } else {
             self.inner.recv_batch(buffers, infos).await?;
-            for info in &mut infos[before..] {
-                *info = self.end_told(*info);
-            }
         }
         Ok(infos.len() - before)
     }

@@ -10,6 +10,7 @@ use std::os::fd::BorrowedFd;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{Capacity, Scatter};
+use crate::marks::{self, Marks};
 use crate::sys::{self, Received};
 
 /// A socket to receive from. Nothing here waits.
@@ -18,11 +19,12 @@ pub(crate) struct Source<'a> {
     /// A receive of the socket had capacity for ancillary data, or messages carry some: from then on the kernel discards
     /// none. Before that a plain receive is `recv(2)`, which costs less.
     keeps_control: bool,
+    pub(crate) marks: &'a mut Marks,
 }
 
 impl<'a> Source<'a> {
-    pub(crate) fn new(fd: BorrowedFd<'a>, keeps_control: bool) -> Self {
-        Self { fd, keeps_control }
+    pub(crate) fn new(fd: BorrowedFd<'a>, keeps_control: bool, marks: &'a mut Marks) -> Self {
+        Self { fd, keeps_control, marks }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'a> {
@@ -51,13 +53,14 @@ impl<'a> Source<'a> {
         buffers: &mut [IoSliceMut<'_>],
         control: &mut &'c mut [u8],
     ) -> io::Result<(Received, AncillaryMessageReader<'c>)> {
+        self.marks.look_first(self.fd);
         if control.len() >= MAX_CONTROL {
-            let (message_len, reader) = sys::recv_message(self.fd, buffers, control)?;
-            return Ok((received(message_len, &reader), reader));
+            let (message_len, mut reader) = sys::recv_message(self.fd, buffers, control)?;
+            return Ok((self.marks.received(self.fd, message_len, &mut reader), reader));
         }
         let mut all = [0; MAX_CONTROL];
-        let (message_len, reader) = sys::recv_message(self.fd, buffers, &mut &mut all[..])?;
-        let mut received = received(message_len, &reader);
+        let (message_len, mut reader) = sys::recv_message(self.fd, buffers, &mut &mut all[..])?;
+        let mut received = self.marks.received(self.fd, message_len, &mut reader);
         let reader = reader.move_into(std::mem::take(control));
         received.control_truncated |= reader.is_truncated();
         Ok((received, reader))
@@ -70,9 +73,10 @@ impl<'a> Source<'a> {
         scatter: &mut Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> io::Result<Received> {
+        self.marks.look_first(self.fd);
         let mut control = [0; MAX_CONTROL];
-        let (message_len, reader) = sys::recv_scattered(self.fd, scatter, &mut control)?;
-        let received = received(message_len, &reader);
+        let (message_len, mut reader) = sys::recv_scattered(self.fd, scatter, &mut control)?;
+        let received = self.marks.received(self.fd, message_len, &mut reader);
         match ancillary {
             Some(ancillary) => {
                 ancillary.fill(reader);
@@ -85,17 +89,21 @@ impl<'a> Source<'a> {
     /// Into one owned buffer. Ancillary data is discarded.
     pub(crate) fn recv_plain(&mut self, capacity: &mut Capacity<'_>) -> io::Result<Received> {
         if self.keeps_control {
+            self.marks.look_first(self.fd);
             let mut control = [0; MAX_CONTROL];
-            let (message_len, reader) = sys::recvmsg_plain(self.fd, capacity, &mut control)?;
-            return Ok(received(message_len, &reader).without(&reader));
+            let (message_len, mut reader) = sys::recvmsg_plain(self.fd, capacity, &mut control)?;
+            let received = self.marks.received(self.fd, message_len, &mut reader);
+            return Ok(received.without(&reader));
         }
-        let message_len = sys::recv_plain(self.fd, capacity)?;
-        Ok(Received { message_len, control_unknown: true, ..Received::default() })
+        Ok(marks::unasked(self.fd, sys::recv_plain(self.fd, capacity)?))
     }
-}
 
-fn received(message_len: usize, reader: &AncillaryMessageReader<'_>) -> Received {
-    let has_control = !reader.is_empty() || reader.was_cut();
-    let control_truncated = reader.is_truncated();
-    Received { message_len, control_truncated, has_control, control_unknown: false }
+    /// Looks at the next message. Ancillary data that is with it counts as truncated.
+    pub(crate) fn peek(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+        self.marks.look_first(self.fd);
+        let (message_len, control_truncated) = sys::peek(self.fd, buffers)?;
+        let is_message = message_len > 0 || control_truncated;
+        let end_of_stream = if is_message { Some(false) } else { self.marks.nothing(self.fd) };
+        Ok(Received { message_len, control_truncated, end_of_stream })
+    }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::ops::Deref;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
@@ -16,7 +16,7 @@ use crate::common::coop as budget;
 use crate::mmsg;
 use crate::source::Source;
 use crate::sys::Received;
-use crate::{MessageInfo, UCred, backend, sys};
+use crate::{MessageInfo, UCred, backend};
 
 /// How a stream of messages receives: how many buffers, and how large.
 ///
@@ -303,8 +303,7 @@ impl Message {
         let received = Received {
             message_len: self.info.message_len(),
             control_truncated: self.info.ancillary_truncated() || !self.ancillary.is_empty(),
-            has_control: true,
-            control_unknown: false,
+            end_of_stream: Some(false),
         };
         MessageInfo::new(&received, capacity.min(self.lease.bytes.len()))
     }
@@ -435,46 +434,41 @@ impl Want {
 
 /// Buffers to receive into, and what has been received: what a stream lends to its backend.
 pub(crate) struct Filler<'a> {
-    fd: BorrowedFd<'a>,
     pub(crate) leases: &'a mut Vec<Lease>,
     want: usize,
     queue: &'a mut VecDeque<Message>,
-    ended: &'a mut bool,
-    doubtful: &'a mut usize,
-    marks: &'a mut bool,
+    tail: &'a mut Tail,
     /// What is known of messages whose buffers have not been taken yet.
     arrived: &'a mut Vec<(Received, AncillaryBuffer)>,
     /// How many messages came.
     came: usize,
 }
 
+/// What a stream knows of its end.
+#[derive(Debug, Default)]
+struct Tail {
+    ended: bool,
+    /// Empty messages, or the end: received after the peer had closed, while nothing marked messages. What comes next
+    /// tells.
+    doubtful: usize,
+}
+
 impl Filler<'_> {
     /// Straight from the kernel, without waiting.
     pub(crate) fn receive(&mut self, source: &mut Source<'_>) -> io::Result<()> {
-        let fd = source.fd();
         let want = self.want.min(self.leases.len());
         let arrived = &mut *self.arrived;
-        self.came = mmsg::receive_vectors(fd, &mut self.leases[..want], |received, reader| {
+        self.came = mmsg::receive_vectors(source, &mut self.leases[..want], |received, reader| {
             let mut ancillary = AncillaryBuffer::new();
-            if !reader.is_only_a_time() {
+            if !reader.is_empty() {
                 ancillary.fill(reader);
             }
             arrived.push((received, ancillary));
         })?;
-        let unmarked = |received: &Received| received.message_len == 0 && !received.has_control;
-        // Whether messages were marked when these were received.
-        let sure = !self.arrived.iter().any(|(received, _)| unmarked(received)) || self.mark();
-        let ended = sure || sys::has_ended(fd).unwrap_or(true);
         for (lease, (received, ancillary)) in
             self.leases.drain(..self.came).zip(self.arrived.drain(..))
         {
-            if !unmarked(&received) || !ended {
-                push(self.queue, self.doubtful, lease, received, ancillary);
-            } else if sure {
-                (*self.ended, *self.doubtful) = (true, 0);
-            } else {
-                *self.doubtful += 1;
-            }
+            self.tail.arrive(self.queue, lease, received, ancillary);
         }
         Ok(())
     }
@@ -487,49 +481,39 @@ impl Filler<'_> {
     /// A message that was received elsewhere.
     pub(crate) fn deliver(&mut self, bytes: &[u8], received: Received, control: ReceivedControl) {
         let Some(mut lease) = self.leases.pop() else { return };
-        let unmarked = received.message_len == 0 && !received.has_control;
-        if unmarked && sys::has_ended(self.fd).unwrap_or(true) {
-            self.leases.push(lease);
-            if self.mark() && *self.doubtful > 0 {
-                (*self.ended, *self.doubtful) = (true, 0);
-            } else {
-                // Perhaps of an attempt that was made before there was a stream. At the end the next one finds the same.
-                *self.doubtful += 1;
-            }
-            return;
-        }
         let len = bytes.len().min(lease.bytes.capacity());
         lease.bytes.clear();
         lease.bytes.extend_from_slice(&bytes[..len]);
         let mut ancillary = AncillaryBuffer::new();
         control.fill(&mut ancillary);
         self.came = 1;
-        push(self.queue, self.doubtful, lease, received, ancillary);
-    }
-
-    /// Has messages marked, if somebody has taken the mark away. Whether they were.
-    fn mark(&mut self) -> bool {
-        let marked = sys::marks_messages(self.fd).unwrap_or(true);
-        if !marked {
-            *self.marks |= sys::set_timestamps(self.fd, true).is_ok();
-        }
-        marked
+        self.tail.arrive(self.queue, lease, received, ancillary);
     }
 }
 
-fn push(
-    queue: &mut VecDeque<Message>,
-    doubtful: &mut usize,
-    lease: Lease,
-    received: Received,
-    ancillary: AncillaryBuffer,
-) {
-    // Nothing follows the end, so those were empty messages.
-    for _ in 0..std::mem::take(doubtful) {
-        let nothing = Lease { bytes: Vec::new(), pool: None };
-        queue.push_back(Message::new(nothing, Received::default(), AncillaryBuffer::new()));
+impl Tail {
+    /// A message, the end of the stream, or one of both.
+    fn arrive(
+        &mut self,
+        queue: &mut VecDeque<Message>,
+        lease: Lease,
+        received: Received,
+        ancillary: AncillaryBuffer,
+    ) {
+        match received.end_of_stream {
+            Some(true) => *self = Self { ended: true, doubtful: 0 },
+            None => self.doubtful += 1,
+            Some(false) => {
+                // Nothing follows the end, so those were empty messages.
+                for _ in 0..std::mem::take(&mut self.doubtful) {
+                    let nothing = Lease { bytes: Vec::new(), pool: None };
+                    let empty = Received { message_len: 0, control_truncated: false, ..received };
+                    queue.push_back(Message::new(nothing, empty, AncillaryBuffer::new()));
+                }
+                queue.push_back(Message::new(lease, received, ancillary));
+            }
+        }
     }
-    queue.push_back(Message::new(lease, received, ancillary));
 }
 
 /// A stream of the messages that a socket receives; made by
@@ -567,12 +551,7 @@ pub struct Messages<'a> {
     leases: Vec<Lease>,
     arrived: Vec<(Received, AncillaryBuffer)>,
     want: Want,
-    ended: bool,
-    /// Empty messages, or the end: received after the peer had closed, while nothing marked messages. What comes next
-    /// tells.
-    doubtful: usize,
-    /// The kernel has been asked to mark messages, and is to stop that.
-    marks: bool,
+    tail: Tail,
 }
 
 impl<'a> Messages<'a> {
@@ -582,22 +561,21 @@ impl<'a> Messages<'a> {
         options: MessagesOptions,
     ) -> io::Result<Self> {
         let queue = backlog.reserve()?;
-        let mut stream = Self {
+        socket.mark_messages()?;
+        Ok(Self {
             socket,
             queue,
             pool: Pool::new(options),
             leases: Vec::new(),
             arrived: Vec::new(),
             want: Want::new(),
-            ended: false,
-            doubtful: 0,
-            marks: false,
-        };
-        if !sys::marks_messages(socket.fd())? {
-            sys::set_timestamps(socket.fd(), true)?;
-            stream.marks = true;
-        }
-        Ok(stream)
+            tail: Tail::default(),
+        })
+    }
+
+    /// What was doubtful came without a mark: has those that follow marked, if that was taken away.
+    fn mark(&self) -> io::Result<()> {
+        if self.tail.doubtful > 0 { self.socket.mark_messages() } else { Ok(()) }
     }
 
     /// The next message, or `None` at end of stream, which is final. An empty message is a message.
@@ -629,7 +607,7 @@ impl<'a> Messages<'a> {
         if !self.queue.is_empty() {
             budget::done().await;
         }
-        while self.queue.is_empty() && !self.ended {
+        while self.queue.is_empty() && !self.tail.ended {
             if let Err(error) = self.fill().await {
                 return Some(Err(error));
             }
@@ -664,7 +642,7 @@ impl<'a> Messages<'a> {
         if !self.queue.is_empty() {
             budget::done().await;
         }
-        while self.queue.is_empty() && !self.ended {
+        while self.queue.is_empty() && !self.tail.ended {
             self.fill().await?;
         }
         let count = self.queue.len();
@@ -715,8 +693,11 @@ impl<'a> Messages<'a> {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Message>>> {
         // Also where nothing has to be received: a loop over what is here must yield, too.
         ready!(budget::poll_done(cx));
-        while self.queue.is_empty() && !self.ended {
+        while self.queue.is_empty() && !self.tail.ended {
             ready!(self.pool.poll_lease(cx, &mut self.leases, self.want.count));
+            if let Err(error) = self.mark() {
+                return Poll::Ready(Some(Err(error)));
+            }
             let (socket, mut filler) = self.filler();
             let polled = ready!(socket.poll_recv_many(cx, &mut filler));
             let came = filler.came;
@@ -729,6 +710,7 @@ impl<'a> Messages<'a> {
     }
 
     async fn fill(&mut self) -> io::Result<()> {
+        self.mark()?;
         let want = self.want.count;
         std::future::poll_fn(|cx| self.pool.poll_lease(cx, &mut self.leases, want)).await;
         let (socket, mut filler) = self.filler();
@@ -740,13 +722,10 @@ impl<'a> Messages<'a> {
 
     fn filler(&mut self) -> (&'a backend::Socket, Filler<'_>) {
         let filler = Filler {
-            fd: self.socket.fd(),
             leases: &mut self.leases,
             want: self.want.count,
             queue: &mut self.queue,
-            ended: &mut self.ended,
-            doubtful: &mut self.doubtful,
-            marks: &mut self.marks,
+            tail: &mut self.tail,
             arrived: &mut self.arrived,
             came: 0,
         };
@@ -775,9 +754,6 @@ impl fmt::Debug for Messages<'_> {
 
 impl Drop for Messages<'_> {
     fn drop(&mut self) {
-        if self.marks {
-            // It worked when it was set; if it fails now, messages come with a time that nobody reads.
-            let _ = sys::set_timestamps(self.socket.fd(), false);
-        }
+        self.socket.unmark_messages();
     }
 }

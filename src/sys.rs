@@ -34,17 +34,15 @@ pub(crate) const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TR
 pub(crate) const SEND_NOW: libc::c_int = SEND_FLAGS | libc::MSG_DONTWAIT;
 pub(crate) const RECV_NOW: libc::c_int = RECV_FLAGS | libc::MSG_DONTWAIT;
 
-/// What `recvmsg(2)` said about one message.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What is known of one message when it is received. All of it is decided then, see [`crate::marks`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Received {
     /// Length of the message as it was sent, which may be more than the buffers held.
     pub(crate) message_len: usize,
-    /// `MSG_CTRUNC`: control data was discarded.
+    /// Control data was discarded.
     pub(crate) control_truncated: bool,
-    /// Control data came, or was discarded.
-    pub(crate) has_control: bool,
-    /// The call says nothing about control data.
-    pub(crate) control_unknown: bool,
+    /// Whether it is the end of the stream and no message. `None` if that cannot be told.
+    pub(crate) end_of_stream: Option<bool>,
 }
 
 impl Received {
@@ -169,7 +167,8 @@ pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP))
 }
 
-/// Whether the peer has closed or shut down its sending direction, and no message but empty ones is left.
+/// Whether the peer has closed or shut down its sending direction, and no message but empty ones is left. The kernel says 0
+/// for the end then, for ever, and only then.
 pub(crate) fn is_at_end(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // In this order: nothing is sent after the end.
     Ok(has_ended(fd)? && rustix::io::ioctl_fionread(fd)? == 0)
@@ -188,19 +187,16 @@ pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Resul
     Ok(sockopt::set_socket_recv_buffer_size(fd, size)?)
 }
 
-/// Look at the next message. `control_truncated` says that ancillary data came with it.
-pub(crate) fn peek(fd: BorrowedFd<'_>, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+/// Looks at the next message: its length, and whether ancillary data came with it.
+pub(crate) fn peek(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+) -> io::Result<(usize, bool)> {
     let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
     let message = retry_on_intr(|| {
         rustix::net::recvmsg(fd, buffers, &mut RecvAncillaryBuffer::default(), flags)
     })?;
-    let control_truncated = message.flags.contains(ReturnFlags::CTRUNC);
-    Ok(Received {
-        message_len: message.bytes,
-        control_truncated,
-        has_control: control_truncated,
-        control_unknown: false,
-    })
+    Ok((message.bytes, message.flags.contains(ReturnFlags::CTRUNC)))
 }
 
 pub(crate) fn is_would_block<T>(result: &io::Result<T>) -> bool {
@@ -260,22 +256,6 @@ pub(crate) fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Ready>
         ready |= Ready::ERROR;
     }
     Ok(ready)
-}
-
-/// Whether a receive that returned no bytes and no control data has met the end of the stream;
-/// `None` if it may as well have been an empty message.
-///
-/// The kernel says 0 for the end once the peer has shut down, for ever, and only then (so without a
-/// hang-up it was a message, and also where messages follow). While `SO_PASSCRED` is set, it puts credentials beside
-/// every message.
-pub(crate) fn is_end_of_stream(fd: BorrowedFd<'_>) -> Option<bool> {
-    if !is_at_end(fd).ok()? {
-        return Some(false);
-    }
-    match pass_credentials(fd) {
-        Ok(true) => Some(true),
-        _ => None,
-    }
 }
 
 /// Check that a descriptor is what its new owner takes it for, and make it non-blocking.

@@ -306,7 +306,7 @@ impl UnixSeqpacket {
     fn try_recv_parts<P: PartsMut>(
         &self,
         parts: P,
-        mut ancillary: Option<&mut AncillaryBuffer>,
+        ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
         match self.try_left_behind() {
             Ok(None) => {}
@@ -319,7 +319,7 @@ impl UnixSeqpacket {
         }
         let parts = Scatter::new(parts);
         let capacity = parts.capacity();
-        let (received, parts) = self.inner.try_recv_owned(parts, ancillary.as_deref_mut());
-        (received.map(|received| self.info(&received, capacity, ancillary.as_deref())), parts)
+        let (received, parts) = self.inner.try_recv_owned(parts, ancillary);
+        (received.map(|received| MessageInfo::new(&received, capacity)), parts)
     }
 }

@@ -384,14 +384,16 @@ impl<'a> AncillaryMessageReader<'a> {
         self.buffer.is_empty()
     }
 
-    /// Whether there is nothing in it but the time of the message's arrival (`SO_TIMESTAMP`), if that.
-    pub(crate) fn is_only_a_time(&self) -> bool {
-        const LEN: usize = wire::space(size_of::<libc::timeval>());
-        self.is_empty()
-            || self.len() == LEN
-                && wire::item_at(self.buffer, 0).is_some_and(|item| {
-                    (item.level, item.kind) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMP)
-                })
+    /// Whether control data came, also if all of it was discarded.
+    pub(crate) fn has_come(&self) -> bool {
+        !self.is_empty() || self.truncated
+    }
+
+    /// Takes the time of arrival out, which the kernel puts first.
+    pub(crate) fn hide_time(&mut self) {
+        if let Some(end) = wire::time_at_start(self.buffer) {
+            self.buffer = &mut std::mem::take(&mut self.buffer)[end..];
+        }
     }
 
     /// Whether control data was discarded (`MSG_CTRUNC`): the buffer was too short, or the process
@@ -540,6 +542,18 @@ impl ReceivedControl {
     /// As [`AncillaryMessageReader::is_truncated`].
     pub(crate) fn is_truncated(&self) -> bool {
         self.truncated || wire::lacks_fds(&self.bytes)
+    }
+
+    /// Whether control data came, also if all of it was discarded.
+    pub(crate) fn has_come(&self) -> bool {
+        !self.is_empty() || self.truncated
+    }
+
+    /// Takes the time of arrival out, which the kernel puts first.
+    pub(crate) fn hide_time(&mut self) {
+        if let Some(end) = wire::time_at_start(&self.bytes) {
+            self.bytes.drain(..end);
+        }
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -153,6 +153,12 @@ pub(crate) fn count_fds(control: &[u8]) -> usize {
     items(control).filter(Item::is_rights).map(|item| item.data.len() / FD_LEN).sum()
 }
 
+/// Where the time of arrival ends, if that is the first control message.
+pub(crate) fn time_at_start(control: &[u8]) -> Option<usize> {
+    let is_time = |item: &Item| (item.level, item.kind) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMP);
+    item_at(control, 0).filter(is_time).map(|item| item.end)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,6 +18,7 @@ use crate::common::policy::RecvPolicy;
 use crate::common::recv_queue::{RecvQueue, Wakes};
 use crate::common::send_queue::{Effects, SendQueue, SharedSendQueue};
 use crate::epoll::readiness::{Direction, Readiness};
+use crate::marks::Marks;
 use crate::source::Source;
 use crate::sys;
 use crate::uring::ring::{Done, Operation};
@@ -47,6 +48,7 @@ pub(super) struct Recv {
     pub(super) policy: RecvPolicy,
     /// Through how many more batches the attempt goes before the socket parks.
     pub(super) attempts_left: u8,
+    pub(super) marks: Marks,
     /// The last completed message, emptied, for its allocations. A socket that never had one has no memory for it.
     pub(super) spare: Option<Box<Completed>>,
 }
@@ -85,6 +87,7 @@ impl Core {
                 queue: RecvQueue::new(),
                 policy: RecvPolicy::default(),
                 attempts_left: 0,
+                marks: Marks::default(),
                 spare: None,
             }),
             send: SharedSendQueue::new(),
@@ -123,8 +126,8 @@ impl Core {
     }
 
     /// For a receive that asks the kernel.
-    pub(super) fn source(&self) -> Source<'_> {
-        Source::new(self.fd(), self.wants_control())
+    pub(super) fn source<'a>(&'a self, marks: &'a mut Marks) -> Source<'a> {
+        Source::new(self.fd(), self.wants_control(), marks)
     }
 
     pub(super) fn lock_recv(&self) -> MutexGuard<'_, Recv> {
@@ -395,7 +398,12 @@ impl Core {
 
     /// Whether the attempt that was listed is still wanted. It goes into the batch then.
     pub(super) fn submit_attempt(&self) -> bool {
-        self.lock_recv().queue.submit()
+        let mut recv = self.lock_recv();
+        let submitted = recv.queue.submit();
+        if submitted {
+            recv.marks.submitted(self.fd());
+        }
+        submitted
     }
 
     pub(super) fn attempt(&self) -> Operation<'_> {
@@ -415,13 +423,10 @@ impl Core {
     ) -> Attempted {
         let mut recv = self.lock_recv();
         let (woken, closed) = match done {
-            Done::Received { bytes, control, received } => {
-                recv.policy.note_message(received.message_len, control.len() > SOME_CONTROL);
-                let mut message = recv.spare.take().unwrap_or_default();
-                message.bytes.clear();
-                message.bytes.reserve_exact(bytes.len());
-                message.bytes.extend_from_slice(bytes);
-                (message.control, message.received) = (control, received);
+            Done::Received { bytes, message_len, control } => {
+                let (received, control) = recv.marks.attempted(self.fd(), message_len, control);
+                recv.policy.note_message(message_len, control.len() > SOME_CONTROL);
+                let message = Completed::of(recv.spare.take(), bytes, received, control);
                 recv.queue.complete(Ok(message))
             }
             Done::NotReceived(errno) => {

@@ -260,10 +260,15 @@ impl Sink for Many<'_, '_> {
         batch::receive(source, self.buffers, self.infos)
     }
 
-    fn deliver(&mut self, bytes: &[u8], received: Received, _: ReceivedControl) -> io::Result<()> {
+    fn deliver(
+        &mut self,
+        bytes: &[u8],
+        received: Received,
+        control: ReceivedControl,
+    ) -> io::Result<()> {
         let Some(first) = self.buffers.first_mut() else { return Ok(()) };
         let mut received = received;
-        received.control_truncated |= received.has_control;
+        received.control_truncated |= !control.is_empty();
         scatter(bytes, std::slice::from_mut(first));
         self.infos.push(MessageInfo::new(&received, first.len()));
         Ok(())
@@ -362,7 +367,7 @@ impl<S: Sink> Receive<'_, S> {
             };
             if decision == Decision::Call {
                 self.state.asking();
-                match self.sink.direct(&mut core.source()) {
+                match self.sink.direct(&mut core.source(&mut recv.marks)) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         recv.queue.found_nothing();
                         decision = recv.policy.found_nothing(&mut self.state, &conditions);
@@ -407,7 +412,10 @@ impl<S: Sink> Receive<'_, S> {
     ) -> Poll<io::Result<S::Output>> {
         let core = self.core;
         if !recv.queue.is_parked() {
-            match core.park(Direction::Read, || self.sink.direct(&mut core.source())).transpose() {
+            match core
+                .park(Direction::Read, || self.sink.direct(&mut core.source(&mut recv.marks)))
+                .transpose()
+            {
                 None => recv.queue.park(),
                 Some(result) => return Poll::Ready(self.found(recv, conditions, result)),
             }
@@ -519,7 +527,7 @@ impl Core {
         if recv.queue.is_submitted() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        match sink.direct(&mut self.source()) {
+        match sink.direct(&mut self.source(&mut recv.marks)) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 recv.queue.found_nothing();
                 if recv.queue.needs_parking() {

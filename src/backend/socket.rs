@@ -72,6 +72,24 @@ impl Socket {
         self.core.want_control();
     }
 
+    /// Has messages marked, so that an empty one can be told from the end of the stream.
+    pub(crate) fn mark_messages(&self) -> io::Result<()> {
+        self.core.lock_recv().marks.mark(self.fd())
+    }
+
+    /// Undoes [`mark_messages`](Self::mark_messages).
+    pub(crate) fn unmark_messages(&self) {
+        self.core.lock_recv().marks.unmark(self.fd());
+    }
+
+    /// Changes an option that may mark messages.
+    pub(crate) fn change_marks(
+        &self,
+        change: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.core.lock_recv().marks.change(self.fd(), change)
+    }
+
     pub(crate) fn register_duplicate(&self) -> io::Result<AsyncFd<FileDesc>> {
         let duplicate = self.fd().try_clone_to_owned()?;
         self.core.runtime.check()?;
@@ -323,7 +341,7 @@ impl Socket {
             None if recv.queue.is_submitted() => return Err(io::ErrorKind::WouldBlock.into()),
             None => {}
         }
-        sys::peek(self.fd(), buffers)
+        self.core.source(&mut recv.marks).peek(buffers)
     }
 
     // ----- readiness -----

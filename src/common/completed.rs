@@ -6,11 +6,33 @@ use crate::ancillary::ReceivedControl;
 use crate::sys::Received;
 
 /// A whole message, whatever buffer the next receive brings. Owns the descriptors that came with it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Completed {
     pub(crate) bytes: Vec<u8>,
     pub(crate) control: ReceivedControl,
     pub(crate) received: Received,
+}
+
+impl Completed {
+    /// In the memory of one that was claimed, if there is one.
+    pub(crate) fn of(
+        spare: Option<Box<Self>>,
+        bytes: &[u8],
+        received: Received,
+        control: ReceivedControl,
+    ) -> Box<Self> {
+        let mut message = match spare {
+            Some(mut spare) => {
+                (spare.received, spare.control) = (received, control);
+                spare
+            }
+            None => Box::new(Self { bytes: Vec::new(), control, received }),
+        };
+        message.bytes.clear();
+        message.bytes.reserve_exact(bytes.len());
+        message.bytes.extend_from_slice(bytes);
+        message
+    }
 }
 
 /// Copies as much as fits into several buffers. Returns how much that was.

@@ -18,7 +18,7 @@ use crate::ancillary::ReceivedControl;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::common::metrics::{Counter, Counters};
 use crate::common::pending_send::{PendingSend, vector};
-use crate::sys::{RECV_NOW, Received, SEND_NOW, empty_header};
+use crate::sys::{RECV_NOW, SEND_NOW, empty_header};
 
 /// Entries of the submission queue; the completion queue has twice as many. 256 take 32 KiB of locked memory, 32
 /// take 8.
@@ -75,11 +75,12 @@ impl Key {
 /// The outcome of one operation.
 pub(crate) enum Done<'a> {
     Sent(io::Result<usize>),
-    /// The whole message. `control` owns the descriptors that came with it.
+    /// The whole message, or as much as a slot holds. `control` owns the descriptors that came with it; `None` if the
+    /// kernel was not asked for any.
     Received {
         bytes: &'a [u8],
-        control: ReceivedControl,
-        received: Received,
+        message_len: usize,
+        control: Option<ReceivedControl>,
     },
     NotReceived(i32),
     /// The kernel has not taken it: nothing was sent or received.
@@ -282,19 +283,13 @@ impl Ring {
                 report(first + at, Done::Sent(Ok(message_len)));
                 continue;
             }
-            let (control, mut received) = match kind {
-                RECVMSG => control(&messages[slot].header, slots.control(slot)),
-                _ => (
-                    ReceivedControl::default(),
-                    Received { control_unknown: true, ..Received::default() },
-                ),
-            };
-            received.message_len = message_len;
+            let control =
+                (kind == RECVMSG).then(|| control(&messages[slot].header, slots.control(slot)));
             let len = message_len.min(SLOT_LEN);
             // SAFETY: the kernel has written so many bytes of the message into this slot (its completion, and the length
             // it was given), which nothing else refers to until the next batch.
             let bytes = unsafe { std::slice::from_raw_parts(slots.payload(slot), len) };
-            report(first + at, Done::Received { bytes, control, received });
+            report(first + at, Done::Received { bytes, message_len, control });
             slots.trim(slot, len);
         }
         count
@@ -346,20 +341,13 @@ fn target(fd: BorrowedFd<'_>) -> types::Fd {
 }
 
 /// What `header` says about the control data of a message that has been received.
-fn control(header: &libc::msghdr, start: *const u8) -> (ReceivedControl, Received) {
+fn control(header: &libc::msghdr, start: *const u8) -> ReceivedControl {
     let truncated =
         header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
     let len = header.msg_controllen.min(MAX_CONTROL);
     // SAFETY: the memory is a slot's, which was zero when it was mapped and has been written by the kernel only:
     // `len` bytes of it for this message, which are read this once.
-    let control =
-        unsafe { ReceivedControl::new(std::slice::from_raw_parts(start, len), truncated) };
-    let received = Received {
-        control_truncated: control.is_truncated(),
-        has_control: len > 0 || truncated,
-        ..Received::default()
-    };
-    (control, received)
+    unsafe { ReceivedControl::new(std::slice::from_raw_parts(start, len), truncated) }
 }
 
 /// The kernel wants completions reaped, or memory freed, first.

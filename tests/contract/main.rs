@@ -26,6 +26,7 @@ mod lifetimes;
 mod limits;
 mod lingering;
 mod listeners;
+mod marks;
 mod order;
 mod owned;
 mod peek;
@@ -61,6 +62,7 @@ fn main() -> ExitCode {
         closing::tests(),
         hostile::tests(),
         lingering::tests(),
+        marks::tests(),
         places::tests(),
         streams::tests(),
         large::tests(),

@@ -1,0 +1,218 @@
+//! [`Marks`]: whether nothing at all is the end of the stream or an empty message, decided when it is received.
+//!
+//! The kernel answers both with 0. While `SO_PASSCRED` or `SO_TIMESTAMP` is on, a message comes with control data, an empty
+//! one too, and the end does not. What counts is the option at the receive: the kernel looks at it then, also for messages
+//! that have come before. So a socket's options say nothing about a message that was received earlier. They are looked at
+//! before and right after a receive, and the answer is part of [`Received`].
+//!
+//! Before: the last look will do. The library's own changes go through here, under the lock of the receive queue. Direct
+//! receives hold that lock as well, and an attempt in a ring remembers what was changed while it was submitted. A duplicate
+//! of the socket, here or in another process, may change an option unseen. The look behind the receive notices that, unless
+//! the change has been undone by then.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use crate::ancillary::{AncillaryMessageReader, ReceivedControl};
+use crate::sys::{self, Received};
+
+/// What is known of the options of a socket that mark its messages.
+#[derive(Debug, Default)]
+pub(crate) struct Marks {
+    /// Whether every message came with control data at the last look. `None` before a receive to which that matters.
+    on: Option<bool>,
+    /// A stream has switched `SO_TIMESTAMP` on. The time is taken out of what is received: no caller has asked for it.
+    time_is_ours: bool,
+    /// While an attempt is submitted: whether messages were marked all the time.
+    attempt_on: bool,
+    /// And whether the time was ours at some time.
+    attempt_time_is_ours: bool,
+}
+
+impl Marks {
+    /// A receive is about to ask the kernel. Looks, if that has not been done yet.
+    pub(crate) fn look_first(&mut self, fd: BorrowedFd<'_>) {
+        if self.on.is_none() {
+            self.look(fd);
+        }
+    }
+
+    /// Changes options of the socket.
+    pub(crate) fn change<T>(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        change: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
+    ) -> io::Result<T> {
+        let changed = change(fd);
+        self.attempt_on &= self.look(fd);
+        changed
+    }
+
+    /// Has messages marked, for a stream.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` or `setsockopt(2)` say.
+    pub(crate) fn mark(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        if sys::marks_messages(fd)? {
+            self.on = Some(true);
+            return Ok(());
+        }
+        self.change(fd, |fd| sys::set_timestamps(fd, true))?;
+        (self.time_is_ours, self.attempt_time_is_ours) = (true, true);
+        Ok(())
+    }
+
+    /// The stream has ended.
+    pub(crate) fn unmark(&mut self, fd: BorrowedFd<'_>) {
+        if std::mem::take(&mut self.time_is_ours) {
+            // It worked when it was set; if it fails now, messages come with a time.
+            let _ = self.change(fd, |fd| sys::set_timestamps(fd, false));
+        }
+    }
+
+    /// An attempt is submitted.
+    pub(crate) fn submitted(&mut self, fd: BorrowedFd<'_>) {
+        self.look_first(fd);
+        self.attempt_on = self.on == Some(true);
+        self.attempt_time_is_ours = self.time_is_ours;
+    }
+
+    /// The attempt has received something: what it is. `control` is `None` where the kernel was not asked for any.
+    pub(crate) fn attempted(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        message_len: usize,
+        control: Option<ReceivedControl>,
+    ) -> (Received, ReceivedControl) {
+        let Some(mut control) = control else {
+            return (unasked(fd, message_len), ReceivedControl::default());
+        };
+        let is_message = message_len > 0 || control.has_come();
+        if self.attempt_time_is_ours {
+            control.hide_time();
+        }
+        let control_truncated = control.is_truncated();
+        let end_of_stream = if is_message { Some(false) } else { self.end(fd, self.attempt_on) };
+        (Received { message_len, control_truncated, end_of_stream }, control)
+    }
+
+    /// What a receive with capacity for ancillary data has just received.
+    pub(crate) fn received(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        message_len: usize,
+        reader: &mut AncillaryMessageReader<'_>,
+    ) -> Received {
+        let is_message = message_len > 0 || reader.has_come();
+        self.hide_time(reader);
+        let control_truncated = reader.is_truncated();
+        let end_of_stream = if is_message { Some(false) } else { self.nothing(fd) };
+        Received { message_len, control_truncated, end_of_stream }
+    }
+
+    /// Takes out what only the library has asked for.
+    pub(crate) fn hide_time(&self, reader: &mut AncillaryMessageReader<'_>) {
+        if self.time_is_ours {
+            reader.hide_time();
+        }
+    }
+
+    /// Nothing at all has just been received: whether that is the end of the stream. `None` if it cannot be told.
+    pub(crate) fn nothing(&mut self, fd: BorrowedFd<'_>) -> Option<bool> {
+        self.end(fd, self.on == Some(true))
+    }
+
+    fn end(&mut self, fd: BorrowedFd<'_>, was_on: bool) -> Option<bool> {
+        if !sys::is_at_end(fd).unwrap_or(true) {
+            return Some(false);
+        }
+        (self.look(fd) && was_on).then_some(true)
+    }
+
+    fn look(&mut self, fd: BorrowedFd<'_>) -> bool {
+        let on = sys::marks_messages(fd).unwrap_or(false);
+        self.on = Some(on);
+        on
+    }
+}
+
+/// What a call that was not asked for control data has just received. Only that it cannot be the end may be known.
+pub(crate) fn unasked(fd: BorrowedFd<'_>, message_len: usize) -> Received {
+    let is_message = message_len > 0 || !sys::is_at_end(fd).unwrap_or(true);
+    Received { message_len, control_truncated: false, end_of_stream: is_message.then_some(false) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::{AsFd, OwnedFd};
+
+    /// A socket whose peer has closed, and what is known of it.
+    fn at_end(marked: bool) -> (OwnedFd, Marks) {
+        let (socket, _peer) = sys::socketpair().unwrap();
+        sys::set_pass_credentials(socket.as_fd(), marked).unwrap();
+        (socket, Marks::default())
+    }
+
+    fn set(marks: &mut Marks, fd: BorrowedFd<'_>, on: bool) {
+        marks.change(fd, |fd| sys::set_pass_credentials(fd, on)).unwrap();
+    }
+
+    fn nothing(marks: &mut Marks, fd: BorrowedFd<'_>) -> Option<bool> {
+        marks.attempted(fd, 0, Some(ReceivedControl::default())).0.end_of_stream
+    }
+
+    #[test]
+    fn nothing_is_the_end_where_messages_were_marked_all_the_time() {
+        for changes in [&[][..], &[true], &[false], &[false, true], &[true, false, true]] {
+            for before in [false, true] {
+                let (socket, mut marks) = at_end(before);
+                let fd = socket.as_fd();
+                marks.submitted(fd);
+                changes.iter().for_each(|on| set(&mut marks, fd, *on));
+                let marked = before && changes.iter().all(|on| *on);
+                let expected = marked.then_some(true);
+                assert_eq!(nothing(&mut marks, fd), expected, "{before}, then {changes:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_duplicate_has_changed_is_noticed() {
+        let (socket, mut marks) = at_end(true);
+        let fd = socket.as_fd();
+        marks.look_first(fd);
+        sys::set_pass_credentials(fd, false).unwrap();
+        assert_eq!(marks.nothing(fd), None);
+        sys::set_pass_credentials(fd, true).unwrap();
+        // Off at the last look; and from then on known.
+        assert_eq!(marks.nothing(fd), None);
+        assert_eq!(marks.nothing(fd), Some(true));
+    }
+
+    #[test]
+    fn nothing_is_no_end_while_the_peer_may_send() {
+        let (socket, peer) = sys::socketpair().unwrap();
+        let (fd, mut marks) = (socket.as_fd(), Marks::default());
+        assert_eq!(marks.nothing(fd), Some(false));
+        assert_eq!(unasked(fd, 0).end_of_stream, Some(false));
+        sys::send(peer.as_fd(), b"more").unwrap();
+        drop(peer);
+        assert_eq!(marks.nothing(fd), Some(false));
+        sys::recv(fd, &mut [0; 4]).unwrap();
+        assert_eq!(unasked(fd, 0).end_of_stream, None);
+    }
+
+    #[test]
+    fn a_stream_leaves_the_option_as_it_was() {
+        for before in [false, true] {
+            let (socket, mut marks) = at_end(before);
+            let fd = socket.as_fd();
+            marks.mark(fd).unwrap();
+            assert_eq!(marks.nothing(fd), Some(true));
+            marks.unmark(fd);
+            assert_eq!(sys::marks_messages(fd).unwrap(), before);
+            assert_eq!(marks.nothing(fd), before.then_some(true));
+        }
+    }
+}
