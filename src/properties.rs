@@ -7,10 +7,6 @@ use std::os::unix::net;
 use crate::error::SEND_BUFFER_OVERHEAD;
 use crate::{SocketAddr, UnixSeqpacket, UnixSeqpacketListener, sys};
 
-/// What the kernel holds in one piece of memory (`KMALLOC_MAX_SIZE`) on x86-64 and arm64 with 4 KiB
-/// pages; a few pages more go beside it, of which its own bookkeeping needs a part.
-const LARGEST: usize = 4 << 20;
-
 impl UnixSeqpacket {
     /// The address that this socket is bound to: the listener's on an accepted socket, unnamed on one
     /// that has connected without
@@ -143,7 +139,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn max_message_size(&self) -> io::Result<usize> {
-        Ok(self.send_buffer_size()?.saturating_sub(SEND_BUFFER_OVERHEAD).min(LARGEST))
+        Ok(self.send_buffer_size()?.saturating_sub(SEND_BUFFER_OVERHEAD).min(sys::ONE_PIECE))
     }
 
     /// Sets whether messages to this socket may carry file descriptors (`SO_PASSRIGHTS`, Linux 6.16). They may by default.

@@ -15,7 +15,7 @@ use crate::common::catch_panic;
 use crate::common::coop as budget;
 use crate::mmsg;
 use crate::source::Source;
-use crate::sys::Received;
+use crate::sys::{LARGEST_MESSAGE, Received};
 use crate::{MessageInfo, UCred, backend};
 
 /// How a stream of messages receives: how many buffers, and how large.
@@ -92,9 +92,6 @@ impl MessagesOptions {
     }
 }
 
-/// No kernel passes a longer message (some 4 MiB): a buffer need not be larger, whatever size is asked for.
-const LONGEST: usize = 16 << 20;
-
 /// The buffers of a stream. Memory is taken when a buffer is first used.
 #[derive(Debug)]
 pub(crate) struct Pool {
@@ -114,7 +111,7 @@ struct Free {
 impl Pool {
     fn new(options: MessagesOptions) -> Arc<Self> {
         let free = Free { buffers: Vec::new(), unmade: options.buffers, waiting: None };
-        Arc::new(Self { free: Mutex::new(free), size: options.size.min(LONGEST) })
+        Arc::new(Self { free: Mutex::new(free), size: options.size.min(LARGEST_MESSAGE) })
     }
 
     fn lock(&self) -> MutexGuard<'_, Free> {

@@ -34,6 +34,14 @@ pub(crate) const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TR
 pub(crate) const SEND_NOW: libc::c_int = SEND_FLAGS | libc::MSG_DONTWAIT;
 pub(crate) const RECV_NOW: libc::c_int = RECV_FLAGS | libc::MSG_DONTWAIT;
 
+/// What the kernel holds in one piece of memory (`KMALLOC_MAX_SIZE`) on x86-64 and arm64 with 4 KiB pages. A message of
+/// that length can be sent, where the send buffer allows it.
+pub(crate) const ONE_PIECE: usize = 4 << 20;
+
+/// The largest message: one piece and `MAX_SKB_FRAGS` pages beside it, 17 by default and 45 at most, rounded up. A receive
+/// needs no more memory. On a kernel that sends larger ones (64 KiB pages) they are reported as truncated.
+pub(crate) const LARGEST_MESSAGE: usize = ONE_PIECE + (256 << 10);
+
 /// What is known of one message when it is received. All of it is decided then, see [`crate::marks`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Received {

@@ -14,10 +14,10 @@ use rustix::mm::{
 };
 
 use crate::ancillary::wire::MAX_CONTROL;
+use crate::sys::LARGEST_MESSAGE;
 
-/// The largest message: 4 MiB in one piece (`KMALLOC_MAX_SIZE`) and `MAX_SKB_FRAGS` pages beside it, 17 by default
-/// and 45 at most, rounded up. On a kernel that sends larger ones (64 KiB pages) they are reported as truncated.
-pub(super) const SLOT_LEN: usize = (4 << 20) + (256 << 10);
+/// An attempt takes any message.
+pub(super) const SLOT_LEN: usize = LARGEST_MESSAGE;
 
 /// Distance of two slots. The odd number of cache lines keeps the starts of slots in different sets of the cache.
 const STRIDE: usize = SLOT_LEN + 17 * 64;
