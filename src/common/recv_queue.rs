@@ -18,7 +18,7 @@
 //! | attempt | the message | a receive that is dropped |
 //! |---|---|---|
 //! | `None` | in the kernel, or completed | leaves; a completed message stays for the next receive |
-//! | `Queued` | in the kernel | cancels the attempt if no other receive waits |
+//! | `Queued` | in the kernel | cancels the attempt if no other receive waits, as one does that is served otherwise |
 //! | `Submitted` | unknown until the batch returns | leaves; what comes is for the next receive |
 //!
 //! While an attempt is submitted or a message is unclaimed, no receive calls the kernel: it would get message 2
@@ -179,8 +179,22 @@ impl<M> RecvQueue<M> {
     pub(crate) fn served(&mut self, id: &mut Option<WaiterId>) -> Wakes {
         let unused = self.remove(id).and_then(|waiter| waiter.waker);
         self.unseen = true;
-        let wakes = if self.waiters.is_empty() { Wakes::default() } else { self.wake_next() };
+        let wakes = match self.cancel_for_none() {
+            Some(observers) => Wakes { observers, ..Wakes::default() },
+            None => self.wake_next(),
+        };
         Wakes { unused, ..wakes }
+    }
+
+    /// An attempt that is queued belongs to those that wait. The last has left: what the attempt finds would be for none.
+    /// `None` if there is no such attempt.
+    fn cancel_for_none(&mut self) -> Option<PendingWakes> {
+        if !self.waiters.is_empty() || !self.is_queued() || cfg!(planted = "cancel_lost") {
+            return None;
+        }
+        self.attempt = Attempt::None;
+        // They may have counted on the attempt.
+        Some(self.observers.wake())
     }
 
     /// The receive leaves without a message: dropped, or failed. What it was woken for is for the next. If it never asked
@@ -188,10 +202,8 @@ impl<M> RecvQueue<M> {
     pub(crate) fn leave(&mut self, id: &mut Option<WaiterId>, has_asked: bool) -> Wakes {
         let Some(Waiter { waker: unused, .. }) = self.remove(id) else { return Wakes::default() };
         self.direct_next |= !has_asked;
-        if self.waiters.is_empty() && self.is_queued() {
-            self.attempt = Attempt::None;
-            // They may have counted on the attempt.
-            return Wakes { observers: self.observers.wake(), unused, ..Wakes::default() };
+        if let Some(observers) = self.cancel_for_none() {
+            return Wakes { observers, unused, ..Wakes::default() };
         }
         if unused.is_none() && self.has_something() {
             return self.wake_next();
@@ -310,7 +322,7 @@ impl<M> RecvQueue<M> {
     /// The socket is going. Waiters are receives that were forgotten. Returns the unclaimed message.
     pub(crate) fn close(&mut self) -> Option<Outcome<M>> {
         self.closed = true;
-        if self.is_queued() {
+        if self.is_queued() && !cfg!(planted = "cancel_lost") {
             self.attempt = Attempt::None;
         }
         self.completed.take()

@@ -304,6 +304,11 @@ impl Model {
 
     /// The invariant of `recv_queue.rs`.
     pub(super) fn check_receives(&self) {
+        assert!(
+            !self.recv.is_queued() || self.recv.has_waiters(),
+            "an attempt is queued for no receive: {:?}",
+            self.recv
+        );
         if self.closed || self.over || !self.recv.is_anyone_asleep() {
             return;
         }
