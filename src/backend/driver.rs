@@ -154,7 +154,7 @@ impl Worker {
             RingState::Unmade | RingState::Working(..) => {
                 *state = RingState::Unmade;
                 let mut ring = Ring::new()?;
-                let costs = crate::uring::costs(&mut ring).map_err(|refused| refused.0)?;
+                let costs = crate::uring::costs(&mut ring)?;
                 *state = RingState::Working(Box::new(ring), costs);
                 self.ring_gone.store(false, Ordering::Relaxed);
                 Ok(())
@@ -353,17 +353,9 @@ impl DriverTask {
                 self.found_nothing &= useful == 0;
                 self.mode.note_batch(useful, costs);
                 self.passed = self.passed.wrapping_add(useful);
-                result.err().map(|refused| {
-                    format!(
-                        "io_uring stopped working in this process: io_uring_enter: {}",
-                        refused.0
-                    )
-                })
+                result.err().map(|why| format!("io_uring stopped working in this process: {why}"))
             }
-            _ => Some(made.map_or_else(
-                |error| super::no_ring(error).to_string(),
-                |()| "there is no ring".into(),
-            )),
+            _ => Some(made.map_or_else(|error| error.to_string(), |()| "there is no ring".into())),
         };
         if let Some(why) = refused {
             crate::events::lost_ring(&why);

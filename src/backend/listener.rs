@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 
 use super::recv::{Accept, Receive};
 use super::socket::Socket;
-use super::{Backend, Choice, no_ring};
+use super::{Backend, Choice};
 use crate::backend::runtime::Runtime;
 
 /// A listening socket.
@@ -25,7 +25,7 @@ impl Listener {
                 Runtime::here().and_then(|runtime| runtime.some_worker().ensure_ring())
         {
             if !choice.may_fall_back {
-                return Err(no_ring(error));
+                return Err(error);
             }
             crate::events::fell_back(&error);
             choice.backend = Backend::Epoll;

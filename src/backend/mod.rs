@@ -33,7 +33,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::OnceLock;
 
-use crate::uring::probe::{UringSupport, explain, is_available, probe};
+use crate::uring::probe::{UringSupport, is_available, probe};
 
 /// What a socket runs on.
 ///
@@ -83,8 +83,9 @@ impl std::fmt::Display for Backend {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Selection {
-    /// The best that can be had, unless `TOKIO_SEQPACKET_BACKEND` names one. Where rings are denied,
-    /// whether they still are is asked once a second at most.
+    /// The best that is available, unless `TOKIO_SEQPACKET_BACKEND` names one. A denial of io_uring by a filter is
+    /// remembered for the life of the process; what may pass is asked about once a second at most (a sysctl), or
+    /// ten times (an exhausted limit).
     #[default]
     Auto,
     /// io_uring, or an error that says why not.
@@ -208,17 +209,6 @@ pub(crate) fn select(selection: Selection, submission: Option<Submission>) -> io
     }
 }
 
-/// Say why a ring that was asked for could not be had.
-fn no_ring(error: io::Error) -> io::Error {
-    match error.raw_os_error() {
-        Some(_) => io::Error::new(
-            io::ErrorKind::Unsupported,
-            UringSupport::Unavailable(explain(&error)).to_string(),
-        ),
-        None => error,
-    }
-}
-
 impl Socket {
     /// Makes a socket of a non-blocking descriptor, on the backend that was chosen.
     pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
@@ -230,7 +220,7 @@ impl Socket {
                     crate::events::fell_back(&error);
                     fd
                 }
-                Err((error, _)) => return Err(no_ring(error)),
+                Err((error, _)) => return Err(error),
             },
         };
         Self::new(fd, None).map_err(|(error, _)| error)

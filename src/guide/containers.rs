@@ -39,20 +39,24 @@
 //! It prints the backend, the reason, the limits and what to change. With the feature `tracing` there is a
 //! warning when `auto` wanted io_uring and a ring could not be had after the probe had said yes.
 //!
-//! [`probe()`](crate::probe()) makes the smallest ring there is and closes it. A success is remembered for the
-//! life of the process, and so is a kernel that is too old or has no io_uring; other refusals are looked at
-//! again with the next socket, since limits and filters change.
+//! [`probe()`](crate::probe()) makes the smallest ring that would do, runs an operation through it and closes it. So a
+//! filter that allows one call and refuses the next is noticed, and the call is named. A success is remembered for the
+//! life of the process, and so is a refusal that cannot pass: a kernel that is too old or has no io_uring, and a filter.
+//! After any other refusal `auto` takes epoll and asks again later: after a second for the sysctl, after a tenth of one
+//! for limits. An explicit choice asks each time.
 //!
 //! # Reasons, and what to do
 //!
 //! | [`Unavailable`] | what it is | what to change |
 //! |---|---|---|
 //! | `KernelTooOld` | Linux before 6.1 | the kernel; of the *host*, in a container |
-//! | `Missing` | `ENOSYS`: built without `CONFIG_IO_URING`, or a filter that says so. Podman's default profile answers in this way. | the seccomp profile |
-//! | `Denied` | `EPERM` or `EACCES` though the sysctl is 0 (or cannot be read): a filter or a security module. Docker's and containerd's default profiles answer in this way. | the seccomp profile, or the module's policy |
-//! | `DisabledBySysctl` | `kernel.io_uring_disabled`, Linux 6.6: 1 leaves it to processes with `CAP_SYS_ADMIN` and to the group `kernel.io_uring_group`, 2 to nobody | the sysctl, on the host: it is not per container |
+//! | `Missing` | `ENOSYS` of `io_uring_setup`: built without `CONFIG_IO_URING`, or a filter that says so. Podman's default profile answers in this way. | the seccomp profile |
+//! | `Denied` | `EPERM` or `EACCES` of `io_uring_setup`, and no sysctl that explains it (it is 0, or older kernels have none, or `/proc` cannot be read): a filter or a security module. Docker's and containerd's default profiles answer in this way. | the seccomp profile, or the module's policy |
+//! | `Refused` | `io_uring_setup` works, and a further call does not: a filter that allows a part of io_uring. The text names the call. | the seccomp profile |
+//! | `DisabledBySysctl` | `kernel.io_uring_disabled`, Linux 6.6: 1 leaves it to processes with `CAP_SYS_ADMIN` and to the group `kernel.io_uring_group`, 2 to none | the sysctl, on the host: it is not per container |
 //! | `MemoryLock` | `ENOMEM`: the limit on locked memory is used up | `RLIMIT_MEMLOCK`, below |
-//! | `FileDescriptors` | `EMFILE`, `ENFILE` | `RLIMIT_NOFILE` |
+//! | `AddressSpace` | `ENOMEM` or `EAGAIN` of `mmap(2)`: no address space for receives, not even 9 MiB | `RLIMIT_AS` (`ulimit -v`), below |
+//! | `FileDescriptors` | `EMFILE`, `ENFILE` | `RLIMIT_NOFILE`, below |
 //!
 //! [`Unavailable`]: crate::Unavailable
 //!
@@ -60,12 +64,12 @@
 //!
 //! Docker has blocked io_uring in its default profile since Engine 25.0 (moby/moby#46762), containerd since 2.0
 //! (containerd/containerd#9320), and Podman's has never allowed it. Kubernetes takes the runtime's profile
-//! where a pod asks for `RuntimeDefault`, and by itself only if the kubelet is set to `seccompDefault`. Three
-//! calls have to be allowed:
+//! where a pod asks for `RuntimeDefault`, and by itself only if the kubelet is set to `seccompDefault`. Two
+//! calls have to be allowed; `io_uring_register` is not used:
 //!
 //! ```json
 //! {
-//!   "names": ["io_uring_setup", "io_uring_enter", "io_uring_register"],
+//!   "names": ["io_uring_setup", "io_uring_enter"],
 //!   "action": "SCMP_ACT_ALLOW"
 //! }
 //! ```
@@ -87,21 +91,28 @@
 //! whether that works, ends it. Have such filters return an error (`SystemCallErrorNumber=EPERM`), or choose
 //! epoll: then io_uring is not even looked for.
 //!
-//! # RLIMIT_MEMLOCK
+//! # Limits
 //!
-//! Rings count against the limit on locked memory, which holds for all processes of a user together;
-//! processes with `CAP_IPC_LOCK` are exempt. What is needed:
+//! What a ring takes. A current_thread runtime has one; a multi_thread runtime has up to one for each worker.
 //!
-//! | | rings | locked memory |
+//! | limit | a ring takes | where that is not there |
 //! |---|---|---|
-//! | current_thread runtime | 1 | 32 KiB |
-//! | multi_thread runtime | up to one per worker | up to 32 KiB each |
+//! | `RLIMIT_NOFILE` | 1 descriptor | no ring |
+//! | `RLIMIT_MEMLOCK`, on some kernels | 32 KiB | 8 KiB, and more system calls under load |
+//! | `RLIMIT_AS`, `vm.overcommit_memory=2` | 136 MiB of address space | 34 MiB, then 9 MiB: fewer receives in a batch |
 //!
-//! Where 32 KiB are not to be had, a ring of 8 KiB is tried; where a worker can have none, it uses the first
-//! one's; where there is not even a first one, `auto` takes epoll. The kernel gives the memory of a ring back
-//! late, so a process that makes and ends runtimes quickly needs more for a while. Linux allows 8 MiB unless
-//! told otherwise, which is 256 rings. Raise it with `LimitMEMLOCK=` (systemd), `--ulimit memlock=` (Docker,
-//! Podman) or `limits.conf`.
+//! A socket that waits takes none of these: it waits for readiness, on both backends. Where a worker has no ring, sockets
+//! that are made on it run on epoll under `auto`, and existing ones make system calls there. An explicit choice is an error that
+//! names the limit.
+//!
+//! **Locked memory.** Linux 6.18 counts rings against `RLIMIT_MEMLOCK`, for all processes of a user together; 6.1 and 6.12 do
+//! not. Processes with `CAP_IPC_LOCK` are exempt. Where rings are counted, the kernel gives their memory back late, so a process
+//! that makes and ends runtimes quickly needs more for a while. The default of 8 MiB is enough for 256 rings. Raise it with
+//! `LimitMEMLOCK=` (systemd), `--ulimit memlock=` (Docker, Podman) or `limits.conf`.
+//!
+//! **Address space.** Only a page or two of each receive's share become memory, some hundred KiB in all, also under
+//! `mlockall(MCL_FUTURE)`. There the 136 MiB count as locked for a moment, so a process without `CAP_IPC_LOCK` needs a limit
+//! above 9 MiB, or has no ring.
 //!
 //! # Choosing from outside
 //!

@@ -22,7 +22,8 @@ use std::time::Instant;
 use crate::common::metrics::Counters;
 use crate::common::policy::Costs;
 use crate::sys;
-use ring::{Operation, Refused, Ring};
+use probe::Unavailable;
+use ring::{Operation, Ring};
 
 static COSTS: OnceLock<Costs> = OnceLock::new();
 
@@ -35,7 +36,7 @@ pub(crate) fn known_costs() -> Option<&'static Costs> {
 ///
 /// # Errors
 /// The ring is refused service, and is to be dropped: entries of a batch may be left in its queue.
-pub(crate) fn costs(ring: &mut Ring) -> Result<Costs, Refused> {
+pub(crate) fn costs(ring: &mut Ring) -> Result<Costs, Unavailable> {
     if let Some(costs) = COSTS.get() {
         return Ok(*costs);
     }
@@ -45,7 +46,7 @@ pub(crate) fn costs(ring: &mut Ring) -> Result<Costs, Refused> {
 
 /// Receives that find nothing, one by one and in batches. Filters and audit differ by system call, so it is a call that a
 /// batch saves.
-fn measure(ring: &mut Ring) -> Result<Costs, Refused> {
+fn measure(ring: &mut Ring) -> Result<Costs, Unavailable> {
     const ROUNDS: usize = 5;
     const SINGLES: usize = 8;
     let Ok((socket, _peer)) = sys::socketpair() else {

@@ -29,7 +29,7 @@ const CONTROL_STRIDE: usize = MAX_CONTROL.next_multiple_of(64);
 const KEPT: usize = 64 << 10;
 
 /// How many slots to ask for, one after the other.
-const COUNTS: [usize; 3] = [32, 8, 2];
+pub(super) const COUNTS: [usize; 3] = [32, 8, 2];
 
 /// Behind the slots: one byte, in whole pages of whatever size.
 const MARK_LEN: usize = 64 << 10;
@@ -45,17 +45,13 @@ pub(super) struct RecvSlots {
 unsafe impl Send for RecvSlots {}
 
 impl RecvSlots {
+    /// The first of `counts` for which there is address space.
+    ///
     /// # Errors
     /// What `mmap(2)` or `mprotect(2)` say: no address space, or no memory may be promised.
-    pub(super) fn new() -> io::Result<Self> {
-        let mut last = None;
-        for count in COUNTS {
-            match Self::map(count) {
-                Ok(slots) => return Ok(slots),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.expect("COUNTS is not empty"))
+    pub(super) fn new(counts: &[usize]) -> io::Result<Self> {
+        let (most, fewer) = counts.split_first().expect("a number");
+        fewer.iter().fold(Self::map(*most), |slots, count| slots.or_else(|_| Self::map(*count)))
     }
 
     fn map(count: usize) -> io::Result<Self> {
@@ -149,7 +145,7 @@ mod tests {
 
     #[test]
     fn slots_do_not_overlap() {
-        let slots = RecvSlots::new().unwrap();
+        let slots = RecvSlots::new(&COUNTS).unwrap();
         let mut ranges: Vec<_> = (0..slots.count())
             .flat_map(|slot| {
                 let (payload, control) =

@@ -1,4 +1,4 @@
-//! The only file that names [`IoUring`], but for the probe: one ring, and one batch at a time through it.
+//! The only file that names [`IoUring`]: one ring, and one batch at a time through it.
 //!
 //! Every operation of a batch has `MSG_DONTWAIT`, so the kernel completes it within `io_uring_enter(2)`: it arms nothing
 //! and hands nothing to its worker threads (without `LINK`, `DRAIN` and `ASYNC`; `tests/kernel_facts.rs` would notice a
@@ -13,7 +13,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::recv_slots::{RecvSlots, SLOT_LEN};
+use super::probe::{self, Unavailable};
+use super::recv_slots::{self, RecvSlots, SLOT_LEN};
 use crate::ancillary::ReceivedControl;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::common::metrics::{Counter, Counters};
@@ -89,10 +90,6 @@ pub(crate) enum Done<'a> {
     Unknown,
 }
 
-/// `io_uring_enter(2)` does not work here any more: a seccomp filter, for example. Drop the ring.
-#[derive(Debug)]
-pub(crate) struct Refused(pub(crate) io::Error);
-
 pub(crate) struct Ring {
     ring: IoUring,
     /// `None` once they are leaked: the kernel may still write to them.
@@ -116,27 +113,38 @@ impl std::fmt::Debug for Ring {
 }
 
 impl Ring {
-    pub(crate) fn new() -> io::Result<Self> {
+    /// # Errors
+    /// The kernel refuses one, or has no memory for it. A refusal that lasts is remembered ([`probe`]).
+    pub(crate) fn new() -> Result<Self, Unavailable> {
+        Self::made(&ENTRIES, &recv_slots::COUNTS).inspect_err(probe::refused)
+    }
+
+    /// The least that [`new`](Self::new) would be content with, to find out whether there can be one.
+    pub(super) fn smallest() -> Result<Self, Unavailable> {
+        Self::made(&ENTRIES[1..], &recv_slots::COUNTS[2..])
+    }
+
+    /// The first of `entries` and of `slots` for which there is memory.
+    fn made(entries: &[u32], slots: &[usize]) -> Result<Self, Unavailable> {
+        // First: else an error of mapping the queues could be one of address space, too.
+        let slots = RecvSlots::new(slots).map_err(|error| Unavailable::AddressSpace {
+            errno: error.raw_os_error().unwrap_or(0),
+        })?;
         let mut builder = IoUring::builder();
         // One failing entry does not end a batch. A plain ring otherwise: any thread may enter it, since tasks move
         // between workers.
         builder.setup_submit_all();
-        let [usual, small] = ENTRIES;
-        let ring = match builder.build(usual) {
+        let (usual, smaller) = entries.split_first().expect("a size");
+        let ring = smaller.iter().fold(builder.build(*usual), |ring, fewer| match ring {
             // The limit on locked memory: a small ring enters more often, and works.
-            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) => builder.build(small)?,
-            ring => ring?,
-        };
-        let slots = RecvSlots::new().map_err(|error| {
-            let what = "no address space for the receives of a batch (RLIMIT_AS, ulimit -v, \
-                        vm.overcommit_memory, or mlockall(2) with a limit on locked memory)";
-            io::Error::new(io::ErrorKind::Unsupported, format!("io_uring: {what}: {error}"))
-        })?;
+            Err(error) if is_short_of_memory(&error) => builder.build(*fewer),
+            ring => ring,
+        });
+        let ring = ring.map_err(|error| Unavailable::at_setup(&error))?;
         let message = || Message { header: empty_header(), vector: vector(std::ptr::null(), 0) };
         let messages = (0..slots.count()).map(|_| message()).collect();
         let mut ring = Self { ring, slots: Some(slots), messages };
-        // A filter may refuse this call alone.
-        ring.enter(0, 0)?;
+        ring.try_out().map_err(|error| Unavailable::at_enter(&error))?;
         Ok(ring)
     }
 
@@ -144,6 +152,27 @@ impl Ring {
     /// must not run a batch, and can close its copy at any time.
     pub(crate) fn is_own(&self) -> bool {
         self.slots.as_ref().is_none_or(RecvSlots::are_own)
+    }
+
+    /// Has the kernel run an entry. A filter may allow a ring to be made, and refuse the call that enters it.
+    fn try_out(&mut self) -> io::Result<()> {
+        // SAFETY: this entry points to nothing.
+        let full = unsafe { self.ring.submission().push(&opcode::Nop::new().build()) };
+        full.expect("an empty queue");
+        let mut last = does_nothing();
+        for _ in 0..=PATIENCE {
+            let left = self.ring.submission().len();
+            let entered = self.enter(left, 1);
+            if self.ring.completion().next().is_some() {
+                return Ok(());
+            }
+            match entered {
+                Ok(_) => {}
+                Err(error) if is_short_of_memory(&error) => last = error,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(last)
     }
 
     /// How many receives go through one `io_uring_enter(2)`.
@@ -155,13 +184,14 @@ impl Ring {
     /// receives.
     ///
     /// # Errors
-    /// `io_uring_enter(2)` is refused. Operations from the first that was not reported on have not been taken.
+    /// `io_uring_enter(2)` does not work here any more: a seccomp filter, for example. Drop the ring. Operations from the
+    /// first that was not reported on have not been taken.
     pub(crate) fn run<'a>(
         &mut self,
         operations: impl Iterator<Item = Operation<'a>>,
         counters: &Counters,
         mut report: impl FnMut(usize, Done<'_>),
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Unavailable> {
         let mut operations = operations.peekable();
         let mut first = 0;
         while operations.peek().is_some() {
@@ -201,7 +231,7 @@ impl Ring {
         first: usize,
         counters: &Counters,
         report: &mut impl FnMut(usize, Done<'_>),
-    ) -> Result<(), Refused> {
+    ) -> Result<(), Unavailable> {
         let (mut reported, mut patience) = (0, PATIENCE);
         let mut open = [u64::MAX; 4];
         loop {
@@ -210,14 +240,19 @@ impl Ring {
             let missing = if left == 0 { pushed - reported } else { 0 };
             counters.add(Counter::Enters, 1);
             let entered = self.enter(left, missing);
-            reported += self.reap(first, &mut open, report);
+            let reaped = self.reap(first, &mut open, report);
+            reported += reaped;
             if reported == pushed {
                 return Ok(());
             }
             match entered {
-                Ok(_) => {}
+                Ok(taken) if taken > 0 || reaped > 0 => {}
+                Ok(_) if patience > 0 => patience -= 1,
                 Err(error) if is_short_of_memory(&error) && patience > 0 => patience -= 1,
-                Err(error) => {
+                failed => {
+                    let error = failed.err().unwrap_or_else(does_nothing);
+                    let refused = Unavailable::at_enter(&error);
+                    probe::refused(&refused);
                     let taken = pushed - self.ring.submission().len();
                     for at in (0..pushed).filter(|at| open[at / 64] & (1 << (at % 64)) != 0) {
                         if at < taken {
@@ -229,7 +264,7 @@ impl Ring {
                             report(first + at, Done::NotTaken);
                         }
                     }
-                    return Err(Refused(error));
+                    return Err(refused);
                 }
             }
         }
@@ -348,6 +383,11 @@ fn control(header: &libc::msghdr, start: *const u8) -> ReceivedControl {
     // SAFETY: the memory is a slot's, which was zero when it was mapped and has been written by the kernel only:
     // `len` bytes of it for this message, which are read this once.
     unsafe { ReceivedControl::new(std::slice::from_raw_parts(start, len), truncated) }
+}
+
+/// A filter can make a call succeed without making it.
+fn does_nothing() -> io::Error {
+    io::Error::other("it returns at once and does nothing")
 }
 
 /// The kernel wants completions reaped, or memory freed, first.

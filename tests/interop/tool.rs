@@ -29,6 +29,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_socket_passed_by_name_is_taken,
     ];
     tests.extend(with![Some("socat"); the_tool_talks_to_socat]);
+    tests.extend(with![Some("strace"); the_doctor_names_the_call_that_is_refused]);
     tests.extend(with![Some("systemd-socket-activate"); systemd_starts_it_with_the_first_client]);
     tests
 }
@@ -196,6 +197,35 @@ fn the_doctor_names_the_backend(backend: Backend) {
     assert!(line.ends_with(&backend.to_string()), "{text}");
     for word in ["Kernel", "Limits", "open files", "net.core.wmem_max", "What to change"] {
         assert!(text.contains(word), "{text}");
+    }
+}
+
+/// Whatever part of io_uring is refused: what is wrong is said, and what would change it.
+fn the_doctor_names_the_call_that_is_refused(backend: Backend) {
+    for (call, errno) in [
+        ("io_uring_setup", "EPERM"),
+        ("io_uring_enter", "EPERM"),
+        ("io_uring_enter", "EACCES"),
+        ("io_uring_enter", "EINVAL"),
+        ("io_uring_enter", "ENOMEM"),
+    ] {
+        // As the user that has not chosen; on epoll it is a user who has.
+        let chosen = if backend == Backend::Epoll { "epoll" } else { "auto" };
+        let text = Program::start(
+            Command::new("strace")
+                .args(["-f", "-qq", "-e", "signal=none", "-o", "/dev/null"])
+                .args(["-e", &format!("trace={call}")])
+                .args(["-e", &format!("inject={call}:error={errno}")])
+                .arg(env!("CARGO_BIN_EXE_seqpacket"))
+                .args(["--backend", chosen, "doctor"]),
+        )
+        .succeeds();
+        let text = String::from_utf8(text).unwrap();
+        let line = text.lines().find(|line| line.contains("sockets run on")).expect("that line");
+        assert!(line.ends_with("epoll"), "{call} {errno}: {text}");
+        let (_, change) = text.split_once("What to change").expect("that title");
+        assert!(change.contains(call), "{call} {errno}: {text}");
+        assert!(!change.contains("Nothing") && !change.contains("--backend"), "{text}");
     }
 }
 

@@ -59,11 +59,15 @@ fn report(options: &Options) -> (String, bool) {
     if let (Ok((socket, _)), UringSupport::Available { .. }) = (&pair, &support)
         && socket.backend() == Backend::Epoll
     {
-        advice.push(
-            "io_uring can be had and is not used: because of --backend, or of the environment \
-             variable TOKIO_SEQPACKET_BACKEND."
-                .into(),
-        );
+        advice.push(match Options::new().backend(Backend::Uring).pair() {
+            Ok(_) => {
+                "io_uring is available and not used: because of --backend, or of the environment \
+                      variable TOKIO_SEQPACKET_BACKEND."
+                    .into()
+            }
+            // A ring as small as the probe's is possible, and no other.
+            Err(error) => format!("To have io_uring: {error}."),
+        });
     }
 
     report.title("Kernel");
