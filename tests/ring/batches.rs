@@ -21,7 +21,7 @@ pub fn tests() -> Vec<Test> {
         messages_for_600_receives_that_are_parked_all_arrive,
         descriptors_of_messages_that_no_receive_claims_are_closed,
     ];
-    tests.extend(tests![&[Need::Uring, Need::Root];
+    tests.extend(tests![&[Need::Uring, Need::Root, Need::CountedRings];
         a_small_ring_does_everything_with_32_submissions_at_a_time,
         small_rings_lose_nothing_on_two_workers,
         a_small_ring_closes_what_is_aborted_in_mid_batch,

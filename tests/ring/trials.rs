@@ -34,6 +34,9 @@ pub enum Need {
     Root,
     /// To inject errors: strace, and the right to trace.
     Strace,
+    /// To give rings less memory: a kernel that counts them against `RLIMIT_MEMLOCK`, as Linux 6.18 does and 6.1 does not.
+    /// Together with [`Root`](Self::Root), which comes first.
+    CountedRings,
     /// To change `kernel.io_uring_disabled`, which the whole machine sees for a moment.
     Sysctl,
 }
@@ -55,6 +58,10 @@ impl Need {
                 static MISSING: OnceLock<Option<String>> = OnceLock::new();
                 MISSING.get_or_init(strace).clone()
             }
+            Self::CountedRings => {
+                static MISSING: OnceLock<Option<String>> = OnceLock::new();
+                MISSING.get_or_init(counted_rings).clone()
+            }
             Self::Sysctl => {
                 let asked = ["CI", "SEQPACKET_TEST_SYSCTL", NO_SKIP];
                 if !asked.iter().any(|name| std::env::var_os(name).is_some()) {
@@ -67,6 +74,20 @@ impl Need {
                 same.err().map(|error| format!("{SYSCTL} cannot be written: {error}"))
             }
         }
+    }
+}
+
+/// Set in the process that measures whether rings are counted.
+pub const MEASURES: &str = "SEQPACKET_MEASURES_RINGS";
+
+/// Why rings cannot be given less memory. Measured by the binary's own `main`, as an ordinary user.
+fn counted_rings() -> Option<String> {
+    let output = Command::new("/proc/self/exe").env(MEASURES, "1").stdin(Stdio::null()).output();
+    let output = output.expect("this binary");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    match &*String::from_utf8_lossy(&output.stdout) {
+        "counted" => None,
+        _ => Some("this kernel does not count rings against RLIMIT_MEMLOCK".into()),
     }
 }
 
