@@ -3,23 +3,27 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use tokio_seqpacket::ancillary::{AncillaryBuffer, OwnedAncillaryMessage};
-use tokio_seqpacket::{SocketAddr, UCred, UnixSeqpacket};
+use tokio_seqpacket::{SocketAddr, UCred, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
 use crate::harness::tools::{arm, file, is_close_on_exec, soon};
-use crate::harness::{Cell, Test};
+use crate::harness::{Cell, Test, with_pidfds};
 
 pub fn tests() -> Vec<Test> {
-    tasks![
+    let mut tests = tasks![
         credentials_come_while_they_are_asked_for,
-        accepted_sockets_have_the_options_of_the_listener,
+        accepted_sockets_pass_credentials_as_the_listener_does,
+        the_peers_groups_are_known,
+        a_label_or_the_reason_why_there_is_none,
+    ];
+    tests.extend(with_pidfds(tasks![
+        accepted_sockets_pass_pidfds_as_the_listener_does,
         a_pidfd_comes_with_every_message,
         a_pidfd_comes_beside_all_the_rest,
         a_pidfd_without_room_is_closed_and_reported,
         the_peers_process_is_known,
-        the_peers_groups_are_known,
-        a_label_or_the_reason_why_there_is_none,
-    ]
+    ]));
+    tests
 }
 
 /// The process id that a pidfd stands for, from its `fdinfo`.
@@ -54,43 +58,39 @@ async fn credentials_come_while_they_are_asked_for(cell: Cell) {
     }
 }
 
-async fn accepted_sockets_have_the_options_of_the_listener(cell: Cell) {
+async fn accepted_sockets_pass_credentials_as_the_listener_does(cell: Cell) {
     let listener = cell.options().bind_addr(&SocketAddr::unnamed(), 4).unwrap();
     listener.set_pass_credentials(true).unwrap();
-    let pidfd = listener.set_pass_pidfd(true).is_ok();
-    let address = listener.local_socket_addr().unwrap();
-    let client = soon(cell.options().connect_addr(&address)).await.unwrap();
-    // Before it is accepted.
-    soon(client.send(b"early")).await.unwrap();
-    let server = soon(listener.accept()).await.unwrap();
+    let (server, ancillary) = accepted_with_a_message(cell, &listener).await;
     assert!(server.pass_credentials().unwrap());
-    let (bytes, ancillary) = received(&server).await;
-    assert_eq!(bytes, b"early");
     assert_eq!(ancillary.credentials(), Some(UCred::from_current_process()));
-    if pidfd {
-        assert!(server.pass_pidfd().unwrap());
-        assert_eq!(ancillary.pidfd().map(process_of), Some(own_id()));
-    }
 }
 
-/// Ask for pidfds, or skip out loud.
-fn asks_for_pidfds(socket: &UnixSeqpacket) -> bool {
-    match socket.set_pass_pidfd(true) {
-        Ok(()) => true,
-        Err(error) => {
-            assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
-            assert!(error.to_string().contains("6.5"), "{error}");
-            eprintln!("*** SKIPPED: {error}");
-            false
-        }
-    }
+async fn accepted_sockets_pass_pidfds_as_the_listener_does(cell: Cell) {
+    let listener = cell.options().bind_addr(&SocketAddr::unnamed(), 4).unwrap();
+    listener.set_pass_pidfd(true).unwrap();
+    let (server, ancillary) = accepted_with_a_message(cell, &listener).await;
+    assert!(server.pass_pidfd().unwrap());
+    assert_eq!(ancillary.pidfd().map(process_of), Some(own_id()));
+}
+
+/// A message that was there before the socket was accepted.
+async fn accepted_with_a_message(
+    cell: Cell,
+    listener: &UnixSeqpacketListener,
+) -> (UnixSeqpacket, AncillaryBuffer) {
+    let address = listener.local_socket_addr().unwrap();
+    let client = soon(cell.options().connect_addr(&address)).await.unwrap();
+    soon(client.send(b"early")).await.unwrap();
+    let server = soon(listener.accept()).await.unwrap();
+    let (bytes, ancillary) = received(&server).await;
+    assert_eq!(bytes, b"early");
+    (server, ancillary)
 }
 
 async fn a_pidfd_comes_with_every_message(cell: Cell) {
     let (a, peer) = cell.half();
-    if !asks_for_pidfds(&a) {
-        return;
-    }
+    a.set_pass_pidfd(true).unwrap();
     assert!(a.pass_pidfd().unwrap());
     for parked in [false, true] {
         let mut receive =
@@ -120,9 +120,7 @@ async fn a_pidfd_comes_with_every_message(cell: Cell) {
 
 async fn a_pidfd_comes_beside_all_the_rest(cell: Cell) {
     let (a, peer) = cell.half();
-    if !asks_for_pidfds(&a) {
-        return;
-    }
+    a.set_pass_pidfd(true).unwrap();
     a.set_pass_credentials(true).unwrap();
     let fds: Vec<OwnedFd> = (0..253).map(|_| file("")).collect();
     for parked in [false, true] {
@@ -142,9 +140,7 @@ async fn a_pidfd_comes_beside_all_the_rest(cell: Cell) {
 
 async fn a_pidfd_without_room_is_closed_and_reported(cell: Cell) {
     let (a, peer) = cell.half();
-    if !asks_for_pidfds(&a) {
-        return;
-    }
+    a.set_pass_pidfd(true).unwrap();
     for parked in [false, true] {
         let mut receive = task::spawn(a.recv_owned(Vec::with_capacity(8)));
         if parked {
@@ -161,16 +157,9 @@ async fn the_peers_process_is_known(cell: Cell) {
     let client = soon(cell.options().connect_addr(&address)).await.unwrap();
     let server = soon(listener.accept()).await.unwrap();
     for socket in [&client, &server] {
-        match socket.peer_pidfd() {
-            Ok(pidfd) => {
-                assert!(is_close_on_exec(&pidfd));
-                assert_eq!(process_of(&pidfd), own_id());
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
-                eprintln!("*** SKIPPED: {error}");
-            }
-        }
+        let pidfd = socket.peer_pidfd().unwrap();
+        assert!(is_close_on_exec(&pidfd));
+        assert_eq!(process_of(&pidfd), own_id());
     }
 }
 

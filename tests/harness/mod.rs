@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
 use std::pin::Pin;
 use std::process::{Command, ExitCode};
-use std::sync::mpsc;
+use std::sync::{OnceLock, mpsc};
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -192,6 +192,8 @@ pub struct Test {
     body: Body,
     flavors: Vec<Flavor>,
     alone: bool,
+    /// Why it cannot run here, in any cell.
+    missing: Option<String>,
 }
 
 impl Test {
@@ -199,11 +201,13 @@ impl Test {
         name: &'static str,
         body: fn(Cell) -> Pin<Box<dyn Future<Output = ()> + Send>>,
     ) -> Self {
-        Self { name, body: Body::Task(body), flavors: Flavor::ALL.to_vec(), alone: false }
+        let (body, flavors) = (Body::Task(body), Flavor::ALL.to_vec());
+        Self { name, body, flavors, alone: false, missing: None }
     }
 
     pub fn blocking(name: &'static str, body: fn(Cell)) -> Self {
-        Self { name, body: Body::Blocking(body), flavors: Flavor::OWN.to_vec(), alone: false }
+        let (body, flavors) = (Body::Blocking(body), Flavor::OWN.to_vec());
+        Self { name, body, flavors, alone: false, missing: None }
     }
 
     fn run(&self, cell: Cell) -> Result<(), Failed> {
@@ -237,6 +241,23 @@ pub fn only(flavors: &[Flavor], tests: Vec<Test>) -> Vec<Test> {
 /// the process has.
 pub fn alone(tests: Vec<Test>) -> Vec<Test> {
     tests.into_iter().map(|test| Test { alone: true, ..test }).collect()
+}
+
+/// Tests that need pidfds with messages and of peers: Linux 6.5.
+pub fn with_pidfds(tests: Vec<Test>) -> Vec<Test> {
+    static MISSING: OnceLock<Option<String>> = OnceLock::new();
+    let missing = MISSING.get_or_init(|| {
+        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let asked = runtime.block_on(async {
+            let (socket, _peer) = Options::new().backend(Backend::Epoll).pair().expect("a pair");
+            socket.set_pass_pidfd(true).and_then(|()| socket.peer_pidfd())
+        });
+        let error = asked.err()?;
+        assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+        assert!(error.to_string().contains("6.5"), "{error}");
+        Some(error.to_string())
+    });
+    tests.into_iter().map(|test| Test { missing: missing.clone(), ..test }).collect()
 }
 
 /// Run a closure on a thread of its own; a panic is a failure, and so is not coming to an end.
@@ -303,7 +324,7 @@ pub fn main(tests: Vec<Test>) -> ExitCode {
         };
         for test in tests.iter().filter(|test| test.flavors.contains(&cell.flavor)).cloned() {
             let name = format!("{place}::{}::{}", cell.flavor.name(), test.name);
-            if let Some(reason) = &refused {
+            if let Some(reason) = refused.as_ref().or(test.missing.as_ref()) {
                 *skipped.entry(reason.clone()).or_default() += 1;
                 let reason = format!("skipped: {reason}");
                 let trial = Trial::test(name, {
