@@ -61,7 +61,7 @@
 //!   ahead, by half and more with 16, and the more so the more a system call costs. `cargo bench --bench compare` in the
 //!   repository measures both on your machine, with tokio-seqpacket beside them, and BENCHMARKS.md says how to read it.
 //! - **Resources.** A ring for each runtime, on a multi_thread runtime one for each worker that batches: one descriptor, 32 KiB of
-//!   locked memory or 8 KiB where the limit is tight (see [containers](super::containers)), and 136 MiB of address space, of
+//!   memory or 8 KiB where the limit is tight, which some kernels count as locked (see [containers](super::containers)), and 136 MiB of address space, of
 //!   which some hundred KiB become memory.
 //! - **The first poll.** Under load the first poll of an operation on io_uring may only queue it, and is pending though it could
 //!   be served. It goes on once the task yields. A future that is dropped before that has done nothing, and the next operation of the

@@ -101,9 +101,9 @@
 //! | `RLIMIT_MEMLOCK`, on some kernels | 32 KiB | 8 KiB, and more system calls under load |
 //! | `RLIMIT_AS`, `vm.overcommit_memory=2` | 136 MiB of address space | 34 MiB, then 9 MiB: fewer receives in a batch |
 //!
-//! A socket that waits takes none of these: it waits for readiness, on both backends. Where a worker has no ring, sockets
-//! that are made on it run on epoll under `auto`, and existing ones make system calls there. An explicit choice is an error that
-//! names the limit.
+//! A socket that waits takes none of these: it waits for readiness, on both backends. A worker that can have no ring makes system
+//! calls. Sockets that are made there, or where the first worker has no ring either, run on epoll under `auto`. An
+//! explicit choice is an error that names the limit. `ulimit -n 32` is enough for four workers and a few sockets.
 //!
 //! **Locked memory.** Linux 6.18 counts rings against `RLIMIT_MEMLOCK`, for all processes of a user together; 6.1 and 6.12 do
 //! not. Processes with `CAP_IPC_LOCK` are exempt. Where rings are counted, the kernel gives their memory back late, so a process

@@ -1,17 +1,21 @@
 //! A process without descriptors to spare.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Barrier};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio_seqpacket::{Backend, Options};
+use tokio::runtime::Runtime;
+use tokio_seqpacket::{Backend, Options, Submission};
 
-use crate::trials::{Need, Test, descriptors};
-use crate::{base_line, current_thread, echoes, socketpair};
+use crate::trials::{Need, Test, descriptors, rings};
+use crate::{base_line, current_thread, echoes, multi_thread, socketpair, soon};
 
 pub fn tests() -> Vec<Test> {
     tests![&[Need::Uring];
         without_a_descriptor_for_the_probe_epoll_is_used,
         without_a_descriptor_for_the_ring_epoll_is_used,
+        a_ring_is_one_descriptor_for_each_worker,
+        few_descriptors_for_four_workers_mean_fewer_rings_or_epoll,
     ]
 }
 
@@ -83,4 +87,71 @@ fn without_a_descriptor_for_the_ring_epoll_is_used() {
         crate::trials::until("all descriptors are closed", || descriptors().len() <= base);
     }
     assert!(on_epoll > 0 && on_uring > 0, "{on_epoll} on epoll, {on_uring} on io_uring");
+}
+
+const WORKERS: usize = 4;
+
+/// Sockets are made on every worker of these pairs, and used there; what they run on.
+fn on_every_worker(
+    runtime: &Runtime,
+    options: &Options,
+    pairs: [(OwnedFd, OwnedFd); WORKERS],
+) -> [Backend; WORKERS] {
+    let all = Arc::new(Barrier::new(WORKERS));
+    runtime.block_on(async {
+        let mut backends = [Backend::Epoll; WORKERS];
+        let tasks = pairs.map(|(a, b)| {
+            let (all, options) = (all.clone(), options.clone());
+            tokio::spawn(async move {
+                all.wait();
+                let a = options.socket_from_fd(a).expect("a socket, whatever is missing");
+                let b = options.socket_from_fd(b).expect("a socket, whatever is missing");
+                // All exist at once, on all workers.
+                all.wait();
+                assert_eq!(a.backend(), b.backend());
+                echoes(&a, &b, 50).await;
+                a.backend()
+            })
+        });
+        for (backend, task) in backends.iter_mut().zip(tasks) {
+            *backend = soon(task).await.expect("no panic");
+        }
+        backends
+    })
+}
+
+fn pairs() -> [(OwnedFd, OwnedFd); WORKERS] {
+    std::array::from_fn(|_| socketpair())
+}
+
+fn a_ring_is_one_descriptor_for_each_worker() {
+    let options = Options::new().submission(Submission::Ring);
+    let used = |backend| {
+        let runtime = multi_thread(WORKERS);
+        let options = options.clone().backend(backend);
+        assert_eq!(on_every_worker(&runtime, &options, pairs()), [backend; WORKERS]);
+        assert_eq!(rings().len(), if backend == Backend::Uring { WORKERS } else { 0 });
+        descriptors().len()
+    };
+    let epoll = used(Backend::Epoll);
+    assert_eq!(used(Backend::Uring), epoll + WORKERS);
+}
+
+fn few_descriptors_for_four_workers_mean_fewer_rings_or_epoll() {
+    let options = Options::new().submission(Submission::Ring);
+    // As `ulimit -n 32`: enough for all of it.
+    let limit = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(32), ..limit }).expect("a lower limit");
+    let backends = on_every_worker(&multi_thread(WORKERS), &options, pairs());
+    assert_eq!(backends, [Backend::Uring; WORKERS]);
+    for left in 0..=WORKERS {
+        setrlimit(Resource::Nofile, limit).expect("the limit there was");
+        let (runtime, pairs) = (multi_thread(WORKERS), pairs());
+        let filling = squeeze(left as u64);
+        let backends = on_every_worker(&runtime, &options, pairs);
+        drop(filling);
+        // The ring of the first worker is enough for sockets on io_uring. Other workers make system calls.
+        let expected = if left == 0 { Backend::Epoll } else { Backend::Uring };
+        assert_eq!(backends, [expected; WORKERS], "{left} left");
+    }
 }
