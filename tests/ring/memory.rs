@@ -12,9 +12,11 @@ use crate::{current_thread, echoes, parked, send, soon, through_the_ring};
 pub fn tests() -> Vec<Test> {
     let mut tests = tests![&[Need::Uring];
         without_address_space_a_ring_has_fewer_receives_at_once_or_epoll_is_used,
+        a_hundred_receives_that_wait_need_no_address_space,
     ];
     tests.extend(tests![&[Need::Uring, Need::Root];
         locking_all_memory_does_not_populate_that_of_receives,
+        a_hundred_receives_that_wait_lock_no_memory,
         locking_all_memory_without_the_right_to_means_epoll_or_a_ring,
     ]);
     tests
@@ -110,4 +112,66 @@ fn locking_all_memory_without_the_right_to_means_epoll_or_a_ring() {
         send(&peer, b"message").expect("room");
         assert_eq!(soon(receive).await.expect("no panic").expect("a message"), 7);
     });
+}
+
+/// A hundred receives that wait, all at once: how much more address space and locked memory the process has for them, in
+/// KiB. Then each gets its message.
+async fn a_hundred_wait(options: &Options) -> (usize, usize) {
+    let halves: Vec<_> = (0..100)
+        .map(|_| {
+            let (ours, peer) = crate::socketpair();
+            (options.socket_from_fd(ours).expect("a socket"), peer)
+        })
+        .collect();
+    let before = (status("VmSize"), status("VmLck"), submitted());
+    let (receives, peers): (Vec<_>, Vec<_>) = halves
+        .into_iter()
+        .map(|(socket, peer)| {
+            let receive = tokio::spawn(async move {
+                let mut message = [0; 16];
+                let len = socket.recv(&mut message).await?;
+                std::io::Result::Ok(message[..len].to_vec())
+            });
+            (receive, peer)
+        })
+        .unzip();
+    parked(before.2 + 100).await;
+    let space = status("VmSize").saturating_sub(before.0);
+    let locked = status("VmLck").saturating_sub(before.1);
+    for (number, peer) in peers.iter().enumerate() {
+        send(peer, &number.to_ne_bytes()).expect("room");
+    }
+    for (number, receive) in receives.into_iter().enumerate() {
+        let message = soon(receive).await.expect("no panic").expect("a message");
+        assert_eq!(message, number.to_ne_bytes());
+    }
+    (space, locked)
+}
+
+fn a_hundred_receives_that_wait_need_no_address_space() {
+    for workers in [0, 1, 2, 4] {
+        let runtime = if workers == 0 { current_thread() } else { crate::multi_thread(workers) };
+        // Threads have stacks and heaps of their own, which are there by now.
+        runtime.block_on(async { traffic(&Options::new().backend(Backend::Epoll)).await });
+        // Enough for one ring, and not for one on each of several workers.
+        let limit = status("VmSize") as u64 + (160 << 10);
+        let limit = Rlimit { current: Some(limit << 10), maximum: None };
+        setrlimit(Resource::As, limit).expect("a limit");
+        runtime.block_on(async {
+            let (space, _) = a_hundred_wait(&through_the_ring()).await;
+            // A thread of many may have got a heap of its own meanwhile.
+            assert!(workers > 0 || space < 4 << 10, "{space} KiB of address space");
+        });
+        drop(runtime);
+        setrlimit(Resource::As, Rlimit { current: None, maximum: None }).expect("no limit");
+    }
+}
+
+fn a_hundred_receives_that_wait_lock_no_memory() {
+    lock_memory();
+    current_thread().block_on(async {
+        let (space, locked) = a_hundred_wait(&through_the_ring()).await;
+        assert!(space < 4 << 10 && locked < 4 << 10, "{space} KiB, {locked} KiB are locked");
+    });
+    crate::multi_thread(2).block_on(a_hundred_wait(&through_the_ring()));
 }
