@@ -8,19 +8,37 @@ use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
 
 use crate::trials::{Need, Test, descriptors, is_long, rings};
-use crate::{Cell, base_line, is_at_end, recv, send, soon};
+use crate::{Cell, base_line, is_at_end, recv, send};
 
 /// Set for the workload: `auto` or `uring`, and the kind of runtime.
 const WORKLOAD: &str = "SEQPACKET_FAULTS_WORKLOAD";
 
-/// How long a run of the workload may take.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a run of the workload may take. With every call of the ring a stop under strace it takes a tenth of a second, and
+/// half a minute where other programs have the processors.
+const PATIENCE: Duration = Duration::from_secs(50);
+
+/// For how long it may go on without making a step. Longer than one may take, which has the line that waited as its failure.
+const NO_STEP: Duration = Duration::from_secs(22);
+
+/// What the workload has awaited so far.
+static STEPS: AtomicU64 = AtomicU64::new(0);
+
+#[track_caller]
+fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
+    let limited = crate::soon(future);
+    async {
+        let done = limited.await;
+        STEPS.fetch_add(1, Ordering::Relaxed);
+        done
+    }
+}
 
 pub fn tests() -> Vec<Test> {
     let mut tests = Vec::new();
@@ -172,9 +190,16 @@ pub fn workload() -> bool {
     let explicit = what.starts_with("uring");
     // Also where everything hangs.
     std::thread::spawn(|| {
-        std::thread::sleep(PATIENCE - Duration::from_secs(2));
-        eprintln!("the workload hangs");
-        std::process::abort();
+        let mut before = u64::MAX;
+        loop {
+            let steps = STEPS.load(Ordering::Relaxed);
+            if steps == before {
+                eprintln!("the workload hangs after {steps} steps");
+                std::process::abort();
+            }
+            before = steps;
+            std::thread::sleep(NO_STEP);
+        }
     });
     let base = base_line();
     let runtime = cell.runtime();
