@@ -17,6 +17,7 @@ use std::thread;
 use rustix::net::{AddressFamily, sockopt};
 use rustix::process::{Resource, getrlimit};
 
+use crate::common::coop;
 use crate::sys;
 
 /// How many close at a time.
@@ -38,6 +39,7 @@ pub(crate) fn close(fd: OwnedFd) {
     if may_wait(fd.as_fd()) {
         close_aside(fd);
     }
+    coop::closed_one();
 }
 
 /// The descriptor and what `check` says of it; if that is an error, it is closed.

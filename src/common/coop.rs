@@ -7,7 +7,7 @@
 //! the caller has much to do for each, every call takes one.
 
 use std::cell::Cell;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use tokio::task::coop::{self, RestoreOnPending};
@@ -57,6 +57,23 @@ fn share(calls: u32, took: Duration) -> u32 {
     u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, AT_MOST)
 }
 
+/// A descriptor was closed for the current task: so many take a unit. A message can bring 253, which take longer than all
+/// else about it; and a task has 128 units.
+pub(crate) fn closed_one() {
+    const SHARE: u8 = 16;
+    thread_local! {
+        static CLOSED: Cell<u8> = const { Cell::new(0) };
+    }
+    let closed = CLOSED.get() + 1;
+    CLOSED.set(closed % SHARE);
+    // Where none is left, the task yields at its next call, which has it woken. Nothing waits here.
+    if closed == SHARE
+        && let Poll::Ready(budget) = coop::poll_proceed(&mut Context::from_waker(Waker::noop()))
+    {
+        budget.made_progress();
+    }
+}
+
 /// Something that was done without waiting.
 pub(crate) fn poll_done(cx: &mut Context<'_>) -> Poll<()> {
     take(ready!(coop::poll_proceed(cx)));
@@ -71,6 +88,23 @@ pub(crate) async fn done() {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn closing_descriptors_ends_a_tasks_turn() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime
+            .block_on(runtime.spawn(async {
+                (0..16 * 127).for_each(|_| closed_one());
+                assert!(coop::has_budget_remaining());
+                (0..16).for_each(|_| closed_one());
+                assert!(!coop::has_budget_remaining());
+                // Nothing is left to take; and in the next turn there is.
+                (0..16).for_each(|_| closed_one());
+                coop::consume_budget().await;
+                assert!(coop::has_budget_remaining());
+            }))
+            .unwrap();
+    }
 
     #[test]
     fn quick_calls_share_a_unit_and_others_do_not() {
