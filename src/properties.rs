@@ -214,7 +214,6 @@ impl UnixSeqpacket {
     }
 }
 
-/// std has no type for seqpacket sockets; its other Unix sockets serve to carry one at times.
 impl UnixSeqpacketListener {
     /// Sets whether messages to the sockets that are accepted may carry file descriptors, from their first message on. See
     /// [`UnixSeqpacket::set_pass_rights`].
@@ -244,6 +243,7 @@ impl UnixSeqpacketListener {
     }
 }
 
+/// std has no type for seqpacket sockets; its other Unix sockets serve to carry one at times.
 macro_rules! from_std {
     ($std:ident, $ours:ident, $what:literal) => {
         impl TryFrom<net::$std> for $ours {

@@ -1085,7 +1085,6 @@ impl UnixSeqpacket {
         (received.map(|received| MessageInfo::new(&received, capacity)), parts)
     }
 
-    /// What is known of a message whose ancillary data lies in `ancillary`, if that was asked for.
     /// Receive a message if there is one.
     ///
     /// # Errors
