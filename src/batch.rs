@@ -324,7 +324,7 @@ pub(crate) fn receive(
     }
     let asked = buffers.len().min(mmsg::AT_ONCE);
     let received = mmsg::receive_many(source, mmsg::lent(buffers), |index, received, reader| {
-        infos.push(MessageInfo::new(&received.without(&reader), capacities[index]));
+        infos.push(MessageInfo::new(&received.without(reader.is_empty()), capacities[index]));
     })?;
     // At the end of the stream the kernel fills all that is left with nothing, of which one is reported.
     let trailing = infos[before..].iter().rev().map(MessageInfo::end_of_stream);

@@ -82,7 +82,7 @@ impl<'a> Source<'a> {
                 ancillary.fill(reader);
                 Ok(received)
             }
-            None => Ok(received.without(&reader)),
+            None => Ok(received.without(reader.is_empty())),
         }
     }
 
@@ -93,7 +93,7 @@ impl<'a> Source<'a> {
             let mut control = [0; MAX_CONTROL];
             let (message_len, mut reader) = sys::recvmsg_plain(self.fd, capacity, &mut control)?;
             let received = self.marks.received(self.fd, message_len, &mut reader);
-            return Ok(received.without(&reader));
+            return Ok(received.without(reader.is_empty()));
         }
         Ok(marks::unasked(self.fd, sys::recv_plain(self.fd, capacity)?))
     }

@@ -54,9 +54,9 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// As a call reports it that discards what `reader` has.
-    pub(crate) fn without(mut self, reader: &AncillaryMessageReader<'_>) -> Self {
-        self.control_truncated |= !reader.is_empty();
+    /// As a call reports it that has no use for the control data, or for what is left of it.
+    pub(crate) fn without(mut self, control_is_empty: bool) -> Self {
+        self.control_truncated |= !control_is_empty;
         self
     }
 }

@@ -160,12 +160,11 @@ impl Sink for Plain<'_, '_> {
     fn deliver(
         &mut self,
         bytes: &[u8],
-        mut received: Received,
+        received: Received,
         control: ReceivedControl,
     ) -> io::Result<Received> {
         self.0.fill(bytes);
-        received.control_truncated |= !control.is_empty();
-        Ok(received)
+        Ok(received.without(control.is_empty()))
     }
 
     fn measure(&self, received: &Received) -> (usize, bool) {
@@ -200,14 +199,14 @@ impl<P: PartsMut> Sink for Owned<'_, P> {
     fn deliver(
         &mut self,
         bytes: &[u8],
-        mut received: Received,
+        received: Received,
         control: ReceivedControl,
     ) -> io::Result<Received> {
         self.scatter.fill(bytes);
-        match &mut self.ancillary {
-            Some(ancillary) => control.fill(ancillary),
-            None => received.control_truncated |= !control.is_empty(),
-        }
+        let Some(ancillary) = &mut self.ancillary else {
+            return Ok(received.without(control.is_empty()));
+        };
+        control.fill(ancillary);
         Ok(received)
     }
 
@@ -267,8 +266,7 @@ impl Sink for Many<'_, '_> {
         control: ReceivedControl,
     ) -> io::Result<()> {
         let Some(first) = self.buffers.first_mut() else { return Ok(()) };
-        let mut received = received;
-        received.control_truncated |= !control.is_empty();
+        let received = received.without(control.is_empty());
         scatter(bytes, std::slice::from_mut(first));
         self.infos.push(MessageInfo::new(&received, first.len()));
         Ok(())

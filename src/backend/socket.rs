@@ -329,9 +329,7 @@ impl Socket {
         match recv.queue.completed() {
             Some(Ok(message)) => {
                 scatter(&message.bytes, buffers);
-                let mut received = message.received;
-                received.control_truncated |= !message.control.is_empty();
-                return Ok(received);
+                return Ok(message.received.without(message.control.is_empty()));
             }
             Some(Err(errno)) => {
                 let error = io::Error::from_raw_os_error(*errno);
