@@ -184,8 +184,17 @@ async fn many_connects_to_a_short_backlog_all_arrive(cell: Cell) {
 }
 
 fn connect_waits_in_a_runtime_without_time(cell: Cell) {
+    connect_waits_without_time(cell, false);
+}
+
+/// It can be paused where there are no timers, and nothing moves it then.
+fn under_a_paused_clock_without_timers_connect_waits(cell: Cell) {
+    connect_waits_without_time(cell, true);
+}
+
+fn connect_waits_without_time(cell: Cell, paused: bool) {
     let place = Place::new();
-    let runtime = cell.builder().enable_io().build().unwrap();
+    let runtime = cell.builder().enable_io().start_paused(paused).build().unwrap();
     runtime.block_on(async {
         let listener = cell.options().bind(&place, 0).unwrap();
         let _first = cell.connect(&place).await;
@@ -228,22 +237,6 @@ fn under_a_paused_clock_connect_waits_in_that_clocks_time(cell: Cell) {
             assert!(late.is_err());
         });
     }
-}
-
-/// It can be paused where there are no timers, and nothing moves it then.
-fn under_a_paused_clock_without_timers_connect_waits(cell: Cell) {
-    let place = Place::new();
-    let runtime = cell.builder().enable_io().start_paused(true).build().unwrap();
-    runtime.block_on(async {
-        let listener = cell.options().bind(&place, 0).unwrap();
-        let _first = cell.connect(&place).await;
-        let options = cell.options();
-        let mut second = task::spawn(options.connect(&place));
-        starts_waiting(&mut second);
-        until_woken_without_time(&mut second).await;
-        listener.accept().await.unwrap();
-        second.await.unwrap();
-    });
 }
 
 async fn until_woken_without_time<F: Future>(task: &mut task::Spawn<F>) {

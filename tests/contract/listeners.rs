@@ -466,6 +466,14 @@ async fn incoming_dropped_loses_no_connection(cell: Cell) {
     assert_eq!(recv(&soon(listener.accept()).await.unwrap()).await, b"message");
 }
 
+/// From here on the process has none to spare. Returns the limit there was.
+fn leave_no_descriptors() -> Rlimit {
+    let before = getrlimit(Resource::Nofile);
+    let lowest_free = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free), ..before }).unwrap();
+    before
+}
+
 async fn incoming_waits_while_there_are_no_descriptors(cell: Cell) {
     let (_directory, path) = place();
     let listener = cell.bind(&path);
@@ -477,9 +485,7 @@ async fn incoming_waits_while_there_are_no_descriptors(cell: Cell) {
     let client = Peer::connect(&path);
     client.send(b"patience");
 
-    let before = getrlimit(Resource::Nofile);
-    let lowest_free = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
-    setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free), ..before }).unwrap();
+    let before = leave_no_descriptors();
     let plain = soon(listener.accept()).await.unwrap_err();
     assert_eq!(plain.raw_os_error(), Some(libc::EMFILE));
     let mut polls = 1;
@@ -510,9 +516,7 @@ fn under_a_paused_clock_incoming_waits_in_that_clocks_time(cell: Cell) {
         let mut incoming = listener.incoming().unwrap();
         let client = Peer::connect(&path);
         client.send(b"patience");
-        let before = getrlimit(Resource::Nofile);
-        let lowest_free = fs::File::open("/dev/null").unwrap().as_raw_fd() as u64;
-        setrlimit(Resource::Nofile, Rlimit { current: Some(lowest_free), ..before }).unwrap();
+        let before = leave_no_descriptors();
         let (accepted, ()) =
             tokio::join!(tokio::time::timeout(Duration::from_secs(60), incoming.accept()), async {
                 tokio::time::sleep(Duration::from_secs(2)).await;
