@@ -10,7 +10,7 @@ use futures_core::Stream;
 use futures_sink::Sink;
 use tokio_util::codec::{Decoder, Encoder};
 
-use crate::{MessageInfo, UnixSeqpacket};
+use crate::UnixSeqpacket;
 
 /// Room for a message, by default.
 const ROOM: usize = 64 << 10;
@@ -180,13 +180,8 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         }
         let socket = self.socket.as_ref();
         let buffers = &mut [IoSliceMut::new(&mut self.room)];
-        let info = match ready!(socket.poll_left_behind(cx)) {
-            Some(message) => message.copy_into(buffers),
-            None => {
-                let received = ready!(socket.inner.poll_recv_message(cx, buffers, &mut []))?.0;
-                MessageInfo::new(&received, self.capacity)
-            }
-        };
+        ready!(socket.poll_stream_end(cx));
+        let (info, _) = ready!(socket.inner.poll_recv_message(cx, buffers, &mut []))?;
         if info.truncated() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,

@@ -98,7 +98,6 @@ mod address;
 pub mod ancillary;
 mod async_fd;
 mod backend;
-mod backlog;
 mod backoff;
 mod batch;
 pub mod borrow_fd;
@@ -112,6 +111,7 @@ mod credentials;
 mod epoll;
 mod error;
 mod events;
+mod exclusive;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

@@ -6,8 +6,6 @@
 use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll, ready};
 
-use tokio::io::Interest;
-
 use crate::{MessageInfo, UnixSeqpacket};
 
 impl UnixSeqpacket {
@@ -63,7 +61,7 @@ impl UnixSeqpacket {
             tokio::task::coop::consume_budget().await;
             match self.try_peek_vectored(buffer) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.inner.ready(Interest::READABLE).await?;
+                    self.readable().await?;
                 }
                 result => return result,
             }
@@ -112,12 +110,8 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn try_peek_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<MessageInfo> {
-        if let Some(info) = self.try_peek_left_behind(buffer)? {
-            return Ok(info);
-        }
-        let capacity = buffer.iter().map(|buffer| buffer.len()).sum();
-        let received = self.inner.try_peek(buffer)?;
-        Ok(MessageInfo::new(&received, capacity))
+        self.without_stream()?;
+        self.inner.try_peek(buffer)
     }
 
     /// Look at the next message, or have this task woken when there may be one. Only the last task

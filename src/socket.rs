@@ -6,10 +6,11 @@
 )]
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::Path;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::OnceLock;
 use std::task::{Context, Poll, ready};
 
@@ -21,14 +22,13 @@ use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
 
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
 use crate::backend::{self, Backend, Choice};
-use crate::backlog::Backlog;
 use crate::buffer::{self, Capacity, One, Parts, PartsMut, Scatter};
 use crate::common::policy::COPY_MAX;
 use crate::error::refused_send;
 use crate::events::Span;
+use crate::exclusive::Exclusive;
 use crate::{
-    Message, MessageInfo, Messages, MessagesOptions, Options, ReadHalf, SendBatch, UCred,
-    WriteHalf, sys,
+    MessageInfo, Messages, MessagesOptions, Options, ReadHalf, SendBatch, UCred, WriteHalf, sys,
 };
 
 /// A connected Unix seqpacket socket.
@@ -88,7 +88,7 @@ pub struct UnixSeqpacket {
 /// What few sockets need.
 #[derive(Debug, Default)]
 struct Extras {
-    backlog: Backlog,
+    exclusive: Exclusive,
     async_fd: OnceLock<AsyncFd<FileDesc>>,
 }
 
@@ -96,12 +96,8 @@ struct Extras {
 /// would take twice the memory.
 enum Recv<'a> {
     New(&'a UnixSeqpacket, &'a mut [u8]),
-    /// There is a stream, or it has left messages.
-    Behind(
-        Pin<Box<dyn Future<Output = Option<Message>> + Send + 'a>>,
-        &'a UnixSeqpacket,
-        &'a mut [u8],
-    ),
+    /// Waits for the end of a stream.
+    Behind(Pin<Box<dyn Future<Output = ()> + Send + 'a>>, &'a UnixSeqpacket, &'a mut [u8]),
     Call(backend::Recv<'a>),
 }
 
@@ -113,21 +109,14 @@ impl Future for Recv<'_> {
             let next = match &mut *self {
                 Self::New(socket, buffer) => {
                     let buffer = std::mem::take(buffer);
-                    match socket.backlog_in_use() {
-                        Some(backlog) => Self::Behind(Box::pin(backlog.next()), socket, buffer),
+                    match socket.stream() {
+                        Some(stream) => Self::Behind(Box::pin(stream.freed()), socket, buffer),
                         None => Self::Call(socket.inner.recv(buffer)),
                     }
                 }
-                Self::Behind(left, socket, buffer) => {
-                    let buffer = match ready!(left.as_mut().poll(cx)) {
-                        Some(message) => {
-                            let parts = &mut [IoSliceMut::new(buffer)];
-                            let (info, _) = message.deliver(parts, &mut []);
-                            return Poll::Ready(Ok(info.bytes_read()));
-                        }
-                        None => std::mem::take(buffer),
-                    };
-                    Self::Call(socket.inner.recv(buffer))
+                Self::Behind(end, socket, buffer) => {
+                    ready!(end.as_mut().poll(cx));
+                    Self::Call(socket.inner.recv(std::mem::take(buffer)))
                 }
                 Self::Call(call) => return Pin::new(call).poll(cx),
             };
@@ -801,9 +790,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub async fn recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if let Some(message) = self.left_behind().await {
-            return Ok(message.deliver(buffer, &mut []).0.bytes_read());
-        }
+        self.stream_end().await;
         self.inner.recv_vectored(buffer).await
     }
 
@@ -907,12 +894,8 @@ impl UnixSeqpacket {
         buffers: &mut [IoSliceMut<'_>],
         control: &'a mut [u8],
     ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
-        if let Some(message) = self.left_behind().await {
-            return Ok(message.deliver(buffers, control));
-        }
-        let capacity = room(buffers);
-        let (received, reader) = self.inner.recv_message(buffers, control).await?;
-        Ok((MessageInfo::new(&received, capacity), reader))
+        self.stream_end().await;
+        self.inner.recv_message(buffers, control).await
     }
 
     /// Receive a message into an owned buffer: from the start of its bounds, over what is in it. The
@@ -947,23 +930,8 @@ impl UnixSeqpacket {
         async move {
             let (mut slice, bounds) = buffer::lend(buffer);
             let mut capacity = Capacity::of(&mut slice);
-            let len = capacity.len();
-            let received = match self.backlog_in_use() {
-                // In a box: every receive that waits would have room for this.
-                Some(backlog) => match Box::pin(backlog.next()).await {
-                    Some(message) => Ok(message.deliver_plain(&mut capacity)),
-                    None => self
-                        .inner
-                        .recv_plain(&mut capacity)
-                        .await
-                        .map(|received| MessageInfo::new(&received, len)),
-                },
-                None => self
-                    .inner
-                    .recv_plain(&mut capacity)
-                    .await
-                    .map(|received| MessageInfo::new(&received, len)),
-            };
+            self.stream_end().await;
+            let received = self.inner.recv_plain(&mut capacity).await;
             let written = capacity.written();
             buffer::note_written(&mut slice, written);
             (received, buffer::restore(slice, bounds))
@@ -1075,14 +1043,8 @@ impl UnixSeqpacket {
         parts: P,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
-        let mut parts = Scatter::new(parts);
-        if let Some(message) = self.left_behind().await {
-            let info = message.deliver_owned(&mut parts, ancillary);
-            return (Ok(info), parts.settle());
-        }
-        let capacity = parts.capacity();
-        let (received, parts) = self.inner.recv_owned(parts, ancillary).await;
-        (received.map(|received| MessageInfo::new(&received, capacity)), parts)
+        self.stream_end().await;
+        self.inner.recv_owned(Scatter::new(parts), ancillary).await
     }
 
     /// Receive a message if there is one.
@@ -1103,9 +1065,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        if let Some(message) = self.try_left_behind()? {
-            return Ok(message.deliver(&mut [IoSliceMut::new(buffer)], &mut []).0.bytes_read());
-        }
+        self.without_stream()?;
         self.inner.try_recv(buffer)
     }
 
@@ -1126,9 +1086,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn try_recv_vectored(&self, buffer: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if let Some(message) = self.try_left_behind()? {
-            return Ok(message.deliver(buffer, &mut []).0.bytes_read());
-        }
+        self.without_stream()?;
         self.inner.try_recv_vectored(buffer)
     }
 
@@ -1158,13 +1116,9 @@ impl UnixSeqpacket {
         buffer: &mut [IoSliceMut<'_>],
         ancillary_buffer: &'a mut [u8],
     ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
-        if let Some(message) = self.try_left_behind()? {
-            let (info, reader) = message.deliver(buffer, ancillary_buffer);
-            return Ok((info.bytes_read(), reader));
-        }
-        let capacity = room(buffer);
-        let (received, reader) = self.inner.try_recv_message(buffer, ancillary_buffer)?;
-        Ok((received.message_len.min(capacity), reader))
+        self.without_stream()?;
+        let (info, reader) = self.inner.try_recv_message(buffer, ancillary_buffer)?;
+        Ok((info.bytes_read(), reader))
     }
 
     /// Receive a message, or have this task woken when there may be one.
@@ -1185,12 +1139,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn poll_recv(&self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        if let Some(message) = ready!(self.poll_left_behind(cx)) {
-            return Poll::Ready(Ok(message
-                .deliver(&mut [IoSliceMut::new(buffer)], &mut [])
-                .0
-                .bytes_read()));
-        }
+        ready!(self.poll_stream_end(cx));
         self.inner.poll_recv(cx, buffer)
     }
 
@@ -1216,9 +1165,7 @@ impl UnixSeqpacket {
         cx: &mut Context<'_>,
         buffer: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(message) = ready!(self.poll_left_behind(cx)) {
-            return Poll::Ready(Ok(message.deliver(buffer, &mut []).0.bytes_read()));
-        }
+        ready!(self.poll_stream_end(cx));
         self.inner.poll_recv_vectored(cx, buffer)
     }
 
@@ -1258,14 +1205,9 @@ impl UnixSeqpacket {
         buffer: &mut [IoSliceMut<'_>],
         ancillary_buffer: &'a mut [u8],
     ) -> Poll<io::Result<(usize, AncillaryMessageReader<'a>)>> {
-        if let Some(message) = ready!(self.poll_left_behind(cx)) {
-            let (info, reader) = message.deliver(buffer, ancillary_buffer);
-            return Poll::Ready(Ok((info.bytes_read(), reader)));
-        }
-        let capacity = room(buffer);
-        let (received, reader) =
-            ready!(self.inner.poll_recv_message(cx, buffer, ancillary_buffer))?;
-        Poll::Ready(Ok((received.message_len.min(capacity), reader)))
+        ready!(self.poll_stream_end(cx));
+        let (info, reader) = ready!(self.inner.poll_recv_message(cx, buffer, ancillary_buffer))?;
+        Poll::Ready(Ok((info.bytes_read(), reader)))
     }
 
     /// Receive a message with ancillary data into one buffer, or have this task woken when there may be
@@ -1326,7 +1268,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn messages(&self, options: MessagesOptions) -> io::Result<Messages<'_>> {
-        Messages::new(&self.inner, &self.extras().backlog, options)
+        Messages::new(&self.inner, &self.extras().exclusive, options)
     }
 
     /// A batch of messages to be sent, still empty. See [`SendBatch`].
@@ -1379,52 +1321,38 @@ impl UnixSeqpacket {
         infos: &mut Vec<MessageInfo>,
     ) -> io::Result<usize> {
         let before = infos.len();
-        let Some(first) = buffers.first_mut() else {
+        if buffers.is_empty() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "no buffer to receive into"));
-        };
-        if let Some(message) = self.left_behind().await {
-            infos.push(message.copy_into(std::slice::from_mut(first)));
-        } else {
-            self.inner.recv_batch(buffers, infos).await?;
         }
+        self.stream_end().await;
+        self.inner.recv_batch(buffers, infos).await?;
         Ok(infos.len() - before)
-    }
-
-    /// Whether a stream has left messages, or there is one.
-    pub(crate) fn has_backlog(&self) -> bool {
-        self.backlog_in_use().is_some()
-    }
-
-    /// Look at the message that a stream has left.
-    pub(crate) fn try_peek_left_behind(
-        &self,
-        buffers: &mut [IoSliceMut<'_>],
-    ) -> io::Result<Option<MessageInfo>> {
-        self.backlog_in_use()
-            .map_or(Ok(None), |backlog| backlog.try_peek(|message| message.copy_into(buffers)))
     }
 
     fn extras(&self) -> &Extras {
         self.extras.get_or_init(Box::default)
     }
 
-    fn backlog_in_use(&self) -> Option<&Backlog> {
-        self.extras.get().map(|extras| &extras.backlog).filter(|backlog| backlog.is_in_use())
+    /// The stream, if there is one.
+    fn stream(&self) -> Option<&Exclusive> {
+        self.extras.get().map(|extras| &extras.exclusive).filter(|exclusive| exclusive.is_claimed())
     }
 
-    /// A message that a stream has received and not yielded.
-    async fn left_behind(&self) -> Option<Message> {
-        // In a box: every receive that waits would have room for this.
-        let backlog = self.backlog_in_use()?;
-        Box::pin(backlog.next()).await
+    /// Waits for the end of a stream, if there is one.
+    async fn stream_end(&self) {
+        if let Some(stream) = self.stream() {
+            // In a box: every receive that waits would have room for this.
+            Box::pin(stream.freed()).await;
+        }
     }
 
-    pub(crate) fn try_left_behind(&self) -> io::Result<Option<Message>> {
-        self.backlog_in_use().map_or(Ok(None), Backlog::try_next)
+    pub(crate) fn poll_stream_end(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream().map_or(Poll::Ready(()), |stream| stream.poll_freed(cx))
     }
 
-    pub(crate) fn poll_left_behind(&self, cx: &mut Context<'_>) -> Poll<Option<Message>> {
-        self.backlog_in_use().map_or(Poll::Ready(None), |backlog| backlog.poll_next(cx))
+    /// `WouldBlock` while there is a stream.
+    pub(crate) fn without_stream(&self) -> io::Result<()> {
+        self.stream().map_or(Ok(()), |_| Err(io::ErrorKind::WouldBlock.into()))
     }
 
     // ----- readiness -----
@@ -1450,19 +1378,33 @@ impl UnixSeqpacket {
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
         // A loop of readable() and try_recv() must yield, too; neither AsyncFd nor a direct call pays.
         tokio::task::coop::consume_budget().await;
-        if interest.is_readable()
-            && let Some(backlog) = self.backlog_in_use()
+        while interest.is_readable()
+            && let Some(stream) = self.stream()
         {
-            // While there is a stream, only the other direction can be waited for.
-            if !interest.is_writable() || backlog.try_free().is_some() {
-                if backlog.free().await {
-                    return Ok(Ready::READABLE);
-                }
-            } else {
-                return self.inner.ready(Interest::WRITABLE).await;
+            if let Some(ready) = Box::pin(self.ready_beside(stream, interest)).await {
+                return ready;
             }
         }
         self.inner.ready(interest).await
+    }
+
+    /// While there is a stream, only the other direction can be waited for. `None` when the stream has ended.
+    async fn ready_beside(
+        &self,
+        stream: &Exclusive,
+        interest: Interest,
+    ) -> Option<io::Result<Ready>> {
+        let mut end = pin!(stream.freed());
+        let Some(other) = interest.remove(Interest::READABLE) else {
+            end.await;
+            return None;
+        };
+        let mut ready = pin!(self.inner.ready(other));
+        poll_fn(|cx| match end.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(None),
+            Poll::Pending => ready.as_mut().poll(cx).map(Some),
+        })
+        .await
     }
 
     /// Wait until [`try_recv`](Self::try_recv) may succeed. See [`ready`](Self::ready).
@@ -1532,11 +1474,7 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn poll_recv_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(backlog) = self.backlog_in_use()
-            && ready!(backlog.poll_free(cx))
-        {
-            return Poll::Ready(Ok(()));
-        }
+        ready!(self.poll_stream_end(cx));
         self.inner.poll_ready(cx, Interest::READABLE)
     }
 
@@ -1608,10 +1546,6 @@ impl UnixSeqpacket {
 }
 
 fn total(buffers: &[IoSlice<'_>]) -> usize {
-    buffers.iter().map(|buffer| buffer.len()).sum()
-}
-
-fn room(buffers: &[IoSliceMut<'_>]) -> usize {
     buffers.iter().map(|buffer| buffer.len()).sum()
 }
 

@@ -2,17 +2,17 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::ops::Deref;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker, ready};
 
-use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl};
-use crate::backlog::{Backlog, Held};
-use crate::buffer::{Capacity, Scatter};
+use crate::ancillary::{AncillaryBuffer, ReceivedControl};
 use crate::common::catch_panic;
+use crate::common::completed::Completed;
 use crate::common::coop as budget;
+use crate::exclusive::{Claim, Exclusive};
 use crate::mmsg;
 use crate::source::Source;
 use crate::sys::{LARGEST_MESSAGE, Received};
@@ -216,7 +216,7 @@ pub struct Message {
 
 impl Message {
     fn new(lease: Lease, received: Received, ancillary: AncillaryBuffer) -> Self {
-        let info = MessageInfo::new(&received, lease.bytes.capacity());
+        let info = MessageInfo::new(&received, lease.bytes.len());
         Self { lease, info, ancillary }
     }
 
@@ -294,55 +294,15 @@ impl Message {
         self.ancillary.take_fds()
     }
 
-    /// What is known of it when it is received into a buffer of `capacity` bytes, and the ancillary data
-    /// that it still has is not.
-    pub(crate) fn info_for(&self, capacity: usize) -> MessageInfo {
+    /// For the next receive of the socket.
+    fn leave(self) -> Box<Completed> {
         let received = Received {
             message_len: self.info.message_len(),
-            control_truncated: self.info.ancillary_truncated() || !self.ancillary.is_empty(),
+            control_truncated: self.info.ancillary_truncated(),
             end_of_stream: Some(false),
         };
-        MessageInfo::new(&received, capacity.min(self.lease.bytes.len()))
-    }
-
-    /// Copy as much of it as fits.
-    pub(crate) fn copy_into(&self, buffers: &mut [IoSliceMut<'_>]) -> MessageInfo {
-        let mut rest = &self.lease.bytes[..];
-        for buffer in buffers {
-            let (now, later) = rest.split_at(rest.len().min(buffer.len()));
-            buffer[..now.len()].copy_from_slice(now);
-            rest = later;
-        }
-        self.info_for(self.lease.bytes.len() - rest.len())
-    }
-
-    /// Hand it to a receive call that lends buffers.
-    pub(crate) fn deliver<'c>(
-        mut self,
-        buffers: &mut [IoSliceMut<'_>],
-        control: &'c mut [u8],
-    ) -> (MessageInfo, AncillaryMessageReader<'c>) {
-        let ancillary = self.take_ancillary();
-        let info = self.copy_into(buffers);
-        (info, AncillaryMessageReader::from_values(ancillary, info.ancillary_truncated(), control))
-    }
-
-    /// Moves the bytes into a buffer that was given away; ancillary data is dropped.
-    pub(crate) fn deliver_plain(self, capacity: &mut Capacity<'_>) -> MessageInfo {
-        capacity.fill(&self.lease.bytes);
-        self.info_for(capacity.len())
-    }
-
-    /// Hand it to a receive call that gives buffers away.
-    pub(crate) fn deliver_owned<P>(
-        mut self,
-        parts: &mut Scatter<P>,
-        ancillary: Option<&mut AncillaryBuffer>,
-    ) -> MessageInfo {
-        if let Some(ancillary) = ancillary {
-            *ancillary = self.take_ancillary();
-        }
-        self.info_for(parts.fill(&self.lease.bytes))
+        let control = ReceivedControl::of(self.ancillary, received.control_truncated);
+        Completed::of(None, &self.lease.bytes, received, control)
     }
 
     /// Take all that came with it.
@@ -519,9 +479,9 @@ impl Tail {
 /// Each [`Message`] leases its buffer. As many as have come are received with one system call
 /// (`recvmmsg(2)`), on both backends; where none has come, the stream waits as a receive does.
 ///
-/// While there is a stream, it alone receives: other receive calls of the socket wait until it is
-/// dropped, `try_*` return `WouldBlock`. Messages that it has not yielded by then are the first that
-/// the next receive calls get, in order.
+/// While there is a stream, other receive calls of the socket wait until it is dropped, `try_*` return
+/// `WouldBlock`. Only a receive that has waited since before goes on beside it. Messages that the stream has
+/// not yielded by its end are the first that the next receives get, in order.
 ///
 /// A consumer that holds all buffers stops the stream, and so in time the sender; nothing is lost.
 ///
@@ -542,31 +502,34 @@ impl Tail {
 /// ```
 pub struct Messages<'a> {
     socket: &'a backend::Socket,
-    /// Messages received and not yet yielded; they stay with the socket when the stream is dropped.
-    queue: Held<'a>,
+    /// Messages received and not yet yielded; the next receives claim them when the stream is dropped.
+    queue: VecDeque<Message>,
     pool: Arc<Pool>,
     leases: Vec<Lease>,
     arrived: Vec<(Received, AncillaryBuffer)>,
     want: Want,
     tail: Tail,
+    /// Given up last.
+    _claim: Claim<'a>,
 }
 
 impl<'a> Messages<'a> {
     pub(crate) fn new(
         socket: &'a backend::Socket,
-        backlog: &'a Backlog,
+        exclusive: &'a Exclusive,
         options: MessagesOptions,
     ) -> io::Result<Self> {
-        let queue = backlog.reserve()?;
+        let claim = exclusive.claim()?;
         socket.mark_messages()?;
         Ok(Self {
             socket,
-            queue,
+            queue: VecDeque::new(),
             pool: Pool::new(options),
             leases: Vec::new(),
             arrived: Vec::new(),
             want: Want::new(),
             tail: Tail::default(),
+            _claim: claim,
         })
     }
 
@@ -751,6 +714,6 @@ impl fmt::Debug for Messages<'_> {
 
 impl Drop for Messages<'_> {
     fn drop(&mut self) {
-        self.socket.unmark_messages();
+        self.socket.end_stream(self.queue.drain(..).map(Message::leave));
     }
 }

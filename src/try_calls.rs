@@ -308,18 +308,9 @@ impl UnixSeqpacket {
         parts: P,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
-        match self.try_left_behind() {
-            Ok(None) => {}
-            Ok(Some(message)) => {
-                let mut parts = Scatter::new(parts);
-                let info = message.deliver_owned(&mut parts, ancillary);
-                return (Ok(info), parts.settle());
-            }
-            Err(error) => return (Err(error), parts),
+        if let Err(busy) = self.without_stream() {
+            return (Err(busy), parts);
         }
-        let parts = Scatter::new(parts);
-        let capacity = parts.capacity();
-        let (received, parts) = self.inner.try_recv_owned(parts, ancillary);
-        (received.map(|received| MessageInfo::new(&received, capacity)), parts)
+        self.inner.try_recv_owned(Scatter::new(parts), ancillary)
     }
 }

@@ -443,18 +443,6 @@ impl<'a> AncillaryMessageReader<'a> {
         AncillaryMessages { buffer: self.buffer }
     }
 
-    /// Values as control data in `room`, cut as the kernel does where there is less of it.
-    pub(crate) fn from_values(
-        mut values: AncillaryBuffer,
-        truncated: bool,
-        room: &mut [u8],
-    ) -> AncillaryMessageReader<'_> {
-        let mut control = [0; MAX_CONTROL];
-        let len = values.encode_owned(&mut control);
-        // SAFETY: these bytes have just been made from descriptors that nobody else owns any more.
-        unsafe { AncillaryMessageReader::new(&mut control[..len], truncated) }.move_into(room)
-    }
-
     /// Move the control data into another buffer, cutting it as the kernel does where there is less
     /// room (`put_cmsg`, `scm_detach_fds`): as many descriptors as fit, the rest are closed.
     pub(crate) fn move_into(mut self, room: &mut [u8]) -> AncillaryMessageReader<'_> {
@@ -533,6 +521,14 @@ impl ReceivedControl {
     /// As [`AncillaryMessageReader::new`]; nothing reads `control` afterwards.
     pub(crate) unsafe fn new(control: &[u8], truncated: bool) -> Self {
         Self { bytes: control.to_vec(), truncated }
+    }
+
+    /// Values that were received.
+    pub(crate) fn of(mut values: AncillaryBuffer, truncated: bool) -> Self {
+        let mut control = [0; MAX_CONTROL];
+        let len = values.encode_owned(&mut control);
+        // SAFETY: these bytes have just been made from descriptors that no value owns any more.
+        unsafe { Self::new(&control[..len], truncated) }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -11,7 +11,7 @@ use tokio::task::coop;
 use super::core::{Core, Recv};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl};
 use crate::buffer::{Capacity, PartsMut, Scatter};
-use crate::common::completed::{Completed, scatter};
+use crate::common::completed::{Completed, capacity, scatter};
 use crate::common::coop as budget;
 use crate::common::policy::{self, Conditions, Decision, RecvState};
 use crate::common::recv_queue::Outcome;
@@ -124,10 +124,11 @@ pub(super) struct Borrowed<'b, 'v, 'c> {
 }
 
 impl<'c> Sink for Borrowed<'_, '_, 'c> {
-    type Output = (Received, AncillaryMessageReader<'c>);
+    type Output = (MessageInfo, AncillaryMessageReader<'c>);
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Self::Output> {
-        source.recv_message(self.buffers, &mut self.control)
+        let (received, reader) = source.recv_message(self.buffers, &mut self.control)?;
+        Ok((MessageInfo::new(&received, capacity(self.buffers)), reader))
     }
 
     fn deliver(
@@ -136,14 +137,14 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
         mut received: Received,
         control: ReceivedControl,
     ) -> io::Result<Self::Output> {
-        scatter(bytes, self.buffers);
+        let len = scatter(bytes, self.buffers);
         let reader = control.move_into(std::mem::take(&mut self.control));
         received.control_truncated |= reader.is_truncated();
-        Ok((received, reader))
+        Ok((MessageInfo::new(&received, len), reader))
     }
 
-    fn measure(&self, (received, reader): &Self::Output) -> (usize, bool) {
-        (received.message_len, !reader.is_empty())
+    fn measure(&self, (info, reader): &Self::Output) -> (usize, bool) {
+        (info.message_len(), !reader.is_empty())
     }
 }
 
@@ -151,10 +152,11 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
 pub(crate) struct Plain<'c, 'b>(pub(super) &'c mut Capacity<'b>);
 
 impl Sink for Plain<'_, '_> {
-    type Output = Received;
+    type Output = MessageInfo;
 
-    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Received> {
-        source.recv_plain(self.0)
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<MessageInfo> {
+        let received = source.recv_plain(self.0)?;
+        Ok(MessageInfo::new(&received, self.0.len()))
     }
 
     fn deliver(
@@ -162,13 +164,14 @@ impl Sink for Plain<'_, '_> {
         bytes: &[u8],
         received: Received,
         control: ReceivedControl,
-    ) -> io::Result<Received> {
+    ) -> io::Result<MessageInfo> {
         self.0.fill(bytes);
-        Ok(received.without(control.is_empty()))
+        let len = bytes.len().min(self.0.len());
+        Ok(MessageInfo::new(&received.without(control.is_empty()), len))
     }
 
-    fn measure(&self, received: &Received) -> (usize, bool) {
-        (received.message_len, false)
+    fn measure(&self, info: &MessageInfo) -> (usize, bool) {
+        (info.message_len(), false)
     }
 }
 
@@ -190,10 +193,11 @@ impl<'a, P: PartsMut> Owned<'a, P> {
 }
 
 impl<P: PartsMut> Sink for Owned<'_, P> {
-    type Output = Received;
+    type Output = MessageInfo;
 
-    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Received> {
-        source.recv_scattered(&mut self.scatter, self.ancillary.as_deref_mut())
+    fn direct(&mut self, source: &mut Source<'_>) -> io::Result<MessageInfo> {
+        let received = source.recv_scattered(&mut self.scatter, self.ancillary.as_deref_mut())?;
+        Ok(MessageInfo::new(&received, self.scatter.capacity()))
     }
 
     fn deliver(
@@ -201,19 +205,19 @@ impl<P: PartsMut> Sink for Owned<'_, P> {
         bytes: &[u8],
         received: Received,
         control: ReceivedControl,
-    ) -> io::Result<Received> {
-        self.scatter.fill(bytes);
+    ) -> io::Result<MessageInfo> {
+        let len = self.scatter.fill(bytes);
         let Some(ancillary) = &mut self.ancillary else {
-            return Ok(received.without(control.is_empty()));
+            return Ok(MessageInfo::new(&received.without(control.is_empty()), len));
         };
         control.fill(ancillary);
-        Ok(received)
+        Ok(MessageInfo::new(&received, len))
     }
 
-    fn measure(&self, received: &Received) -> (usize, bool) {
+    fn measure(&self, info: &MessageInfo) -> (usize, bool) {
         let descriptors =
             self.ancillary.as_ref().is_some_and(|ancillary| !ancillary.fds().is_empty());
-        (received.message_len, descriptors)
+        (info.message_len(), descriptors)
     }
 }
 
@@ -267,8 +271,8 @@ impl Sink for Many<'_, '_> {
     ) -> io::Result<()> {
         let Some(first) = self.buffers.first_mut() else { return Ok(()) };
         let received = received.without(control.is_empty());
-        scatter(bytes, std::slice::from_mut(first));
-        self.infos.push(MessageInfo::new(&received, first.len()));
+        let len = scatter(bytes, std::slice::from_mut(first));
+        self.infos.push(MessageInfo::new(&received, len));
         Ok(())
     }
 

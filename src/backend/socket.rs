@@ -16,10 +16,10 @@ use super::send::{Lent, LentSend, Reason, Spare, WaitingSend};
 use super::{Backend, Submission};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buffer::{Capacity, Parts, PartsMut, Scatter};
-use crate::common::completed::scatter;
+use crate::common::completed::{Completed, capacity};
 use crate::common::pending_send::PendingSend;
 use crate::stream::Filler;
-use crate::sys::{self, Received};
+use crate::sys;
 use crate::{MessageInfo, async_fd};
 
 /// How often a socket that is taken apart waits for a driver that works for it.
@@ -77,9 +77,13 @@ impl Socket {
         self.core.lock_recv().marks.mark(self.fd())
     }
 
-    /// Undoes [`mark_messages`](Self::mark_messages).
-    pub(crate) fn unmark_messages(&self) {
-        self.core.lock_recv().marks.unmark(self.fd());
+    /// A stream that had messages marked ends: undoes that, and leaves what it has not yielded to the next receives.
+    pub(crate) fn end_stream(&self, left: impl DoubleEndedIterator<Item = Box<Completed>>) {
+        let mut recv = self.core.lock_recv();
+        recv.marks.unmark(self.fd());
+        let wakes = recv.queue.leave_messages(left);
+        drop(recv);
+        self.core.apply(wakes);
     }
 
     /// Changes an option that may mark messages.
@@ -229,7 +233,7 @@ impl Socket {
         &self,
         buffers: &mut [IoSliceMut<'_>],
         control: &'a mut [u8],
-    ) -> impl Future<Output = io::Result<(Received, AncillaryMessageReader<'a>)>> + Unpin {
+    ) -> impl Future<Output = io::Result<(MessageInfo, AncillaryMessageReader<'a>)>> + Unpin {
         self.want_control();
         Receive::new(&self.core, Borrowed { buffers, control })
     }
@@ -247,7 +251,7 @@ impl Socket {
         &self,
         parts: Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
-    ) -> (io::Result<Received>, P) {
+    ) -> (io::Result<MessageInfo>, P) {
         if ancillary.is_some() {
             self.want_control();
         }
@@ -291,7 +295,7 @@ impl Socket {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
         control: &'a mut [u8],
-    ) -> Poll<io::Result<(Received, AncillaryMessageReader<'a>)>> {
+    ) -> Poll<io::Result<(MessageInfo, AncillaryMessageReader<'a>)>> {
         self.want_control();
         self.core.poll_receive(cx, &mut Borrowed { buffers, control })
     }
@@ -304,7 +308,7 @@ impl Socket {
         &self,
         buffers: &mut [IoSliceMut<'_>],
         control: &'a mut [u8],
-    ) -> io::Result<(Received, AncillaryMessageReader<'a>)> {
+    ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
         self.want_control();
         self.core.try_receive(&mut Borrowed { buffers, control })
     }
@@ -313,7 +317,7 @@ impl Socket {
         &self,
         parts: Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
-    ) -> (io::Result<Received>, P) {
+    ) -> (io::Result<MessageInfo>, P) {
         if ancillary.is_some() {
             self.want_control();
         }
@@ -323,13 +327,12 @@ impl Socket {
     }
 
     /// The completed message if there is one, else what the kernel has. A completed error is reported, once.
-    pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+    pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<MessageInfo> {
         self.core.runtime.check()?;
         let mut recv = self.core.lock_recv();
         match recv.queue.completed() {
             Some(Ok(message)) => {
-                scatter(&message.bytes, buffers);
-                return Ok(message.received.without(message.control.is_empty()));
+                return Ok(message.look(buffers));
             }
             Some(Err(errno)) => {
                 let error = io::Error::from_raw_os_error(*errno);
@@ -339,7 +342,8 @@ impl Socket {
             None if recv.queue.is_submitted() => return Err(io::ErrorKind::WouldBlock.into()),
             None => {}
         }
-        self.core.source(&mut recv.marks).peek(buffers)
+        let received = self.core.source(&mut recv.marks).peek(buffers)?;
+        Ok(MessageInfo::new(&received, capacity(buffers)))
     }
 
     // ----- readiness -----

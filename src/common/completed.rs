@@ -1,11 +1,12 @@
-//! A message that an attempt has received and no receive has claimed yet.
+//! A message that no receive has claimed yet: an attempt has received it, or a stream that has ended.
 
 use std::io::IoSliceMut;
 
+use crate::MessageInfo;
 use crate::ancillary::ReceivedControl;
 use crate::sys::Received;
 
-/// A whole message, whatever buffer the next receive brings. Owns the descriptors that came with it.
+/// A whole message, whatever buffer the next receive brings; but a stream may have cut it. Owns the descriptors that came with it.
 #[derive(Debug)]
 pub(crate) struct Completed {
     pub(crate) bytes: Vec<u8>,
@@ -33,6 +34,17 @@ impl Completed {
         message.bytes.extend_from_slice(bytes);
         message
     }
+
+    /// Copies it into the buffers of a peek.
+    pub(crate) fn look(&self, buffers: &mut [IoSliceMut<'_>]) -> MessageInfo {
+        let len = scatter(&self.bytes, buffers);
+        MessageInfo::new(&self.received.without(self.control.is_empty()), len)
+    }
+}
+
+/// Bytes that fit into several buffers.
+pub(crate) fn capacity(buffers: &[IoSliceMut<'_>]) -> usize {
+    buffers.iter().map(|buffer| buffer.len()).sum()
 }
 
 /// Copies as much as fits into several buffers. Returns how much that was.

@@ -100,6 +100,8 @@ enum Step {
     /// It is never dropped either.
     ForgetReceive(usize),
     TryReceive,
+    /// A stream receives so many messages and ends without having yielded any.
+    Stream(usize),
     PollRecv,
     Readable,
     DropReadable(usize),
@@ -266,6 +268,7 @@ impl Model {
                     self.deliver(outcome);
                 }
             }
+            Step::Stream(most) => self.stream(most),
             Step::PollRecv => self.poll_recv(),
             Step::Readable => self.new_readable(),
             Step::DropReadable(at) if at < self.readable.len() => drop(self.readable.remove(at)),
@@ -536,6 +539,7 @@ impl Event {
             27..31 => Step::DropReceive(at),
             31..33 => Step::FreezeReceive(at),
             33 => Step::ForgetReceive(at),
+            34 if odd => Step::Stream(at + 1),
             34 => Step::TryReceive,
             35..37 => Step::PollRecv,
             37 => Step::Readable,

@@ -13,7 +13,8 @@
 //! # Attempts
 //!
 //! On io_uring a receive can be an *attempt* that a driver makes for the socket in its next batch. An attempt belongs to
-//! no waiter: its message is *completed*, and the next receive that is polled claims it.
+//! no waiter: its message is *completed*, and the next receive that is polled claims it. So are the messages that a stream
+//! leaves when it ends.
 //!
 //! | attempt | the message | a receive that is dropped |
 //! |---|---|---|
@@ -76,6 +77,8 @@ pub(crate) struct RecvQueue<M> {
     ids: WaiterIds,
     /// Received by an attempt, not claimed yet.
     completed: Option<Outcome<M>>,
+    /// Received by a stream and not yielded, the first last. They come before `completed`.
+    left: Vec<Outcome<M>>,
     attempt: Attempt,
     /// The socket is in a worker's inbox for an attempt.
     listed: bool,
@@ -96,6 +99,7 @@ impl<M> RecvQueue<M> {
             waiters: WaitQueue::default(),
             ids: WaiterIds::default(),
             completed: None,
+            left: Vec::new(),
             attempt: Attempt::None,
             listed: false,
             parked: false,
@@ -109,14 +113,14 @@ impl<M> RecvQueue<M> {
 
     // ----- receives -----
 
-    /// The completed message or error, for the caller to claim.
+    /// The first completed message or error, for the caller to claim.
     pub(crate) fn take_completed(&mut self) -> Option<Outcome<M>> {
-        self.completed.take()
+        self.left.pop().or_else(|| self.completed.take())
     }
 
-    /// The completed message or error. It stays.
+    /// The first completed message or error. It stays.
     pub(crate) fn completed(&self) -> Option<&Outcome<M>> {
-        self.completed.as_ref()
+        self.left.last().or(self.completed.as_ref())
     }
 
     /// Whether an attempt is in a batch just now: the kernel must not be asked for another message.
@@ -252,7 +256,7 @@ impl<M> RecvQueue<M> {
     /// Queues an attempt for the next batch. Whether the socket has to be listed for it in a
     /// worker's inbox.
     pub(crate) fn queue_attempt(&mut self) -> bool {
-        let has_message = self.completed.is_some() && !cfg!(planted = "completed_overwritten");
+        let has_message = self.completed().is_some() && !cfg!(planted = "completed_overwritten");
         if self.attempt != Attempt::None || has_message || self.closed {
             return false;
         }
@@ -290,6 +294,22 @@ impl<M> RecvQueue<M> {
         (Wakes { observers, ..self.wake_next() }, None)
     }
 
+    /// A stream that ends has received these messages, and not yielded them: the next receives claim them. No receive has
+    /// had a later message but one that waits since before the stream.
+    pub(crate) fn leave_messages(&mut self, messages: impl DoubleEndedIterator<Item = M>) -> Wakes {
+        let before = self.left.len();
+        self.left.extend(messages.rev().map(Ok));
+        if self.left.len() == before {
+            return Wakes::default();
+        }
+        self.unseen = true;
+        if cfg!(planted = "left_unheard") {
+            return Wakes::default();
+        }
+        let observers = self.observers.wake();
+        Wakes { observers, ..self.wake_next() }
+    }
+
     /// The attempt that was submitted found nothing, or was not made at all (`looked` is false).
     pub(crate) fn attempt_over(&mut self, looked: bool) {
         self.attempt = Attempt::None;
@@ -319,13 +339,13 @@ impl<M> RecvQueue<M> {
         self.observers.wake()
     }
 
-    /// The socket is going. Waiters are receives that were forgotten. Returns the unclaimed message.
-    pub(crate) fn close(&mut self) -> Option<Outcome<M>> {
+    /// The socket is going. Waiters are receives that were forgotten. Returns the unclaimed messages.
+    pub(crate) fn close(&mut self) -> (Vec<Outcome<M>>, Option<Outcome<M>>) {
         self.closed = true;
         if self.is_queued() && !cfg!(planted = "cancel_lost") {
             self.attempt = Attempt::None;
         }
-        self.completed.take()
+        (std::mem::take(&mut self.left), self.completed.take())
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -354,7 +374,7 @@ impl<M> RecvQueue<M> {
 
     /// Whether a waiter may find something that no attempt is going to find.
     fn has_something(&self) -> bool {
-        self.completed.is_some() || self.unseen && self.attempt == Attempt::None
+        self.completed().is_some() || self.unseen && self.attempt == Attempt::None
     }
 
     fn remove(&mut self, id: &mut Option<WaiterId>) -> Option<Waiter> {

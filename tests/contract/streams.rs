@@ -4,8 +4,9 @@ use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
 use std::task::Poll;
 
+use tokio::io::Interest;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
-use tokio_seqpacket::{Message, MessagesOptions, UnixSeqpacket};
+use tokio_seqpacket::{Message, MessageInfo, MessagesOptions, UnixSeqpacket};
 use tokio_test::task;
 
 use crate::harness::tools::{
@@ -34,6 +35,12 @@ pub fn tests() -> Vec<Test> {
         a_stream_whose_mark_was_taken_away_ends,
         receives_wait_for_the_end_of_a_stream,
         readiness_waits_for_the_end_of_a_stream,
+        what_a_stream_leaves_wakes_the_receives_that_waited_before_it,
+        what_a_stream_leaves_comes_before_what_the_kernel_has,
+        what_a_stream_leaves_wakes_those_that_wait_for_readiness,
+        a_wait_for_both_directions_is_woken_by_the_end_of_a_stream,
+        what_a_stream_has_cut_and_left_says_how_long_it_was,
+        a_peek_beside_a_stream_waits,
         a_second_stream_is_refused_while_there_is_one,
         a_size_beyond_all_messages_needs_no_such_memory,
         a_reset_is_told_once_and_the_messages_before_it_follow,
@@ -439,6 +446,131 @@ async fn readiness_waits_for_the_end_of_a_stream(cell: Cell) {
     until_woken(&mut polled).await;
     soon(readable).await.unwrap();
     assert_eq!(soon(polled).await.unwrap(), 3);
+}
+
+/// It has received several messages, yields the first, and is dropped: how many it has left.
+async fn leaves_some(socket: &UnixSeqpacket, sent: u8) -> u8 {
+    let mut messages = socket.messages(MessagesOptions::new()).unwrap();
+    let mut left = sent;
+    loop {
+        drop(next(&mut messages).await);
+        left -= 1;
+        if !format!("{messages:?}").contains("buffered: 0") {
+            return left;
+        }
+    }
+}
+
+/// As [`leaves_some`], and the kernel has none.
+async fn leaves_the_last(socket: &UnixSeqpacket) -> u8 {
+    let mut messages = socket.messages(MessagesOptions::new()).unwrap();
+    let mut last = next(&mut messages).await[0];
+    while rustix::io::ioctl_fionread(socket).unwrap() > 0 {
+        last = next(&mut messages).await[0];
+    }
+    last
+}
+
+async fn what_a_stream_leaves_wakes_the_receives_that_waited_before_it(cell: Cell) {
+    for way in RecvBy::QUEUED {
+        let (a, b) = cell.half();
+        let mut first = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        arm(&mut first).await;
+        let mut second = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        arm(&mut second).await;
+        for n in 0..100 {
+            b.send(&[n, n]);
+        }
+        let n = 100 - leaves_some(&a, 100).await;
+        until_woken(&mut first).await;
+        assert_eq!(soon(first).await.unwrap().bytes, [n, n], "{way:?}");
+        until_woken(&mut second).await;
+        assert_eq!(soon(second).await.unwrap().bytes, [n + 1, n + 1], "{way:?}");
+    }
+}
+
+async fn what_a_stream_leaves_comes_before_what_the_kernel_has(cell: Cell) {
+    for way in RecvBy::ALL {
+        let (a, b) = cell.half();
+        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        arm(&mut receive).await;
+        for n in 0..100 {
+            b.send(&[n, n]);
+        }
+        let mut n = 100 - leaves_some(&a, 100).await;
+        b.send(&[100, 100]);
+        assert_eq!(soon(receive).await.unwrap().bytes, [n, n], "{way:?}");
+        while n < 100 {
+            n += 1;
+            assert_eq!(recv(&a).await, [n, n], "{way:?}");
+        }
+    }
+}
+
+async fn what_a_stream_leaves_wakes_those_that_wait_for_readiness(cell: Cell) {
+    let (a, b) = cell.half();
+    let mut readable = task::spawn(a.readable());
+    arm(&mut readable).await;
+    let mut peek = task::spawn(a.peek(&mut []));
+    arm(&mut peek).await;
+    let mut polled = task::spawn(std::future::poll_fn(|cx| a.poll_recv_ready(cx)));
+    arm(&mut polled).await;
+    for n in 0..100 {
+        b.send(&[n, n]);
+    }
+    let last = leaves_the_last(&a).await;
+    assert!(last < 99, "some are left");
+    soon(readable).await.unwrap();
+    assert_eq!(soon(peek).await.unwrap().message_len(), 2);
+    soon(polled).await.unwrap();
+    assert_eq!(recv(&a).await, [last + 1; 2]);
+}
+
+async fn a_wait_for_both_directions_is_woken_by_the_end_of_a_stream(cell: Cell) {
+    let (a, b) = cell.pair();
+    fill(&a);
+    let messages = a.messages(small()).unwrap();
+    let mut ready = task::spawn(a.ready(Interest::READABLE | Interest::WRITABLE));
+    starts_waiting(&mut ready);
+    breathe().await;
+    b.send(b"one").await.unwrap();
+    drop(messages);
+    until_woken(&mut ready).await;
+    assert!(soon(ready).await.unwrap().is_readable());
+}
+
+async fn what_a_stream_has_cut_and_left_says_how_long_it_was(cell: Cell) {
+    let cut = |info: MessageInfo| (info.bytes_read(), info.message_len(), info.truncated());
+    let (a, b) = cell.half();
+    for _ in 0..100 {
+        b.send(b"a message");
+    }
+    {
+        let mut messages = a.messages(MessagesOptions::new().size(1)).unwrap();
+        while messages.next_buffered().is_none() {
+            assert_eq!(cut(next(&mut messages).await.info()), (1, 9, true));
+        }
+    }
+    assert_eq!(cut(soon(a.peek(&mut [0; 16])).await.unwrap()), (1, 9, true), "peeked");
+    let mut messages = a.messages(small()).unwrap();
+    let message = next(&mut messages).await;
+    assert_eq!((&message[..], cut(message.info())), (&b"a"[..], (1, 9, true)), "a stream");
+    drop(messages);
+    let (received, bytes) = soon(a.recv_owned(Vec::with_capacity(16))).await;
+    assert_eq!((cut(received.unwrap()), &bytes[..]), ((1, 9, true), &b"a"[..]));
+}
+
+/// While there is a stream, a peek waits: it does not ask again and again.
+async fn a_peek_beside_a_stream_waits(cell: Cell) {
+    let (a, b) = cell.half();
+    let messages = a.messages(small()).unwrap();
+    b.send(b"one");
+    let mut peek = task::spawn(a.peek(&mut []));
+    starts_waiting(&mut peek);
+    breathe().await;
+    assert!(!peek.is_woken(), "for the end of the stream");
+    drop(messages);
+    assert_eq!(soon(peek).await.unwrap().message_len(), 3);
 }
 
 async fn a_second_stream_is_refused_while_there_is_one(cell: Cell) {

@@ -230,6 +230,25 @@ impl Model {
         Ok(Some(outcome))
     }
 
+    /// As `Messages`, and `Socket::end_stream`.
+    pub(super) fn stream(&mut self, most: usize) {
+        let mut messages = Vec::new();
+        while messages.len() < most
+            && let Ok(Some(outcome)) = self.try_receive()
+        {
+            match outcome {
+                Ok(message) => messages.push(message),
+                // It asks the kernel again once it has yielded what it had.
+                Err(_) => {
+                    messages.drain(..).for_each(|message| self.deliver(Ok(message)));
+                    self.deliver(outcome);
+                }
+            }
+        }
+        let wakes = self.recv.leave_messages(messages.into_iter());
+        self.apply_wakes(wakes);
+    }
+
     /// The task that calls `poll_recv`.
     pub(super) fn poll_recv(&mut self) {
         let task = self.poller.take().unwrap_or_else(Task::new);
