@@ -23,9 +23,11 @@ pub enum What {
     DroppedReceive,
     Failed,
     End,
+    /// The descriptor went to another socket.
+    Renewed,
 }
 
-const WHATS: [What; 9] = [
+const WHATS: [What; 10] = [
     What::Waits,
     What::Sent,
     What::Dropped,
@@ -35,6 +37,7 @@ const WHATS: [What; 9] = [
     What::DroppedReceive,
     What::Failed,
     What::End,
+    What::Renewed,
 ];
 
 /// The last events of one direction at one end.
@@ -70,6 +73,7 @@ impl Tail {
                 What::DroppedReceive => format!("a receive dropped after #{sequence}"),
                 What::Failed => format!("a receive failed after #{sequence}, errno {number}"),
                 What::End => format!("end after #{sequence}"),
+                What::Renewed => format!("another socket after #{sequence} (whole: {number})"),
             }
         };
         events.into_iter().map(describe).collect::<Vec<_>>().join("; ")
@@ -91,11 +95,18 @@ pub struct Sent {
     pub count: u64,
     /// All but the messages with a header that were sent: sequence number, empty, fate.
     pub exceptions: Vec<u64>,
+    /// The last message has been handed over, or there will be none.
+    pub over: bool,
+    /// Empty messages since one that is not was sent.
+    pub run: u64,
     pub tail: Tail,
 }
 
 impl Sent {
     pub fn settle(&mut self, sequence: u64, empty: bool, fate: Fate) {
+        if !empty && fate == Fate::Ok {
+            self.run = 0;
+        }
         if empty || fate != Fate::Ok {
             self.exceptions.push(sequence << 3 | u64::from(empty) << 2 | fate as u64);
         }
@@ -119,6 +130,10 @@ pub struct Received {
     pub last: u64,
     /// Empty messages since.
     pub empties: u64,
+    /// Of what came since: empty messages, or the end.
+    pub doubtful: u64,
+    /// So many more may have come if this was the end: nothing told them from it.
+    pub unsaid: u64,
     /// After which sequence number how many are missing, and how many empty messages were there.
     pub gaps: Vec<(u64, u64, u64)>,
     pub ended: Ended,
@@ -138,10 +153,12 @@ impl Received {
             return Err(format!("#{sequence} was delivered after #{}", self.last));
         }
         let missing = sequence - self.last - 1;
-        if missing > 0 || self.empties > 0 {
-            self.gaps.push((self.last, missing, self.empties));
+        // Nothing comes after the end.
+        let empties = self.empties + self.doubtful;
+        if missing > 0 || empties > 0 {
+            self.gaps.push((self.last, missing, empties));
         }
-        (self.last, self.empties) = (sequence, 0);
+        (self.last, self.empties, self.doubtful, self.unsaid) = (sequence, 0, 0, 0);
         Ok(())
     }
 }
@@ -213,14 +230,28 @@ pub fn judge(sender: &Record, receiver: &Record) -> Result<(), String> {
         next = exceptions.next();
     }
     if received.ended == Ended::AtEnd {
+        let (mut least, mut most) = (0, 0);
         for sequence in received.last + 1..=sent.count {
-            if next.is_none_or(|(listed, ..)| listed != sequence) {
-                return failed(
-                    sequence,
-                    format!("#{sequence} was sent before the end, and is lost"),
-                );
+            match next.filter(|(listed, ..)| *listed == sequence) {
+                None => {
+                    let what = format!("#{sequence} was sent before the end, and is lost");
+                    return failed(sequence, what);
+                }
+                Some((_, empty, fate)) => {
+                    least += u64::from(empty && fate == Fate::Ok as u64);
+                    most += u64::from(empty && fate != Fate::Failed as u64);
+                }
             }
             next = exceptions.next();
+        }
+        let Received { empties, doubtful, unsaid, .. } = *received;
+        if empties > most || empties + doubtful + unsaid < least {
+            let what = format!(
+                "before the end came {empties} empty messages and {doubtful} in doubt; {least} were \
+                 sent, and {} dropped",
+                most - least
+            );
+            return failed(received.last, what);
         }
     }
     Ok(())
@@ -245,6 +276,8 @@ impl Record {
             self.sent.count,
             self.received.last,
             self.received.empties,
+            self.received.doubtful,
+            self.received.unsaid,
             self.received.ended as u64,
         ];
         let mut list = |list: &mut dyn ExactSizeIterator<Item = u64>| {
@@ -261,7 +294,7 @@ impl Record {
     }
 
     pub fn from_words(words: &[u64]) -> Self {
-        let (head, mut rest) = words.split_at(7);
+        let (head, mut rest) = words.split_at(9);
         let mut list = || {
             let (items, after) = rest[1..].split_at(rest[0] as usize);
             rest = after;
@@ -274,11 +307,13 @@ impl Record {
             slot: head[0] as u16,
             life: head[1],
             end: if head[2] == 0 { End::Main } else { End::Peer },
-            sent: Sent { count: head[3], exceptions, tail: sent_tail },
+            sent: Sent { count: head[3], exceptions, tail: sent_tail, ..Sent::default() },
             received: Received {
                 last: head[4],
                 empties: head[5],
-                ended: if head[6] == 0 { Ended::Left } else { Ended::AtEnd },
+                doubtful: head[6],
+                unsaid: head[7],
+                ended: if head[8] == 0 { Ended::Left } else { Ended::AtEnd },
                 gaps: rest.chunks_exact(2).map(gap).collect(),
                 tail: received_tail,
             },

@@ -1,10 +1,20 @@
 //! Torture: a soak between two processes in which every message is accounted for.
 //!
-//! 64 connections live short lives one after the other, each by a plan of its own (`plan`). Both ends
-//! send and receive at once (`send`, `receive`), drop calls at random polls, and note what happened
-//! (`history`). Meanwhile runtimes end, threads end, descriptors run out, and the peer is killed
-//! (`workers`, `descriptors`, here). When both ends of a life are over, this process compares what one
-//! sent with what the other received; at the end nothing may be left over.
+//! 64 connections live short lives one after the other, each by a plan of its own (`plan`, `life`). Both
+//! ends send and receive at once (`send`, `receive`, `arrive`), and note what happened (`history`).
+//!
+//! | what else they do | where |
+//! |---|---|
+//! | drop calls at random polls, or leave them alone after one | `line` |
+//! | drop sockets and calls on a thread outside of all runtimes | `elsewhere` |
+//! | go by readiness and peeks, and wait for them beside all calls | `watch` |
+//! | receive streams, which are dropped with messages left, and batches | `stream` |
+//! | change options | `toggle` |
+//! | take the descriptor out of the socket, and make another socket of it | `handover` |
+//!
+//! Meanwhile runtimes end, threads end, descriptors run out, and the peer is killed (`workers`,
+//! `descriptors`, here). When both ends of a life are over, this process compares what one sent with what
+//! the other received; at the end nothing may be left over.
 //!
 //! ```text
 //! cargo run --release --example torture -- --minutes 1 --backend uring --runtime both
@@ -28,15 +38,23 @@ use report::{Count, Counts};
 use side::Shared;
 use workers::{Flavour, Workers};
 
+mod arrive;
 mod control;
 mod descriptors;
+mod elsewhere;
+mod handover;
 mod history;
+mod life;
+mod line;
 mod message;
 mod plan;
 mod receive;
 mod report;
 mod send;
 mod side;
+mod stream;
+mod toggle;
+mod watch;
 mod workers;
 
 const SLOTS: u16 = 64;

@@ -4,6 +4,7 @@
 //! that a number is missing, and the judge knows which numbers were empty messages.
 
 use crate::plan::End;
+use crate::side::Side;
 
 /// No message with a header is smaller.
 pub const HEADER: usize = 7 * 8;
@@ -44,6 +45,12 @@ impl Header {
         ];
         words[6] = checksum(&words[..6]);
         words
+    }
+
+    /// Whether a message to this end has such a header.
+    pub fn is_for(&self, side: &Side) -> bool {
+        let (plan, from) = (&side.plan, side.shared().end.other());
+        (self.slot, self.life, self.from) == (plan.slot, plan.life, from)
     }
 
     /// The message, `self.len` bytes.

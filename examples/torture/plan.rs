@@ -67,6 +67,18 @@ pub struct Plan {
     /// In hundredths: calls dropped when they wait.
     pub drop_receives: u64,
     pub drop_sends: u64,
+    /// Credentials come with every message: an empty one can be told from the end.
+    pub marked: bool,
+    /// Options are changed in mid-traffic.
+    pub toggles: bool,
+    /// Calls go by readiness and peeks only.
+    pub by_readiness: bool,
+    /// Readiness and peeks are waited for beside all calls.
+    pub watched: bool,
+    /// Receives are streams of messages at times.
+    pub streams: bool,
+    /// The descriptors leave their sockets in mid-traffic, and come back.
+    pub handovers: bool,
 }
 
 impl Plan {
@@ -86,7 +98,7 @@ impl Plan {
         let (empty, run, with_fds, full) = match slot % 32 {
             30 => (950, 400, 0, 0),
             31 => (0, 8, 100, 200),
-            _ => (20, 8, 40, 5),
+            _ => ([20, 20, 300][rng.usize(..3)], 8, 40, 5),
         };
         Self {
             slot,
@@ -104,6 +116,12 @@ impl Plan {
             run,
             drop_receives: [0, 30, 60, 90][rng.usize(..4)],
             drop_sends: [0, 10, 30, 60][rng.usize(..4)],
+            marked: rng.bool(),
+            toggles: rng.u8(..3) == 0,
+            by_readiness: rng.u8(..6) == 0,
+            watched: rng.u8(..3) == 0,
+            streams: rng.u8(..3) == 0,
+            handovers: rng.u8(..3) == 0,
         }
     }
 
@@ -117,6 +135,14 @@ impl Plan {
             Ending::Closes(End::Main) => 1,
             Ending::Closes(End::Peer) => 2,
         };
+        let flags = [
+            self.marked,
+            self.toggles,
+            self.by_readiness,
+            self.watched,
+            self.streams,
+            self.handovers,
+        ];
         vec![
             u64::from(self.slot),
             self.life,
@@ -134,6 +160,7 @@ impl Plan {
             self.run,
             self.drop_receives,
             self.drop_sends,
+            flags.iter().rev().fold(0, |word, flag| word << 1 | u64::from(*flag)),
         ]
     }
 
@@ -143,6 +170,7 @@ impl Plan {
             1 => Engine::Epoll,
             _ => Engine::Uring,
         };
+        let flag = |at: u32| words[16] >> at & 1 != 0;
         Self {
             slot: words[0] as u16,
             life: words[1],
@@ -163,6 +191,12 @@ impl Plan {
             run: words[13],
             drop_receives: words[14],
             drop_sends: words[15],
+            marked: flag(0),
+            toggles: flag(1),
+            by_readiness: flag(2),
+            watched: flag(3),
+            streams: flag(4),
+            handovers: flag(5),
         }
     }
 }

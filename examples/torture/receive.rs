@@ -1,85 +1,81 @@
 //! The receiving direction of an end.
 
-use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 
 use fastrand::Rng;
 use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageReader, OwnedAncillaryMessage};
 
-use crate::descriptors::{Pipe, is_file};
+use crate::arrive::{Came, Step, arrive};
 use crate::history::{Ended, What};
-use crate::message::{HEADER, Header};
+use crate::line::Line;
+use crate::message::HEADER;
 use crate::report::Count;
-use crate::side::{Call, Side};
-
-/// What a receive has come to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
-    Message,
-    /// `WouldBlock`, or an error that ends nothing.
-    Nothing,
-    End,
-}
+use crate::side::Side;
+use crate::stream;
+use crate::toggle::toggle;
+use crate::watch::{self, By};
 
 pub async fn all(side: Arc<Side>, mut rng: Rng) {
-    let mut line: VecDeque<Call<Step>> = VecDeque::new();
-    loop {
-        if line.len() < side.plan.width {
-            let form = Form::draw(&side, line.is_empty(), &mut rng);
-            if line.is_empty() && rng.u8(..100) == 0 {
-                // In a task of its own, which is aborted.
-                let task = tokio::spawn(receive(side.clone(), form, room(&side, &mut rng)));
-                for _ in 0..rng.u8(..4) {
-                    tokio::task::yield_now().await;
-                }
-                task.abort();
-                side.count(Count::Aborts, 1);
-                if let Ok(Step::End) = task.await {
-                    return;
-                }
-                continue;
-            }
-            match Call::first_poll(receive(side.clone(), form, room(&side, &mut rng))).await {
-                Ok(Step::End) => return,
-                Ok(Step::Nothing) => tokio::task::yield_now().await,
-                // Also where others wait: a message goes to the receive that asks first.
-                Ok(Step::Message) => {}
-                Err(future) => {
-                    let dropped = rng.u64(..100) < side.plan.drop_receives;
-                    match dropped.then(|| rng.u8(..3)) {
-                        Some(0) => drop(future),
-                        left => line.push_back(Call { future, left }),
-                    }
-                }
-            }
+    let mut line: Line<Step> = Line::new(&side);
+    let mut step = Step::Message;
+    // Where none may be dropped one waits at a time, and is waited for.
+    let (width, dropped) = match side.whole {
+        true => (1, 0),
+        false => (side.plan.width, side.plan.drop_receives),
+    };
+    while step != Step::End && side.received.lock().unwrap().ended != Ended::AtEnd {
+        if line.is_empty() && side.stopping.load(Ordering::SeqCst) {
+            return;
+        }
+        if side.plan.toggles && rng.u8(..64) == 0 {
+            toggle(&side, &mut rng);
+        }
+        line.resume(&mut rng);
+        if line.len() >= width {
+            step = line.next().await.into_iter().fold(step, Step::then);
             continue;
         }
-        let end = std::future::poll_fn(|cx| {
-            let (mut changed, mut end) = (false, false);
-            line.retain_mut(|call| {
-                match call.poll(cx) {
-                    Some(Poll::Pending) => return true,
-                    Some(Poll::Ready(step)) => end |= step == Step::End,
-                    None => {}
-                }
-                changed = true;
-                false
-            });
-            if changed { Poll::Ready(end) } else { Poll::Pending }
-        })
-        .await;
-        if end {
-            return;
+        if !side.whole && line.is_empty() && side.plan.streams && rng.u8(..32) == 0 {
+            step = stream::take(&side, &mut rng).await;
+            continue;
+        }
+        let form = Form::draw(&side, line.is_empty(), &mut rng);
+        let future = receive(side.clone(), form, room(&side, &mut rng));
+        if !side.whole && line.is_empty() && rng.u8(..100) == 0 {
+            step = in_a_task(&side, future, &mut rng).await;
+            continue;
+        }
+        let alone = !side.whole && !form.polls() && line.leaves_alone(&mut rng);
+        match Line::first_poll(future, alone).await {
+            Ok(Step::Nothing) => tokio::task::yield_now().await,
+            // Also where others wait: a message goes to the receive that asks first.
+            Ok(came) => step = came,
+            Err(future) if alone => line.leave_alone(future, &mut rng),
+            Err(future) => line.keep(future, dropped, &mut rng),
         }
     }
 }
 
+/// In a task of its own, which is aborted.
+async fn in_a_task(
+    side: &Side,
+    future: impl Future<Output = Step> + Send + 'static,
+    rng: &mut Rng,
+) -> Step {
+    let task = tokio::spawn(future);
+    for _ in 0..rng.u8(..4) {
+        tokio::task::yield_now().await;
+    }
+    task.abort();
+    side.count(Count::Aborts, 1);
+    task.await.unwrap_or(Step::Nothing)
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Form {
+pub enum Form {
     Borrowed,
     Vectored,
     Ancillary,
@@ -90,21 +86,33 @@ enum Form {
     OwnedVectored,
     Poll,
     Try,
+    Batch,
+    Ready(By),
 }
 
 impl Form {
     fn draw(side: &Side, first: bool, rng: &mut Rng) -> Self {
-        match rng.u8(..32) {
+        if side.plan.by_readiness {
+            return Form::Ready(By::draw(rng));
+        }
+        match rng.u8(..34) {
             0..2 => Form::Borrowed,
             2 => Form::Vectored,
             3..11 => Form::Ancillary,
             11 => Form::LittleControl,
             12..14 => Form::Owned,
             14 => Form::OwnedVectored,
-            15 if first && side.plan.width == 1 => Form::Poll,
+            15 => Form::Poll,
             16 if first => Form::Try,
+            17 => Form::Batch,
+            18..20 => Form::Ready(By::draw(rng)),
             _ => Form::OwnedAncillary,
         }
+    }
+
+    /// Whether it is a `poll_*` call: only the last waker of these is woken.
+    fn polls(self) -> bool {
+        matches!(self, Form::Poll | Form::Ready(By::Poll | By::PollPeek))
     }
 }
 
@@ -115,20 +123,6 @@ fn room(side: &Side, rng: &mut Rng) -> usize {
         2..8 => side.largest,
         _ => side.largest.min(16 << 10),
     }
-}
-
-/// As it came.
-struct Came {
-    bytes: Vec<u8>,
-    /// The length as it was sent, where the call tells.
-    message_len: Option<usize>,
-    /// Whether ancillary data was cut, where the call tells.
-    control_cut: Option<bool>,
-    /// `None` where the call has no room for descriptors.
-    fds: Option<Vec<OwnedFd>>,
-    /// Room for so many.
-    fd_room: usize,
-    room: usize,
 }
 
 /// Counts a receive that is dropped while it waits.
@@ -147,45 +141,49 @@ impl Drop for Waiting<'_> {
 
 /// Receive and check. Between the library's answer and the check nothing is awaited, so that a
 /// message cannot be lost here.
-async fn receive(side: Arc<Side>, form: Form, room: usize) -> Step {
+pub async fn receive(side: Arc<Side>, form: Form, room: usize) -> Step {
     let mut waiting = Waiting(Some(&side));
     let came = call(&side, form, room).await;
     waiting.0 = None;
     match came {
-        Ok(came) => arrive(&side, came),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock && form == Form::Try => {
-            Step::Nothing
+        Ok(came) => {
+            came.into_iter().fold(Step::Nothing, |step, came| step.then(arrive(&side, came)))
         }
-        Err(error) => {
-            let errno = error.raw_os_error().unwrap_or(0) as u64;
-            {
-                let mut received = side.book.received.lock().unwrap();
-                let last = received.last;
-                received.tail.note(What::Failed, last, errno);
-            }
-            if error.kind() == io::ErrorKind::ConnectionReset {
-                side.reset();
-                return Step::Nothing;
-            }
-            if !side.is_closing() {
-                side.fail(&format!("a receive failed: {error}"));
-            }
-            Step::End
-        }
+        Err(error) => failed(&side, &error),
     }
 }
 
-async fn call(side: &Side, form: Form, room: usize) -> io::Result<Came> {
+/// What a dropped receive has left, if it has left anything.
+pub fn try_one(side: &Side) {
+    match watch::try_receive(&side.socket, side.largest) {
+        Ok(came) => drop(arrive(side, came)),
+        Err(error) => drop(failed(side, &error)),
+    }
+}
+
+pub fn failed(side: &Side, error: &io::Error) -> Step {
+    if error.kind() == io::ErrorKind::WouldBlock {
+        return Step::Nothing;
+    }
+    let errno = error.raw_os_error().unwrap_or(0) as u64;
+    {
+        let mut received = side.received.lock().unwrap();
+        let last = received.last;
+        received.tail.note(What::Failed, last, errno);
+    }
+    if error.kind() == io::ErrorKind::ConnectionReset {
+        side.reset();
+        return Step::Nothing;
+    }
+    if !side.is_closing() {
+        side.fail(&format!("a receive failed: {error}"));
+    }
+    Step::End
+}
+
+async fn call(side: &Side, form: Form, room: usize) -> io::Result<Vec<Came>> {
     let socket = &side.socket;
-    let plain = |bytes, room| Came {
-        bytes,
-        message_len: None,
-        control_cut: None,
-        fds: None,
-        fd_room: 0,
-        room,
-    };
-    Ok(match form {
+    Ok(vec![match form {
         Form::Borrowed | Form::Poll | Form::Try => {
             let mut bytes = vec![0; room];
             let len = match form {
@@ -194,7 +192,7 @@ async fn call(side: &Side, form: Form, room: usize) -> io::Result<Came> {
                 _ => socket.recv(&mut bytes).await?,
             };
             bytes.truncate(len);
-            plain(bytes, room)
+            Came::plain(bytes, room)
         }
         Form::Vectored => {
             let mut bytes = vec![0; room];
@@ -202,46 +200,36 @@ async fn call(side: &Side, form: Form, room: usize) -> io::Result<Came> {
             let mut vectors = [IoSliceMut::new(head), IoSliceMut::new(tail)];
             let len = socket.recv_vectored(&mut vectors).await?;
             bytes.truncate(len);
-            plain(bytes, room)
+            Came::plain(bytes, room)
         }
         Form::Ancillary | Form::LittleControl => {
-            let fd_room = if form == Form::LittleControl { 2 } else { 253 };
-            // A header of 16 bytes, then four for each.
-            let mut control = vec![0; 16 + 4 * fd_room];
+            // A header of 16 bytes, then four for each; and what options bring.
+            let (fd_room, more) = if form == Form::LittleControl { (2, 0) } else { (253, 128) };
+            let mut control = vec![0; 16 + 4 * fd_room + more];
             let mut bytes = vec![0; room];
             let (len, ancillary) = socket.recv_with_ancillary(&mut bytes, &mut control).await?;
             bytes.truncate(len);
-            let control_cut = Some(ancillary.is_truncated());
-            let fds = Some(take_fds(ancillary));
-            Came { bytes, message_len: None, control_cut, fds, fd_room, room }
+            let cut = ancillary.is_truncated();
+            Came::plain(bytes, room).with_fds(take_fds(ancillary), fd_room).control_cut(cut)
         }
         Form::Owned => {
-            let bytes = Vec::with_capacity(room);
-            let (info, bytes) = socket.recv_owned(bytes).await;
-            let info = info?;
-            Came { message_len: Some(info.message_len()), ..plain(bytes, room) }
+            let (info, bytes) = socket.recv_owned(Vec::with_capacity(room)).await;
+            Came::owned(bytes, info?, room)
         }
         Form::OwnedVectored => {
             let parts = vec![Vec::with_capacity(room / 3), Vec::with_capacity(room - room / 3)];
             let (info, parts) = socket.recv_owned_vectored(parts).await;
-            let info = info?;
-            Came { message_len: Some(info.message_len()), ..plain(parts.concat(), room) }
+            Came::owned(parts.concat(), info?, room)
         }
         Form::OwnedAncillary => {
             let (bytes, ancillary) = (Vec::with_capacity(room), AncillaryBuffer::new());
             let (info, bytes, mut ancillary) =
                 socket.recv_owned_with_ancillary(bytes, ancillary).await;
-            let info = info?;
-            Came {
-                bytes,
-                message_len: Some(info.message_len()),
-                control_cut: Some(info.ancillary_truncated()),
-                fds: Some(ancillary.take_fds()),
-                fd_room: 253,
-                room,
-            }
+            Came::owned(bytes, info?, room).with_fds(ancillary.take_fds(), 253)
         }
-    })
+        Form::Ready(by) => watch::receive(side, by, room).await?,
+        Form::Batch => return stream::batch(side, room).await,
+    }])
 }
 
 fn take_fds(ancillary: AncillaryMessageReader<'_>) -> Vec<OwnedFd> {
@@ -252,96 +240,4 @@ fn take_fds(ancillary: AncillaryMessageReader<'_>) -> Vec<OwnedFd> {
         }
     }
     taken
-}
-
-fn arrive(side: &Side, came: Came) -> Step {
-    let mut received = side.book.received.lock().unwrap();
-    if came.bytes.is_empty() {
-        received.empties += 1;
-        let last = received.last;
-        received.tail.note(What::Empty, last, 0);
-        if received.empties <= side.plan.run {
-            return Step::Message;
-        }
-        received.ended = Ended::AtEnd;
-        received.tail.note(What::End, last, 0);
-        drop(received);
-        side.gone.store(true, Ordering::Relaxed);
-        return Step::End;
-    }
-    let header = match Header::decode(&came.bytes) {
-        Ok(header) => header,
-        Err(error) => {
-            drop(received);
-            side.fail(&error);
-            return Step::Message;
-        }
-    };
-    side.count(Count::Empty, received.empties);
-    side.count(Count::Messages, 1 + received.empties);
-    received.tail.note(What::Received, header.sequence, came.bytes.len() as u64);
-    let arrived = received.arrive(header.sequence);
-    if header.last {
-        received.ended = Ended::AtEnd;
-    }
-    drop(received);
-    let last = header.last;
-    let checked = arrived
-        .and_then(|()| check_bytes(side, &header, &came))
-        .and_then(|()| check_fds(side, &header, came));
-    if let Err(error) = checked {
-        side.fail(&error);
-    }
-    if last { Step::End } else { Step::Message }
-}
-
-fn check_bytes(side: &Side, header: &Header, came: &Came) -> Result<(), String> {
-    let Header { slot, life, from, sequence, .. } = *header;
-    if (slot, life, from) != (side.plan.slot, side.plan.life, side.shared().end.other()) {
-        return Err(format!("a message of another connection: {header:?}"));
-    }
-    let len = header.len as usize;
-    if came.bytes.len() != len.min(came.room) {
-        let (got, room) = (came.bytes.len(), came.room);
-        return Err(format!("#{sequence} of {len} bytes came as {got}, with room for {room}"));
-    }
-    if let Some(told) = came.message_len.filter(|told| *told != len) {
-        return Err(format!("#{sequence} of {len} bytes is told to have {told}"));
-    }
-    side.count(Count::Cut, u64::from(len > came.room && came.message_len.is_some()));
-    Ok(())
-}
-
-fn check_fds(side: &Side, header: &Header, came: Came) -> Result<(), String> {
-    let (sequence, sent) = (header.sequence, usize::from(header.fds));
-    let Some(fds) = came.fds else {
-        return match came.control_cut {
-            Some(cut) if cut != (sent > 0) => {
-                Err(format!("#{sequence} with {sent} fds, and no room for them: cut is {cut}"))
-            }
-            _ => Ok(()),
-        };
-    };
-    let expected = sent.min(came.fd_room);
-    let (got, cut) = (fds.len(), came.control_cut == Some(true));
-    let squeezed = || side.shared().limit.was_squeezed(side.shared().begin);
-    if got > expected || (got < expected && !squeezed()) {
-        return Err(format!("#{sequence} with {sent} fds came with {got}, not {expected}"));
-    }
-    if cut != (got < sent) {
-        return Err(format!("#{sequence} with {sent} fds came with {got}: cut is {cut}"));
-    }
-    side.count(Count::Fds, got as u64);
-    for (at, fd) in fds.into_iter().enumerate() {
-        if header.pipe && at + 1 == sent {
-            Pipe::mark(fd, sequence);
-            continue;
-        }
-        // Of many, a sample.
-        let file = header.first_file.wrapping_add(at as u32);
-        if (at < 8 || at % 31 == 0) && !is_file(fd.as_fd(), header.files, file) {
-            return Err(format!("#{sequence}: descriptor {at} is not what was sent"));
-        }
-    }
-    Ok(())
 }

@@ -4,7 +4,6 @@ use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use fastrand::Rng;
@@ -13,9 +12,11 @@ use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageWriter};
 
 use crate::descriptors::{Pipe, duplicate};
 use crate::history::{Fate, What};
+use crate::line::Line;
 use crate::message::{HEADER, Header};
 use crate::report::Count;
-use crate::side::{Call, Side, borrowed};
+use crate::side::{Side, borrowed};
+use crate::watch::{self, By};
 
 /// So many descriptors go with one message at most (`SCM_MAX_FD`).
 const MOST_FDS: u64 = 253;
@@ -24,33 +25,36 @@ const MOST_FDS: u64 = 253;
 const PIPES: usize = 8;
 
 pub async fn all(side: Arc<Side>, mut rng: Rng) {
-    let until = Instant::now() + Duration::from_millis(side.plan.millis);
     // Half of them leave the other end something to wait for.
     let burst = if rng.bool() { rng.u64(1..200) } else { u64::MAX };
-    let mut line: Vec<Call<()>> = Vec::new();
-    let (mut sequence, mut in_burst, mut empties) = (0, 0, 0);
+    let mut line: Line<()> = Line::new(&side);
+    let mut in_burst = 0;
+    // The call in the line has no place among the sends before it goes out: no other may begin.
+    let mut exclusive = false;
     loop {
-        let over = side.is_gone() || sequence >= side.plan.most || Instant::now() >= until;
+        line.resume(&mut rng);
+        let sequence = 1 + side.sent.lock().unwrap().count;
+        let over = side.is_gone() || sequence > side.plan.most || Instant::now() >= side.until;
         if over && line.is_empty() {
             break;
         }
-        if !over && line.len() < side.plan.width {
-            sequence += 1;
-            let message = Message::draw(&side, sequence, &mut empties, &mut rng);
-            let form = rng.u8(..8);
-            if let Err(future) = Call::first_poll(send(side.clone(), message, form)).await {
+        exclusive &= !line.is_empty();
+        if !over && !exclusive && line.len() < side.plan.width {
+            let message = Message::draw(&side, sequence, &mut rng);
+            let form = Form::draw(&side, line.is_empty(), &mut rng);
+            let alone = !form.is_exclusive() && line.leaves_alone(&mut rng);
+            if let Err(future) = Line::first_poll(send(side.clone(), message, form), alone).await {
                 side.count(Count::Waited, 1);
-                side.book.sent.lock().unwrap().tail.note(What::Waits, sequence, 0);
-                let dropped = rng.u64(..100) < side.plan.drop_sends;
-                let left = dropped.then(|| rng.u8(..3));
-                line.push(match rng.u8(..8) {
-                    0 => {
-                        let task = Task(tokio::spawn(future));
-                        side.count(Count::Aborts, u64::from(dropped));
-                        Call { future: Box::pin(task.join()), left }
-                    }
-                    _ => Call { future, left },
-                });
+                side.sent.lock().unwrap().tail.note(What::Waits, sequence, 0);
+                exclusive = form.is_exclusive();
+                if alone {
+                    line.leave_alone(future, &mut rng);
+                } else if !exclusive && rng.u8(..8) == 0 {
+                    let task = Task(tokio::spawn(future));
+                    line.keep(Box::pin(task.join()), side.plan.drop_sends, &mut rng);
+                } else {
+                    line.keep(future, side.plan.drop_sends, &mut rng);
+                }
             }
             in_burst += 1;
             if in_burst == burst {
@@ -59,18 +63,51 @@ pub async fn all(side: Arc<Side>, mut rng: Rng) {
             }
             continue;
         }
-        std::future::poll_fn(|cx| {
-            let before = line.len();
-            line.retain_mut(|call| matches!(call.poll(cx), Some(Poll::Pending)));
-            if line.len() < before { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        line.next().await;
     }
-    if !side.is_gone() {
-        sequence += 1;
-        let header = Header { last: true, ..blank(&side, sequence, HEADER) };
-        let message = Message { header, empty: false, oversize: false, pipe: None };
-        send(side, message, 0).await;
+    // From here on the descriptor stays where it is: two last messages would be one too many.
+    if side.claim() || side.is_gone() {
+        return;
+    }
+    let sequence = {
+        let mut sent = side.sent.lock().unwrap();
+        sent.over = true;
+        1 + sent.count
+    };
+    let header = Header { last: true, ..blank(&side, sequence, HEADER) };
+    let message = Message { header, empty: false, oversize: false, pipe: None };
+    send(side, message, Form::Lent).await;
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Lent,
+    Owned,
+    Vectored,
+    OwnedVectored,
+    Poll,
+    Try,
+    Ready(By),
+}
+
+impl Form {
+    fn draw(side: &Side, first: bool, rng: &mut Rng) -> Self {
+        match rng.u8(..9) {
+            _ if side.plan.by_readiness => Form::Ready(By::draw_for_send(rng)),
+            0 | 1 => Form::Lent,
+            2 | 3 => Form::Owned,
+            4 => Form::Vectored,
+            5 => Form::OwnedVectored,
+            6 if first => Form::Poll,
+            7 if first => Form::Ready(By::draw_for_send(rng)),
+            8 => Form::Try,
+            _ => Form::Lent,
+        }
+    }
+
+    /// Whether the message has no place among the sends that wait.
+    fn is_exclusive(self) -> bool {
+        matches!(self, Form::Poll | Form::Ready(_))
     }
 }
 
@@ -113,14 +150,15 @@ fn blank(side: &Side, sequence: u64, len: usize) -> Header {
 }
 
 impl Message {
-    fn draw(side: &Side, sequence: u64, empties: &mut u64, rng: &mut Rng) -> Self {
+    fn draw(side: &Side, sequence: u64, rng: &mut Rng) -> Self {
         let plan = &side.plan;
-        if rng.u64(..1000) < plan.empty && *empties < plan.run {
-            *empties += 1;
+        let mut sent = side.sent.lock().unwrap();
+        if rng.u64(..1000) < plan.empty && sent.run < plan.run {
+            sent.run += 1;
             let header = blank(side, sequence, 0);
             return Self { header, empty: true, oversize: false, pipe: None };
         }
-        *empties = 0;
+        drop(sent);
         let largest = side.largest;
         let (len, oversize) = match rng.u32(..1000) {
             0 => (largest, false),
@@ -146,7 +184,7 @@ impl Message {
 }
 
 fn new_pipe(side: &Side, sequence: u64) -> Option<OwnedFd> {
-    let mut pipes = side.book.pipes.lock().unwrap();
+    let mut pipes = side.pipes.lock().unwrap();
     if pipes.len() == PIPES {
         pipes.retain_mut(|pipe| {
             pipe.has_ended().map_or_else(
@@ -178,7 +216,7 @@ struct Entry<'a> {
 
 impl Entry<'_> {
     fn settle(&mut self, fate: Fate, what: What, number: u64) {
-        let mut sent = self.side.book.sent.lock().unwrap();
+        let mut sent = self.side.sent.lock().unwrap();
         sent.settle(self.sequence, self.empty, fate);
         sent.tail.note(what, self.sequence, number);
         self.settled = true;
@@ -194,9 +232,9 @@ impl Drop for Entry<'_> {
     }
 }
 
-async fn send(side: Arc<Side>, message: Message, form: u8) {
+async fn send(side: Arc<Side>, message: Message, form: Form) {
     let (sequence, empty) = (message.header.sequence, message.empty);
-    side.book.sent.lock().unwrap().count = sequence;
+    side.sent.lock().unwrap().count = sequence;
     let mut entry = Entry { side: &side, sequence, empty, settled: false };
     let (fds, oversize) = (message.header.fds, message.oversize);
     let result = call(&side, message, form).await;
@@ -217,7 +255,7 @@ async fn send(side: Arc<Side>, message: Message, form: u8) {
             match error.kind() {
                 io::ErrorKind::BrokenPipe => side.gone.store(true, Ordering::Relaxed),
                 io::ErrorKind::ConnectionReset => side.reset(),
-                io::ErrorKind::WouldBlock if form == TRY => {}
+                io::ErrorKind::WouldBlock if form == Form::Try => {}
                 io::ErrorKind::InvalidInput if oversize => {}
                 _ if errno == Some(rustix::io::Errno::MFILE.raw_os_error()) && squeezed() => {}
                 // As an unprivileged user there is a limit on descriptors in flight.
@@ -229,20 +267,25 @@ async fn send(side: Arc<Side>, message: Message, form: u8) {
     }
 }
 
-const TRY: u8 = 7;
-
-async fn call(side: &Side, message: Message, form: u8) -> io::Result<usize> {
+async fn call(side: &Side, message: Message, form: Form) -> io::Result<usize> {
     let Message { header, empty, pipe, .. } = message;
     let bytes = if empty { Vec::new() } else { header.encode() };
     let socket = &side.socket;
     let len = bytes.len();
-    let sent = if header.fds > 0 {
-        let files = usize::from(header.fds) - usize::from(header.pipe);
-        let files = borrowed(&side.shared().files, header.first_file, files);
+    let files = usize::from(header.fds) - usize::from(header.pipe);
+    let mut fds = borrowed(&side.shared().files, header.first_file, files);
+    let sent = match form {
+        Form::Try | Form::Ready(_) => {
+            fds.extend(pipe.as_ref().map(AsFd::as_fd));
+            match form {
+                Form::Ready(by) => watch::send(side, by, &bytes, &fds).await?,
+                _ => watch::try_send(socket, &bytes, &fds)?,
+            }
+        }
         // Duplicates of many are expensive.
-        if form < 4 && header.fds < 8 {
+        Form::Lent | Form::Owned if (1..8).contains(&header.fds) => {
             let mut ancillary = AncillaryBuffer::new();
-            for file in files {
+            for file in fds {
                 ancillary.push_fd(duplicate(file)?)?;
             }
             if let Some(pipe) = pipe {
@@ -253,43 +296,31 @@ async fn call(side: &Side, message: Message, form: u8) -> io::Result<usize> {
                 side.fail("a send gave back something else than it got");
             }
             sent?
-        } else {
-            let mut fds = files;
+        }
+        _ if header.fds > 0 => {
             fds.extend(pipe.as_ref().map(AsFd::as_fd));
             let mut control = vec![0; 64 + 4 * fds.len()];
             let mut ancillary = AncillaryMessageWriter::new(&mut control);
             ancillary.add_fds(&fds)?;
-            if form == TRY {
-                let slices = [IoSlice::new(&bytes)];
-                socket.try_send_vectored_with_ancillary(&slices, &mut ancillary)?
-            } else {
-                socket.send_with_ancillary(&bytes, &mut ancillary).await?
-            }
+            socket.send_with_ancillary(&bytes, &mut ancillary).await?
         }
-    } else {
-        match form {
-            0 | 1 => socket.send(&bytes).await?,
-            2 | 3 => {
-                let (sent, bytes) = socket.send_owned(bytes).await;
-                if bytes.len() != len {
-                    side.fail("a send gave back something else than it got");
-                }
-                sent?
+        Form::Lent => socket.send(&bytes).await?,
+        Form::Owned => {
+            let (sent, bytes) = socket.send_owned(bytes).await;
+            if bytes.len() != len {
+                side.fail("a send gave back something else than it got");
             }
-            4 => {
-                let (head, tail) = bytes.split_at(len / 3);
-                socket.send_vectored(&[IoSlice::new(head), IoSlice::new(tail)]).await?
-            }
-            5 => {
-                let (head, tail) = bytes.split_at(len / 3);
-                socket.send_owned_vectored(vec![head.to_vec(), tail.to_vec()]).await.0?
-            }
-            TRY => socket.try_send(&bytes)?,
-            _ if side.plan.width == 1 => {
-                std::future::poll_fn(|cx| socket.poll_send(cx, &bytes)).await?
-            }
-            _ => socket.send(&bytes).await?,
+            sent?
         }
+        Form::Vectored => {
+            let (head, tail) = bytes.split_at(len / 3);
+            socket.send_vectored(&[IoSlice::new(head), IoSlice::new(tail)]).await?
+        }
+        Form::OwnedVectored => {
+            let (head, tail) = bytes.split_at(len / 3);
+            socket.send_owned_vectored(vec![head.to_vec(), tail.to_vec()]).await.0?
+        }
+        Form::Poll => std::future::poll_fn(|cx| socket.poll_send(cx, &bytes)).await?,
     };
     if sent != len {
         side.fail(&format!("#{} has {len} bytes, {sent} were sent", header.sequence));

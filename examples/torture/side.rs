@@ -1,26 +1,24 @@
-//! One end of a connection, for one life: it sends and receives as the plan says, drops calls at
-//! random polls, checks what comes, and hands in its record when nobody can add to it.
+//! One end of a connection, for one life: its socket, and what happened, which it hands in when nothing can be
+//! added to it.
 
 use std::collections::HashMap;
 use std::io;
+use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, Weak, mpsc};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use fastrand::Rng;
 use rustix::net::sockopt;
-use tokio::task::coop::has_budget_remaining;
 use tokio_seqpacket::UnixSeqpacket;
 
 use crate::control::Frame;
 use crate::descriptors::{Files, Limit, Pipe, Pipes};
+use crate::elsewhere::Elsewhere;
 use crate::history::{Received, Record, Sent};
-use crate::plan::{End, Ending, Plan};
+use crate::plan::{End, Plan};
 use crate::report::{Count, Counters};
-use crate::{receive, send};
+use crate::toggle::Marks;
 
 /// What all ends in one process share.
 pub struct Shared {
@@ -30,6 +28,7 @@ pub struct Shared {
     pub pipes: Pipes,
     pub limit: Limit,
     pub counters: Counters,
+    pub elsewhere: Elsewhere,
     pub outbox: mpsc::Sender<Frame>,
     /// Those that live, by slot, for a failure message.
     pub sides: Mutex<HashMap<u16, Weak<Side>>>,
@@ -44,6 +43,7 @@ impl Shared {
             pipes: Pipes::default(),
             limit: Limit::default(),
             counters: Counters::default(),
+            elsewhere: Elsewhere::start(),
             outbox,
             sides: Mutex::default(),
         }))
@@ -55,35 +55,51 @@ impl Shared {
     }
 }
 
+/// A socket of an end. Another may follow it, in the same life.
 pub struct Side {
     pub socket: UnixSeqpacket,
-    pub plan: Plan,
-    /// The largest message.
-    pub largest: usize,
-    /// The other end has gone.
-    pub gone: AtomicBool,
+    /// No receive of this socket is dropped before its descriptor is taken out.
+    pub whole: bool,
+    /// The descriptor is going to be taken out: the receiving task stops where no receive waits.
+    pub stopping: AtomicBool,
     /// The runtime of this end is about to go.
     pub closing: Arc<AtomicBool>,
-    resets: AtomicU32,
     /// After the socket: handed in once that is closed.
     pub book: Book,
 }
 
-/// What happened here.
+/// What happened at this end, in all of its life.
 pub struct Book {
     pub shared: Arc<Shared>,
+    pub plan: Plan,
+    /// The largest message.
+    pub largest: usize,
+    /// When sending ends.
+    pub until: Instant,
+    /// The other end has gone.
+    pub gone: AtomicBool,
+    /// The last message is on its way, or the descriptor: the first to claim it has it.
+    claimed: AtomicBool,
+    resets: AtomicU32,
+    pub marks: Marks,
     pub sent: Mutex<Sent>,
     pub received: Mutex<Received>,
     pub pipes: Mutex<Vec<Pipe>>,
-    slot: u16,
-    life: u64,
+}
+
+impl Deref for Side {
+    type Target = Book;
+
+    fn deref(&self) -> &Book {
+        &self.book
+    }
 }
 
 impl Book {
     pub fn record(&self) -> Record {
         Record {
-            slot: self.slot,
-            life: self.life,
+            slot: self.plan.slot,
+            life: self.plan.life,
             end: self.shared.end,
             sent: self.sent.lock().unwrap().clone(),
             received: self.received.lock().unwrap().clone(),
@@ -93,7 +109,8 @@ impl Book {
 
 impl Drop for Book {
     fn drop(&mut self) {
-        let of = format!("connection {} life {}, {:?}", self.slot, self.life, self.shared.end);
+        let Plan { slot, life, .. } = self.plan;
+        let of = format!("connection {slot} life {life}, {:?}", self.shared.end);
         let pipes = std::mem::take(&mut *self.pipes.lock().unwrap());
         self.shared.pipes.hand_in(pipes, &of);
         let _ = self.shared.outbox.send(Frame::Record(Box::new(self.record())));
@@ -112,27 +129,41 @@ impl Side {
     ) -> io::Result<Arc<Self>> {
         let _need = shared.limit.need();
         let largest = sockopt::socket_send_buffer_size(&fd)?.saturating_sub(OVERHEAD);
-        let options = tokio_seqpacket::Options::new().keep_ancillary(true);
-        let socket = options.backend(plan.engine(shared.end).selection()).socket_from_fd(fd)?;
         let book = Book {
             shared: shared.clone(),
+            largest,
+            until: Instant::now() + Duration::from_millis(plan.millis),
+            gone: AtomicBool::new(false),
+            claimed: AtomicBool::new(false),
+            resets: AtomicU32::new(0),
+            marks: Marks::default(),
             sent: Mutex::default(),
             received: Mutex::default(),
             pipes: Mutex::default(),
-            slot: plan.slot,
-            life: plan.life,
-        };
-        let side = Arc::new(Self {
-            socket,
-            largest,
-            gone: AtomicBool::new(false),
-            closing: closing.clone(),
-            resets: AtomicU32::new(0),
-            book,
             plan,
-        });
-        let slot = side.plan.slot;
-        shared.sides.lock().unwrap().insert(slot, Arc::downgrade(&side));
+        };
+        let side = Self::with(fd, book, closing.clone(), false)?;
+        if side.plan.marked {
+            side.marks.add();
+            side.socket.set_pass_credentials(true)?;
+        }
+        Ok(side)
+    }
+
+    /// A socket of this descriptor, with what happened before.
+    pub fn with(
+        fd: OwnedFd,
+        book: Book,
+        closing: Arc<AtomicBool>,
+        whole: bool,
+    ) -> io::Result<Arc<Self>> {
+        let options = tokio_seqpacket::Options::new().keep_ancillary(true);
+        let engine = book.plan.engine(book.shared.end);
+        let socket = options.backend(engine.selection()).socket_from_fd(fd)?;
+        let side =
+            Arc::new(Self { socket, whole, stopping: AtomicBool::new(false), closing, book });
+        let known = Arc::downgrade(&side);
+        side.shared().sides.lock().unwrap().insert(side.plan.slot, known);
         Ok(side)
     }
 
@@ -169,58 +200,15 @@ impl Side {
     pub fn is_closing(&self) -> bool {
         self.closing.load(Ordering::SeqCst)
     }
-}
 
-/// A life, from this end.
-pub async fn live(side: Arc<Side>) {
-    let mut rng = Rng::with_seed(side.plan.seed ^ side.shared().end as u64);
-    let sending = tokio::spawn(send::all(side.clone(), rng.fork()));
-    let receiving = tokio::spawn(receive::all(side.clone(), rng.fork()));
-    match side.plan.ending {
-        Ending::Closes(end) if end == side.shared().end => {
-            tokio::time::sleep(Duration::from_millis(side.plan.millis)).await;
-            side.count(Count::Aborts, 2);
-            sending.abort();
-            receiving.abort();
-        }
-        _ => {
-            drop(side);
-            let _ = receiving.await;
-            let _ = sending.await;
-        }
-    }
-}
-
-/// A call that waits, and after how many polls it is dropped.
-pub struct Call<T> {
-    pub future: Pin<Box<dyn Future<Output = T> + Send>>,
-    pub left: Option<u8>,
-}
-
-impl<T> Call<T> {
-    /// The first poll. A task without budget would not reach the socket: it yields before.
-    pub async fn first_poll(
-        future: impl Future<Output = T> + Send + 'static,
-    ) -> Result<T, Pin<Box<dyn Future<Output = T> + Send>>> {
-        while !has_budget_remaining() {
-            tokio::task::yield_now().await;
-        }
-        let mut future: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(future);
-        match std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
-            Poll::Ready(output) => Ok(output),
-            Poll::Pending => Err(future),
-        }
+    /// Sending goes on, unless its last message is out.
+    pub fn begin_leg(&self) {
+        self.claimed.store(self.sent.lock().unwrap().over, Ordering::SeqCst);
     }
 
-    /// Poll; `None` says that the call is to be dropped now.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Option<Poll<T>> {
-        let polled = self.future.as_mut().poll(cx);
-        match &mut self.left {
-            Some(0) if polled.is_pending() => return None,
-            Some(left) => *left = left.saturating_sub(1),
-            None => {}
-        }
-        Some(polled)
+    /// Whether the other has claimed before: the last message, or the taking out of the descriptor.
+    pub fn claim(&self) -> bool {
+        self.claimed.swap(true, Ordering::SeqCst)
     }
 }
 

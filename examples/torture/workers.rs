@@ -11,9 +11,10 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::life::live;
 use crate::plan::Plan;
 use crate::report::Count;
-use crate::side::{Shared, Side, live};
+use crate::side::{Shared, Side};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flavour {
