@@ -87,7 +87,7 @@ impl Marks {
         let Some(mut control) = control else {
             return (unasked(fd, message_len), ReceivedControl::default());
         };
-        let is_message = message_len > 0 || control.has_come();
+        let is_message = is_message(message_len, control.has_come());
         if self.attempt_time_is_ours {
             control.hide_time();
         }
@@ -103,7 +103,7 @@ impl Marks {
         message_len: usize,
         reader: &mut AncillaryMessageReader<'_>,
     ) -> Received {
-        let is_message = message_len > 0 || reader.has_come();
+        let is_message = is_message(message_len, reader.has_come());
         self.hide_time(reader);
         let control_truncated = reader.is_truncated();
         let end_of_stream = if is_message { Some(false) } else { self.nothing(fd) };
@@ -134,6 +134,11 @@ impl Marks {
         self.on = Some(on);
         on
     }
+}
+
+/// Whether something came. A message that is marked comes with control data.
+fn is_message(message_len: usize, has_control: bool) -> bool {
+    message_len > 0 || has_control && !cfg!(planted = "empty_is_the_end")
 }
 
 /// What a call that was not asked for control data has just received. Only that it cannot be the end may be known.

