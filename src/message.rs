@@ -121,7 +121,8 @@ impl MessageInfo {
     /// writing, or this side reading. An empty message is `Some(false)`.
     ///
     /// `None` if that cannot be told: nothing was received, and the peer has closed since, so that it
-    /// was either the end or an empty message, and nothing but empty messages and the end comes after it. Set
+    /// was either the end or an empty message. Nothing but empty messages and the end comes after it, except for what another
+    /// receive of the socket has taken at the same time. Set
     /// [`set_pass_credentials`](crate::UnixSeqpacket::set_pass_credentials) before the first receive
     /// to have it told in every case: each message carries credentials then, an empty one too, and
     /// end of stream does not.

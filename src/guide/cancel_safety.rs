@@ -110,7 +110,7 @@
 //!
 //! # What is not covered
 //!
-//! - [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) on io_uring loses a message that a dropped receive
-//!   has left; [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses instead.
+//! - [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) loses what a dropped stream of messages has left, and on
+//!   io_uring a message that a dropped receive has left. [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses instead.
 //! - `Framed` (feature `codec`) holds a message that was handed to the sink and not flushed: it goes out
 //!   with the next flush, or never.
