@@ -50,6 +50,7 @@ async fn echo(socket: UnixSeqpacket) -> io::Result<()> {
         buffer.clear();
         // The calls take the buffer and give it back with the result.
         let (received, bytes) = socket.recv_owned(buffer).await;
+        // The end of the stream. Or an empty message, which ends this service, too: `end_of_stream` tells.
         if received?.message_len() == 0 {
             return Ok(());
         }

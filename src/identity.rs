@@ -21,7 +21,7 @@ impl UnixSeqpacket {
     ///
     /// **Proves** that the process which sent *this* message has these ids, or the privilege to claim
     /// them: the kernel fills in the sender's process id and real user and group id, or checks what
-    /// he claims. **Does not prove** that the process still exists when the message is looked at:
+    /// the sender claims. **Does not prove** that the process still exists when the message is looked at:
     /// its id can have been given to another. A message that was sent before either end had set this
     /// may carry process id 0 and the overflow ids (65534) instead: set it on the listener, whose
     /// accepted sockets have it from the start.
@@ -29,8 +29,8 @@ impl UnixSeqpacket {
     /// While this is set, the kernel binds an unbound socket to a name in the abstract namespace
     /// (autobind) when it sends or connects.
     ///
-    /// A receive call without room for ancillary data reports it as cut
-    /// ([`MessageInfo::ancillary_truncated`](crate::MessageInfo::ancillary_truncated)).
+    /// While this is set, a receive call without room for ancillary data reports it as cut, if it returns a
+    /// [`MessageInfo`](crate::MessageInfo::ancillary_truncated).
     ///
     /// # Errors
     /// What `setsockopt(2)` says.
@@ -83,7 +83,8 @@ impl UnixSeqpacket {
     /// ancillary buffer closes with the next one.
     ///
     /// The byte-array reader of tokio-seqpacket's API shows it as
-    /// [`Other`](crate::ancillary::OwnedAncillaryMessage::Other).
+    /// [`Other`](crate::ancillary::OwnedAncillaryMessage::Other), whose
+    /// [`into_pidfd`](crate::ancillary::OwnedUnknownMessage::into_pidfd) takes it.
     ///
     /// # Errors
     /// `Unsupported` before Linux 6.5; else what `setsockopt(2)` says.

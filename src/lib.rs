@@ -37,7 +37,8 @@
 //! - **G4 Dropped accept.** Loses no connection.
 //! - **G5 Truncation.** Calls with capacity for ancillary data that return [`MessageInfo`] report truncated data and truncated
 //!   ancillary data separately.
-//! - **G6 End of stream** and an empty message can be told apart: [`MessageInfo::end_of_stream`].
+//! - **G6 End of stream** and an empty message can be told apart: always in a stream ([`Messages`]), and by
+//!   [`MessageInfo::end_of_stream`] while [`set_pass_credentials`](UnixSeqpacket::set_pass_credentials) is on.
 //! - **G7 Reset.** If the peer closes with unread messages in its queue, one call fails with `ECONNRESET`. That is
 //!   not the end: messages that the peer had sent are still delivered, then end of stream.
 //! - **G8 Descriptors** that were received are close-on-exec and owned from the start; those that no task takes are closed.

@@ -280,8 +280,8 @@ impl UnixSeqpacket {
     ///
     /// # Errors
     /// `InvalidData` if what came with the message is no sealed memory, is longer than `max_len`, or is
-    /// more than one descriptor; the message is gone, its descriptors are closed. Else see
-    /// [`UnixSeqpacket`].
+    /// more than one descriptor. `Other` if this process had no free descriptor for it. The message is gone then, its
+    /// descriptors are closed. Else see [`UnixSeqpacket`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

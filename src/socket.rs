@@ -746,7 +746,8 @@ impl UnixSeqpacket {
     ///
     /// Returns the number of bytes that were written into `buffer`; 0 for an empty message and for
     /// end of stream. What does not fit is lost, and file descriptors that came with the message are
-    /// closed, without a sign: [`recv_owned`](Self::recv_owned) tells.
+    /// closed, without a sign. [`recv_message`](Self::recv_message) reports both;
+    /// [`recv_owned`](Self::recv_owned) the first.
     ///
     /// # Cancel safety
     /// A future that is dropped loses nothing: the message goes to the next receive.
@@ -902,8 +903,8 @@ impl UnixSeqpacket {
     /// buffer comes back with the result; it is marked as initialised as far as the message reached,
     /// so a vector that was longer keeps its length.
     ///
-    /// [`MessageInfo`] tells whether the message was cut, and that ancillary data came with it and
-    /// was discarded.
+    /// [`MessageInfo`] tells whether the message was cut. Ancillary data is discarded, which it need not tell: see
+    /// [`MessageInfo::ancillary_truncated`].
     ///
     /// # Cancel safety
     /// A future that is dropped loses no message: it goes to the next receive. The buffer is dropped

@@ -34,7 +34,8 @@
 //! # In byte arrays
 //!
 //! The calls of tokio-seqpacket, which allocate nothing. The array has to be large enough: 16 bytes for the
-//! header, 4 for each descriptor, rounded up to 8, and 32 more if credentials come as well.
+//! header, 4 for each descriptor, rounded up to 8. Credentials take 32 more, a pidfd 24. To send, add 7: the writer
+//! begins at a multiple of 8 ([`BUFFER_ALIGN`](crate::ancillary::AncillaryMessageWriter::BUFFER_ALIGN)).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -67,7 +68,8 @@
 //! - **Owned from the start.** Whatever holds received descriptors closes those that nobody takes: the
 //!   reader, the [`AncillaryBuffer`], a stream's [`Message`](crate::Message), a receive that was dropped.
 //!   All are close-on-exec.
-//! - **A receive without room closes them.** [`recv`](crate::UnixSeqpacket::recv) says nothing of it;
+//! - **A receive without room closes them.** [`recv`](crate::UnixSeqpacket::recv) says nothing of it,
+//!   [`recv_owned`](crate::UnixSeqpacket::recv_owned) need not, and
 //!   [`recv_batch`](crate::UnixSeqpacket::recv_batch) reports
 //!   [`ancillary_truncated`](crate::MessageInfo::ancillary_truncated). How long that takes can be the peer's
 //!   choice: [see below](#descriptors-that-nothing-asked-for).

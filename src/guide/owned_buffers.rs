@@ -3,8 +3,8 @@
 //! `send` and `recv` borrow their buffers. The `*_owned` calls take the buffer and give it back together
 //! with the result, as tokio-uring does. Reasons to use them:
 //!
-//! - they say more about a message: its whole length, whether bytes or ancillary data were cut, whether it
-//!   was the end of the stream ([`MessageInfo`]);
+//! - they say more about a message: its whole length, whether it was cut, whether it was the end of the stream
+//!   ([`MessageInfo`]). Those with ancillary data say whether that was cut, too;
 //! - ancillary data comes as values ([`AncillaryBuffer`]), not as bytes to be parsed;
 //! - a send that has to wait copies nothing: what it was given is what the kernel reads.
 //!
