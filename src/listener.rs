@@ -15,7 +15,8 @@ use crate::{Options, UnixSeqpacket, sys};
 /// A listening Unix seqpacket socket.
 ///
 /// Dropping it closes it; the socket file stays, unless
-/// [`Options::unlink_on_drop`] was set. Connections that were not accepted are closed.
+/// [`Options::unlink_on_drop`] was set. Connections that were not accepted are closed, and the next call of each
+/// client fails with `ECONNRESET`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

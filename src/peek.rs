@@ -17,8 +17,7 @@ impl UnixSeqpacket {
     /// to the caller: another task may receive the message meanwhile. 0 bytes stand for an empty
     /// message and for end of stream, as in [`recv`](Self::recv).
     ///
-    /// On io_uring the first call that waits registers the socket for readiness: from then on every
-    /// message costs an event. Linux: `MSG_PEEK` of `recvmsg(2)`.
+    /// It is `MSG_PEEK` of `recvmsg(2)`.
     ///
     /// # Cancel safety
     /// A future that is dropped has changed nothing.

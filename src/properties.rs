@@ -29,7 +29,7 @@ impl UnixSeqpacket {
     /// nothing of who the peer is: anybody may bind to a name that is free.
     ///
     /// # Errors
-    /// What `getpeername(2)` says: `ENOTCONN` once the peer has closed.
+    /// What `getpeername(2)` says. That the peer has closed is no error.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -38,6 +38,10 @@ impl UnixSeqpacket {
     /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
     /// let address = listener.local_socket_addr()?;
     /// let client = Options::new().connect_addr(&address).await?;
+    /// assert_eq!(client.peer_addr()?, address);
+    /// // The other end closes, and its address is still known.
+    /// drop(listener.accept().await?);
+    /// assert_eq!(client.recv(&mut [0; 8]).await?, 0);
     /// assert_eq!(client.peer_addr()?, address);
     /// # Ok(()) }
     /// ```
@@ -199,9 +203,9 @@ impl UnixSeqpacket {
     /// Leave the runtime and give the file descriptor away, unless a message would be lost by that.
     ///
     /// # Errors
-    /// The socket comes back if a dropped receive or send has left something that is not settled: on
-    /// io_uring a message can have been received for nobody. [`try_recv`](Self::try_recv) takes it; an
-    /// operation that is being cancelled is over when the runtime has run for a moment.
+    /// The socket comes back if something is not settled. A message that a dropped receive has left, on io_uring, or a
+    /// stream: [`try_recv`](Self::try_recv) takes it. A receive that is queued for a batch, or a send: both are over when
+    /// the runtime has run for a moment.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -227,9 +227,8 @@ impl UnixSeqpacket {
     /// of your own.
     ///
     /// This is a duplicate of the descriptor, registered when it is first asked for; from then on every
-    /// message costs an event. On io_uring, system calls of your own are exact only while no receive is
-    /// in flight or has been dropped unfinished: a message may have been received for the next call
-    /// here.
+    /// message costs an event. On io_uring, system calls of your own are exact only while no receive waits
+    /// or has been dropped unfinished: a message may have been received for the next call here.
     ///
     /// # Panics
     /// If the duplicate cannot be made or registered: no descriptor is left, or the runtime is gone.
@@ -286,8 +285,8 @@ impl UnixSeqpacket {
     }
 
     /// Shut down reading, writing or both, for all duplicates of the socket in all processes. Calls
-    /// that wait return; see `shutdown(2)`. On epoll, a send that waits on a full queue returns after
-    /// `Shutdown::Write` only once the peer reads or goes: the kernel tells of nothing before.
+    /// that wait return; see `shutdown(2)`. After `Shutdown::Write` a send that waits on a full queue returns only
+    /// once the peer has made room in it or has gone: the kernel reports nothing before.
     ///
     /// # Errors
     /// What `shutdown(2)` says.
@@ -1518,8 +1517,8 @@ impl UnixSeqpacket {
 
     /// Leave the runtime and give the file descriptor away; closing it is the caller's now.
     ///
-    /// On io_uring this cancels what is in flight. A message that a dropped receive has left is lost:
-    /// take it with [`try_recv`](Self::try_recv) first.
+    /// On io_uring a message that a dropped receive has left is lost: take it with [`try_recv`](Self::try_recv)
+    /// first, or use [`try_into_fd`](Self::try_into_fd).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -48,9 +48,9 @@ use crate::uring::probe::{UringSupport, is_available, probe};
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
-    /// io_uring: messages are completions.
+    /// io_uring: a system call for each operation, and under load many operations with one. Waits as epoll does.
     Uring,
-    /// epoll through tokio's I/O driver: readiness, then a system call.
+    /// A system call for each operation. One that has to wait is told by tokio's I/O driver (epoll) when to go on.
     Epoll,
 }
 

@@ -46,7 +46,7 @@
 //! | `from_raw_fd`, `TryFrom<OwnedFd>` | do not look at what the descriptor is, and leave it blocking if it is | check that it is a connected (or listening) Unix seqpacket socket, and make it non-blocking |
 //! | a task whose socket is always ready | keeps the thread | yields now and then (tokio's cooperative budget) |
 //! | `as_async_fd` | the socket itself | a duplicate, registered when it is first asked for; see [backends](super::backends) |
-//! | system calls of your own on the descriptor | exact | on io_uring, exact while no receive is in flight or was dropped unfinished |
+//! | system calls of your own on the descriptor | exact | on io_uring, exact while no receive waits or was dropped unfinished |
 //! | `into_raw_fd` after a receive that was dropped | loses nothing | on io_uring it can lose the message that was received for nobody: [`try_into_fd`] refuses then |
 //!
 //! [`try_into_fd`]: crate::UnixSeqpacket::try_into_fd
