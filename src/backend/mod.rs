@@ -121,8 +121,9 @@ pub enum Submission {
     /// system calls. Both are timed by turns, the slower one for a few percent of the operations at first and less later.
     #[default]
     Adaptive,
-    /// Always through the ring, if called on a worker of the socket's runtime. The first poll of an operation queues it for
-    /// the next batch, and is pending.
+    /// Through the ring whatever the load, if called on a worker of the socket's runtime. The first poll of an operation
+    /// queues it for the next batch, and is pending. Some are system calls in any case: sends over 4 KiB or with ancillary
+    /// data, and receives behind a large message.
     Ring,
     /// Always by system calls.
     Direct,

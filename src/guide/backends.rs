@@ -18,9 +18,9 @@
 //! | the operator | `TOKIO_SEQPACKET_BACKEND=uring`, `epoll` or `auto` in the environment | an error |
 //! | the program | [`Options::backend`] | an error |
 //!
-//! The program goes before the environment. The variable is read once in the life of a process; a value
-//! that is none of the three makes every socket that follows it an error, so that a typing error does not
-//! pass for a choice.
+//! The program goes before the environment. The variable is read once in the life of a process; empty is as not set. A
+//! value that is none of the three makes every socket that follows it an error (`InvalidInput`), so that a typing error
+//! does not pass for a choice.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -57,9 +57,10 @@
 //! Not the guarantees: order, cancel safety, fairness and ownership of descriptors are tested once, for
 //! both. What differs:
 //!
-//! - **Speed.** With one busy connection on a thread both make the same system calls, and are level. With four or more io_uring is
-//!   ahead, by half and more with 16, and the more so the more a system call costs. `cargo bench --bench compare` in the
-//!   repository measures both on your machine, with tokio-seqpacket beside them, and BENCHMARKS.md says how to read it.
+//! - **Speed.** With one busy connection on a thread both make the same system calls, and are level. With more, io_uring
+//!   batches where that is faster, which it finds out by timing both ways. The more a system call costs, the more that
+//!   saves: with 16 connections on a thread io_uring was a quarter ahead at 500 ns, and on one of two machines 6 % behind
+//!   below 165 ns. `cargo bench --bench compare` in the repository measures yours; BENCHMARKS.md says how to read it.
 //! - **Resources.** A ring for each runtime, on a multi_thread runtime one for each worker that batches: one descriptor, 32 KiB of
 //!   memory or 8 KiB where the limit is tight, which some kernels count as locked (see [containers](super::containers)), and 136 MiB of address space, of
 //!   which some hundred KiB become memory.
@@ -77,8 +78,11 @@
 //! | `TOKIO_SEQPACKET_SUBMISSION`, [`Submission`](crate::Submission) | operations |
 //! |---|---|
 //! | `adaptive`, the default | in batches while a thread has enough of them and that is faster: under load both ways are timed by turns |
-//! | `ring` | always in batches |
+//! | `ring` | in batches whatever the load; sends over 4 KiB or with ancillary data are system calls here, too |
 //! | `direct` | always system calls |
+//!
+//! A value of `TOKIO_SEQPACKET_SUBMISSION` that is none of these is an error of every socket, on epoll too, unless the
+//! program chooses by [`Options::submission`](crate::Options::submission).
 //!
 //! [`metrics`](crate::metrics()) says what is done, and from how many operations on a batch pays here.
 //!

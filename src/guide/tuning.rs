@@ -100,14 +100,14 @@
 //!
 //! On io_uring a thread that has enough to do leaves the operations of its tasks to one `io_uring_enter(2)`. Whether that
 //! happens, and what it takes, is told by [`metrics`](crate::metrics()); [`Submission`](crate::Submission) chooses for a socket, and
-//! `TOKIO_SEQPACKET_SUBMISSION` for a process. It pays for many connections with small messages. Messages over 4 KiB and those with
-//! descriptors are system calls of their own in any case.
+//! `TOKIO_SEQPACKET_SUBMISSION` for a process. It pays for many connections with small messages. Sends over 4 KiB or with ancillary
+//! data are system calls of their own in any case, and so are receives behind a large message.
 //!
 //! # Threads
 //!
 //! - **current_thread runtimes** pass messages between tasks of their own without waking another thread. A
 //!   socket stays with the runtime that it was made in.
-//! - **multi_thread runtimes** have a ring for each worker. A pair whose ends are on two workers pays for the
+//! - **multi_thread runtimes** have up to one ring for each worker. A pair whose ends are on two workers pays for the
 //!   way between the cores.
 //! - **`block_on` on a multi_thread runtime** runs on a thread that is no worker: each wait there is a hop
 //!   to another thread and back, 3 to 60 µs. Spawn the work instead.
