@@ -33,7 +33,8 @@ pub(crate) fn refused_send(
             ),
             Err(_) => error,
         },
-        Some(libc::ENOBUFS) => io::Error::new(
+        // A shorter one can be sent: only now that memory is short.
+        Some(libc::ENOBUFS) if message_len > sys::ONE_PIECE => io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(
                 "message of {message_len} bytes exceeds what the kernel can hold in one piece, \
@@ -57,5 +58,22 @@ pub(crate) fn unsupported(error: io::Error, what: impl FnOnce() -> String) -> io
     match error.raw_os_error() {
         Some(libc::ENOPROTOOPT) => io::Error::new(io::ErrorKind::Unsupported, what()),
         _ => error,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn only_a_message_beyond_one_piece_is_called_too_long_for_memory() {
+        let (socket, _peer) = sys::socketpair().unwrap();
+        let refused = |len| {
+            refused_send(io::Error::from_raw_os_error(libc::ENOBUFS), socket.as_fd(), len, &[])
+        };
+        assert_eq!(refused(sys::ONE_PIECE).raw_os_error(), Some(libc::ENOBUFS));
+        assert_eq!(refused(sys::ONE_PIECE + 1).kind(), io::ErrorKind::InvalidInput);
     }
 }
