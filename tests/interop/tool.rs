@@ -24,6 +24,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_closed_stdout_is_no_failure,
         exit_codes_tell_what_went_wrong,
         the_doctor_names_the_backend,
+        the_doctor_names_a_variable_that_no_socket_takes,
         a_short_benchmark,
         completions_are_scripts,
         a_socket_passed_by_name_is_taken,
@@ -198,6 +199,17 @@ fn the_doctor_names_the_backend(backend: Backend) {
     for word in ["Kernel", "Limits", "open files", "net.core.wmem_max", "What to change"] {
         assert!(text.contains(word), "{text}");
     }
+}
+
+fn the_doctor_names_a_variable_that_no_socket_takes(backend: Backend) {
+    let mut tool = tool(backend, &["doctor"]);
+    tool.env("TOKIO_SEQPACKET_SUBMISSION", "rings");
+    let (code, text, _) = Program::start(&mut tool).end();
+    assert_eq!(code, Some(1));
+    let text = String::from_utf8(text).unwrap();
+    let (_, change) = text.split_once("What to change").expect("that title");
+    assert!(change.contains("TOKIO_SEQPACKET_SUBMISSION=rings is not one of"), "{text}");
+    assert!(!change.contains("Nothing"), "{text}");
 }
 
 /// Whatever part of io_uring is refused: what is wrong is said, and what would change it.

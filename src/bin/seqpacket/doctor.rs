@@ -38,7 +38,12 @@ fn report(options: &Options) -> (String, bool) {
     let pair = options.pair();
     match &pair {
         Ok((socket, _)) => report.line("sockets run on", socket.backend()),
-        Err(error) => report.line("no socket can be made", error),
+        Err(error) => {
+            report.line("no socket can be made", error);
+            if let UringSupport::Available { .. } = support {
+                advice.push(format!("To have sockets: {error}."));
+            }
+        }
     }
     let variable = std::env::var_os("TOKIO_SEQPACKET_BACKEND");
     let variable = variable.map_or("not set".into(), |value| value.display().to_string());
@@ -129,6 +134,7 @@ fn features(report: &mut Report, socket: &UnixSeqpacket) {
     report.line("the peer's groups (SO_PEERGROUPS)", words(groups));
     report.line("the peer's pidfd (SO_PEERPIDFD)", words(socket.peer_pidfd().map(drop)));
     report.line("pidfds with messages (SO_PASSPIDFD)", words(socket.set_pass_pidfd(true)));
+    report.line("refusing descriptors (SO_PASSRIGHTS)", words(socket.pass_rights().map(drop)));
     report.line("security labels (SO_PEERSEC)", words(socket.peer_security_label().map(drop)));
 }
 
