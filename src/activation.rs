@@ -17,7 +17,7 @@ const FIRST: RawFd = 3;
 /// The name of a descriptor that was given none, as systemd has it.
 const UNNAMED: &str = "unknown";
 
-/// The descriptors that systemd, or whoever speaks its protocol, has opened for this process.
+/// The sockets that systemd, or another service manager with its protocol, has opened for this process.
 ///
 /// A unit that passes one, listening, under the name `control`:
 ///
@@ -26,6 +26,9 @@ const UNNAMED: &str = "unknown";
 /// ListenSequentialPacket=/run/service.sock
 /// FileDescriptorName=control
 /// ```
+///
+/// Without `FileDescriptorName=` its name is that of the unit, such as `service.socket`, or with `Accept=yes`
+/// `connection`.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -59,9 +62,9 @@ impl Activation {
     /// announce what it does not have any more: use [`from_env_once`](Self::from_env_once) there.
     ///
     /// # Errors
-    /// `InvalidData` for variables that contradict the protocol, or that name a descriptor which cannot have been
-    /// passed: it is not open, not a socket, or close-on-exec, as everything is that Rust programs open themselves. Nothing is
-    /// taken over then.
+    /// `InvalidData` for variables that contradict the protocol, or that name a descriptor which is not open, no socket, or
+    /// close-on-exec, as everything is that Rust programs open themselves. Nothing is taken over then. So a unit cannot pass
+    /// FIFOs or files beside its sockets (`ListenFIFO=`, `OpenFile=`).
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -153,8 +156,7 @@ impl Activation {
         self.fds.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Take the first descriptor of that name, whatever it is, for
-    /// [`Options::listener_from_fd`] for example.
+    /// Take the first descriptor of that name, a socket of any kind, for [`Options::listener_from_fd`] for example.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {

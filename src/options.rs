@@ -12,6 +12,10 @@ use crate::{UnixSeqpacket, UnixSeqpacketListener, close, connect, gid_t, sys, ui
 /// How sockets are made: which backend they run on, where a client is bound, and what becomes of a
 /// listener's socket file.
 ///
+/// The options for that file ([`mode`](Self::mode), [`owner`](Self::owner), [`replace_stale`](Self::replace_stale),
+/// [`unlink_on_drop`](Self::unlink_on_drop)) do nothing for sockets that are not bound here:
+/// [`listener_from_fd`](Self::listener_from_fd) ignores them.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 /// use tokio_seqpacket::{Backend, Options};
@@ -111,7 +115,8 @@ impl Options {
     /// Sets whether messages to the socket, or to those that a listener accepts, may carry file descriptors
     /// (`SO_PASSRIGHTS`, Linux 6.16): before the first message can be sent. See [`UnixSeqpacket::set_pass_rights`].
     ///
-    /// A socket that is taken over keeps what it had, but for this. Making one fails with `Unsupported` before Linux 6.16.
+    /// Without this call a new socket lets them in, and one that is taken over stays as it was. With it, making a socket fails
+    /// with `Unsupported` before Linux 6.16. What the socket itself may send is the peer's choice.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -145,8 +150,9 @@ impl Options {
     /// [`peer_addr`](UnixSeqpacket::peer_addr). [`SocketAddr::unnamed`] has the kernel choose a free
     /// name in the abstract namespace (autobind, see `unix(7)`).
     ///
-    /// A path must not exist; the socket file stays when the socket is closed, and is removed if
-    /// connecting fails. [`bind`](Self::bind) and [`pair`](Self::pair) take no notice of this.
+    /// A path must not exist (`AddrInUse`), whatever [`replace_stale`](Self::replace_stale) says. The socket file stays
+    /// when the socket is closed, and is removed if connecting fails. [`bind`](Self::bind) and [`pair`](Self::pair) ignore
+    /// this.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -145,7 +145,25 @@
 //! # Both in one program
 //!
 //! The types of the two crates are different types. Where a dependency of yours takes or returns
-//! tokio-seqpacket's sockets, have it use this crate as well: patch in a package named `tokio-seqpacket`, of the
-//! version that it asks for, whose `lib.rs` says `pub use tokio_seqpacket_uring::*;` and which depends on this
-//! one under that name. Or hand over the descriptor: `OwnedFd::from(socket)` on one side, `try_from` on the
-//! other.
+//! tokio-seqpacket's sockets, have it use this crate as well, by a package of that name. Its `lib.rs` is
+//! `pub use tokio_seqpacket_uring::*;`, and its Cargo.toml:
+//!
+//! ```toml
+//! [package]
+//! name = "tokio-seqpacket"
+//! version = "0.8.2" # what the dependency asks for
+//! edition = "2024"
+//!
+//! [dependencies]
+//! # With underscores, or the library is `tokio_seqpacket` here.
+//! tokio_seqpacket_uring = { package = "tokio-seqpacket-uring", version = "0.1" }
+//! ```
+//!
+//! In the program's own Cargo.toml:
+//!
+//! ```toml
+//! [patch.crates-io]
+//! tokio-seqpacket = { path = "wrapper" }
+//! ```
+//!
+//! Or hand over the descriptor: `OwnedFd::from(socket)` on one side, `try_from` on the other.
