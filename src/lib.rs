@@ -21,6 +21,16 @@
 //! [`UnixSeqpacketListener`] accepts connections, [`UnixSeqpacket::connect`] makes one,
 //! [`UnixSeqpacket::pair`] makes two connected sockets.
 //!
+//! | what for | where |
+//! |---|---|
+//! | socket files, who may connect, addresses of clients, refusing descriptors | [`Options`] |
+//! | sockets that systemd has opened | [`Activation`] |
+//! | accepting where descriptors run out | [`UnixSeqpacketListener::incoming`] |
+//! | passing descriptors and credentials | [`ancillary`], [`guide::descriptors`], [`guide::credentials`] |
+//! | values through a codec | `Framed` (feature `codec`) |
+//! | payloads larger than a message | [`SealedMemory`] |
+//! | many messages, and the end of the stream told from an empty one | [`UnixSeqpacket::messages`], [`UnixSeqpacket::batch`] |
+//!
 //! The [`guide`] has chapters on choosing a backend, moving from tokio-seqpacket, owned buffers, passing
 //! descriptors, credentials, cancel safety, containers and tuning.
 //!
@@ -73,8 +83,8 @@
 //! | `accept`, in its listener's | `fd` | a connection was taken; it is a socket |
 //!
 //! Sockets and listeners have no parent and follow from the span in which they are made: for an accepted
-//! socket that is `accept`. Events tell what the library does by itself: it falls back to epoll, waits for
-//! descriptors, replaces a stale socket file.
+//! socket that is `accept`. Events tell what the library does by itself: it falls back to epoll, loses a
+//! ring, changes how a worker submits, waits for descriptors, replaces a stale socket file.
 //!
 //! Messages make no spans and enter none. One for each call would cost 80 ns where a subscriber keeps
 //! it and writes nothing, and the system call of a small message takes 300 ns. Put a span around your call

@@ -29,8 +29,7 @@
 //! # let _ = word; Ok(()) }
 //! ```
 //!
-//! From outside of the program, with the command-line tool (`cargo install tokio-seqpacket-uring --features
-//! cli`), in the same container and as the same user:
+//! From outside of the program, with the command-line tool (feature `cli`, see README.md), in the same container and as the same user:
 //!
 //! ```sh
 //! seqpacket doctor
