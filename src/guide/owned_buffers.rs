@@ -6,10 +6,11 @@
 //! - they say more about a message: its whole length, whether it was cut, whether it was the end of the stream
 //!   ([`MessageInfo`]). Those with ancillary data say whether that was cut, too;
 //! - ancillary data comes as values ([`AncillaryBuffer`]), not as bytes to be parsed;
-//! - a send that has to wait copies nothing: what it was given is what the kernel reads.
+//! - a send over 4 KiB that has to wait copies nothing: what it was given is what the kernel reads.
 //!
-//! Speed alone is no reason: the borrowed `recv` is one `recv(2)`, and an owned one is a `recvmsg(2)`, which
-//! takes some 100 ns more.
+//! Speed is no reason: owned calls are 3 to 10 % behind borrowed ones (BENCHMARKS.md). A receive is one `recv(2)`. It is
+//! a `recvmsg(2)`, which takes some 100 ns more, in vectored and `try_*_owned` forms, and for owned buffers once the socket
+//! had a receive with capacity for ancillary data.
 //!
 //! # Send, receive, use again
 //!
