@@ -52,7 +52,7 @@ async fn read(id: usize, socket: Arc<UnixSeqpacket>, sender: Sender<Shared>) -> 
         // Nobody listens: then nobody misses it.
         let _ = sender.send(Shared { from: id, bytes: message[..].into() });
     }
-    // End of stream: whoever closed his end wants nothing more either.
+    // End of stream: a client that closed its end wants nothing more either.
     socket.shutdown(std::net::Shutdown::Both)
 }
 

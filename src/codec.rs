@@ -29,7 +29,8 @@ const ROOM: usize = 64 << 10;
 /// that remembers half a frame, as `LengthDelimitedCodec` does, may misread what follows). An empty message that decodes to nothing
 /// is passed over. Descriptors that come with a message are closed.
 ///
-/// As a sink it holds one message. Closing it shuts down writing, which is the end of the peer's stream.
+/// As a sink it holds one message. Closing it shuts down writing, which is the end of the peer's stream. Where the codec
+/// encodes several types, name one to close it, as below.
 ///
 /// Cancel safe: what was received is in a value or still in the socket. A message that was handed to the
 /// sink and not flushed goes out with the next flush, or never.

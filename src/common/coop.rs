@@ -29,8 +29,8 @@ struct Shared {
 }
 
 thread_local! {
-    /// Of all calls on this thread. Whose they are does not matter: in the long run everybody takes a
-    /// unit as often as he has worked for one.
+    /// Of all calls on this thread. Whose they are does not matter: in the long run every task takes a
+    /// unit as often as it has worked for one.
     static SHARED: Cell<Shared> = const { Cell::new(Shared { calls: 1, left: 1, since: None }) };
 }
 

@@ -40,9 +40,9 @@ pub(crate) struct PendingSend {
     header: libc::msghdr,
     vectors: Vec<libc::iovec>,
     control: Vec<u8>,
-    /// Copies for a caller who lent his bytes.
+    /// Copies for a caller that lent its bytes.
     bytes: Vec<u8>,
-    /// Duplicates for a caller who lent his descriptors.
+    /// Duplicates for a caller that lent its descriptors.
     fds: Vec<OwnedFd>,
     /// What a caller gave away: `Option<(P, AncillaryBuffer)>`.
     given: Option<Box<dyn Shell>>,
@@ -203,7 +203,7 @@ impl PendingSend {
     }
 
     /// What can be kept of it now that it has been sent, and what its caller is to get back: all of
-    /// it, if he gave something away, else nothing.
+    /// it, if it gave something away, else nothing.
     pub(crate) fn sent(self: Box<Self>) -> (Option<Box<Self>>, Option<Box<Self>>) {
         if self.is_given { (None, Some(self)) } else { (self.emptied(), None) }
     }

@@ -88,7 +88,7 @@
 //! systemd's `SystemCallFilter=@system-service` allows io_uring (it is in `@aio`). A filter without
 //! `SystemCallErrorNumber=` kills the process instead of refusing; then the probe, which makes a ring to see
 //! whether that works, ends it. Have such filters return an error (`SystemCallErrorNumber=EPERM`), or choose
-//! epoll: then io_uring is not even looked for.
+//! epoll: then no socket looks for io_uring. `probe()` and `seqpacket doctor` do in any case.
 //!
 //! # Limits
 //!

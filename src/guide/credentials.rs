@@ -73,7 +73,7 @@
 //!
 //! # A process id is a number
 //!
-//! It can be given to another process as soon as the first has ended. Whoever looks something up by it
+//! It can be given to another process as soon as the first has ended. A program that looks something up by it
 //! (`/proc/PID`, a policy service) may be looking at a stranger. With a pidfd the order is: take the pidfd,
 //! look things up by number, then check through the pidfd that the process is still alive; if it is, the
 //! number was its own all the time.

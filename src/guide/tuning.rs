@@ -26,7 +26,7 @@
 //! ```
 //!
 //! Larger: for messages beyond 208 KiB, up to 4 MiB, and where a receiver that is away for a moment should
-//! not stop the sender. Smaller: where little should be under way, so that what is sent is fresh.
+//! not stop the sender. Where `net.core.wmem_max` is 212,992, as by default, 416 KiB is all that can be set. Smaller: where little should be under way, so that what is sent is fresh.
 //!
 //! # Many small messages: batches
 //!
