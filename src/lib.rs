@@ -63,7 +63,11 @@
 //! # Errors that every call can return
 //!
 //! Creating a socket outside a tokio runtime, or in a runtime without its I/O driver, is an error.
-//! A socket belongs to the runtime it was created in; once that is gone, calls return an error.
+//! A socket belongs to the runtime it was created in; once that is gone, calls return an error. Both are
+//! [`ErrorKind::Other`](std::io::ErrorKind::Other), and the text says which it is.
+//!
+//! A backend that was asked for and cannot be had is `Unsupported`, with the reason. A wrong value of one of the
+//! environment variables below is `InvalidInput`.
 //!
 //! # Backends
 //!

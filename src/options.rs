@@ -51,7 +51,7 @@ impl Options {
     }
 
     /// The backend to run on. [`Selection::Auto`], the default, follows the environment variable
-    /// `TOKIO_SEQPACKET_BACKEND`; anything else overrides it, and is an error where it cannot be
+    /// `TOKIO_SEQPACKET_BACKEND`; anything else overrides it, and is an error (`Unsupported`) where it cannot be
     /// had.
     ///
     /// ```

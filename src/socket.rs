@@ -55,7 +55,11 @@ use crate::{
 /// - `BrokenPipe` if the peer closed or shut down. No signal is raised.
 /// - `InvalidInput` naming the limit for a message larger than the send buffer allows, and for more
 ///   than 253 file descriptors. Nothing is sent.
-/// - `EBADF`, `EPERM`, `ETOOMANYREFS` for ancillary data, see `unix(7)`.
+/// - `EBADF`, `EPERM`, `ETOOMANYREFS` for ancillary data, see `unix(7)`. `EPERM` also where the peer takes no descriptors
+///   ([`set_pass_rights`](Self::set_pass_rights)).
+///
+/// # Errors common to all calls
+/// - `Other` once the runtime in which the socket was made is gone.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
