@@ -97,7 +97,8 @@ impl MessageInfo {
     /// process can have no more file descriptors. Descriptors that were discarded are closed.
     ///
     /// A plain receive into an owned buffer has no capacity for ancillary data and does not ask: it may say false where a
-    /// peer had passed some. Use a call with capacity for it to know.
+    /// peer had passed some. Use a call with capacity for it to know. That one says false, too, of a message whose ancillary
+    /// data was discarded by a plain receive that was dropped: see [`Options::keep_ancillary`](crate::Options::keep_ancillary).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -92,7 +92,8 @@ impl Options {
     ///
     /// A receive through a ring can be dropped after it has taken its message. The message then goes to the next receive;
     /// its ancillary data too, once some receive of the socket had capacity for any. Before that ancillary data is
-    /// discarded, as a plain receive discards it anyway. With this option it never is. It costs some 15 % of a small
+    /// discarded, as a plain receive discards it anyway, and the next receive does not learn of it. With this option it never
+    /// is. It costs some 15 % of a small
     /// message, and peers can make the process hold descriptors that nothing asked for.
     ///
     /// A descriptor that takes long to close then holds up no receive either, plain ones included: the library closes what
