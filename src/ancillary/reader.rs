@@ -384,6 +384,11 @@ impl<'a> AncillaryMessageReader<'a> {
         self.buffer.is_empty()
     }
 
+    /// File descriptors that were passed.
+    pub(crate) fn count_fds(&self) -> usize {
+        wire::count_fds(self.buffer)
+    }
+
     /// Whether control data came, also if all of it was discarded.
     pub(crate) fn has_come(&self) -> bool {
         !self.is_empty() || self.truncated
@@ -552,8 +557,9 @@ impl ReceivedControl {
         }
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.bytes.len()
+    /// File descriptors that were passed.
+    pub(crate) fn count_fds(&self) -> usize {
+        wire::count_fds(&self.bytes)
     }
 
     /// Moves it into a buffer, truncated as the kernel does where that is shorter.

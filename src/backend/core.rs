@@ -425,7 +425,7 @@ impl Core {
         let (woken, closed) = match done {
             Done::Received { bytes, message_len, control } => {
                 let (received, control) = recv.marks.attempted(self.fd(), message_len, control);
-                recv.policy.note_message(message_len, control.len() > SOME_CONTROL);
+                recv.policy.note_message(message_len, control.count_fds() > 0);
                 let message = Completed::of(recv.spare.take(), bytes, received, control);
                 recv.queue.complete(Ok(message))
             }
@@ -583,9 +583,6 @@ impl Core {
 fn ready(is_ready: bool) -> io::Result<()> {
     if is_ready { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
 }
-
-/// Control data without descriptors: credentials and a time.
-const SOME_CONTROL: usize = 64;
 
 /// A ring's answers that may be its own and not the kernel's to the message: io_uring's filters, an operation it does not
 /// know, and -ENOMEM for -EAGAIN (Linux 6.1 to 6.9).

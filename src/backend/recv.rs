@@ -144,7 +144,7 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
     }
 
     fn measure(&self, (info, reader): &Self::Output) -> (usize, bool) {
-        (info.message_len(), !reader.is_empty())
+        (info.message_len(), reader.count_fds() > 0)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::peer::Peer;
-use crate::harness::tools::{breathe, recv, soon};
+use crate::harness::tools::{breathe, file, recv, soon};
 use crate::harness::ways::{self, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Flavor, Test, only};
 
@@ -28,6 +28,7 @@ pub fn tests() -> Vec<Test> {
             a_timeout_of_zero_sends_where_there_is_room,
             a_biased_select_beside_a_ready_branch_sends_where_there_is_room,
             now_or_never_of_a_stream_and_of_batches_is_served,
+            a_receive_behind_one_descriptor_is_made_at_once,
         ],
         blocking![
             a_foreign_executor_receives_what_is_there,
@@ -502,6 +503,17 @@ fn block_on_is_served_while_all_workers_compute(cell: Cell) {
         }
     });
     drop(computing);
+}
+
+/// So that the descriptors of the next message are claimed when they arrive.
+async fn a_receive_behind_one_descriptor_is_made_at_once(cell: Cell) {
+    let (a, peer) = cell.half();
+    peer.send_fds(b"one", &[file("passed")]);
+    let first = ways::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE);
+    assert_eq!(soon(first).await.unwrap().bytes, b"one");
+    peer.send(b"two");
+    let mut second = task::spawn(ways::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE));
+    assert!(second.poll().is_ready());
 }
 
 /// Where both sides were parked once, each must find out soon that the other has sent. If the I/O driver runs but every
