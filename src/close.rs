@@ -1,12 +1,14 @@
 //! Closing descriptors that were received and that no task takes.
 //!
-//! A peer chooses what it passes. The last close of a socket under `SO_LINGER` with unsent data waits for as long as the
-//! peer has set (`socket(7)`), and that of a Unix socket closes what lies in its queue. What may wait is closed *aside*,
-//! on a thread that ends with its work; all else here and now. `spawn_blocking` would not do: there need not be a
-//! runtime, its threads are the user's, and a runtime that ends waits for them.
+//! A peer chooses what it passes. The last close of a TCP socket under `SO_LINGER` with unsent data waits for as long as
+//! the peer has set (`socket(7)`), and that of a Unix socket closes what lies in its queue. Whoever shares the socket can
+//! change both between a look at it and its close. So every socket is closed *aside*, on a thread that ends with its work;
+//! all else here and now. `spawn_blocking` would not do: there need not be a runtime, its threads are the user's, and a
+//! runtime that ends waits for them.
 //!
-//! What waits to be closed holds a descriptor. Beyond a quarter of those that the process may have (`RLIMIT_NOFILE`)
-//! `SO_LINGER` is switched off instead: a peer does not get to use them up this way.
+//! What waits to be closed holds a descriptor; what is being closed does not. So where all threads are held up and more
+//! waits than a quarter of the descriptors that the process may have (`RLIMIT_NOFILE`), there are more threads: a peer does
+//! not get to use the descriptors up this way.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,22 +16,23 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-use rustix::net::{AddressFamily, sockopt};
+use rustix::net::sockopt;
 use rustix::process::{Resource, getrlimit};
 
 use crate::common::coop;
-use crate::sys;
 
-/// How many close at a time.
+/// How many close at a time, as long as they get on.
 const THREADS: usize = 8;
 
 /// A thread only closes.
 const STACK: usize = 64 << 10;
 
-static ASIDE: Mutex<Aside> = Mutex::new(Aside { threads: 0, waiting: VecDeque::new() });
+static ASIDE: Mutex<Aside> = Mutex::new(Aside { process: 0, threads: 0, waiting: VecDeque::new() });
 
 #[derive(Debug)]
 struct Aside {
+    /// Whose threads they are.
+    process: u32,
     threads: usize,
     waiting: VecDeque<OwnedFd>,
 }
@@ -133,39 +136,33 @@ impl Drop for Drain<'_> {
 
 /// Whether closing the last descriptor of this file may take as long as its other user likes.
 fn may_wait(fd: BorrowedFd<'_>) -> bool {
-    match sockopt::socket_domain(fd) {
-        Err(_) => false,
-        Ok(AddressFamily::INET | AddressFamily::INET6) => lingers(fd),
-        // Messages and connections in its queue carry descriptors of their own.
-        Ok(AddressFamily::UNIX) => sys::is_readable(fd).unwrap_or(true),
-        Ok(AddressFamily::NETLINK) => false,
-        Ok(_) => true,
-    }
-}
-
-fn lingers(fd: BorrowedFd<'_>) -> bool {
-    sockopt::socket_linger(fd).is_ok_and(|time| time.is_some_and(|time| !time.is_zero()))
+    sockopt::socket_domain(fd).is_ok()
 }
 
 fn close_aside(fd: OwnedFd) {
     let mut aside = lock();
-    if aside.waiting.len() >= most_waiting() && stops_lingering(fd.as_fd()) {
-        drop(aside);
-        drop(fd);
-        return;
-    }
     aside.waiting.push_back(fd);
-    if aside.threads == THREADS {
+    if aside.threads >= THREADS && aside.waiting.len() <= most_waiting() {
         return;
     }
     aside.threads += 1;
     drop(aside);
     let builder = thread::Builder::new().name("seqpacket-close".into()).stack_size(STACK);
     if builder.spawn(close_waiting).is_err() {
-        // No thread can be had: this one closes.
-        while let Some(fd) = next() {
-            stops_lingering(fd.as_fd());
-        }
+        close_without_thread();
+    }
+}
+
+/// No thread can be had. Others come to what waits; what is too much for them this one closes.
+fn close_without_thread() {
+    let mut aside = lock();
+    aside.threads -= 1;
+    let left = if aside.threads > 0 { most_waiting() } else { 0 };
+    let here = left.min(aside.waiting.len());
+    let here = aside.waiting.split_off(here);
+    drop(aside);
+    for fd in here {
+        let _ = sockopt::set_socket_linger(&fd, None);
     }
 }
 
@@ -190,55 +187,36 @@ fn next() -> Option<OwnedFd> {
     next
 }
 
-/// Whether closing it does not wait any more.
-fn stops_lingering(fd: BorrowedFd<'_>) -> bool {
-    let _ = sockopt::set_socket_linger(fd, None);
-    !may_wait(fd)
-}
-
 fn lock() -> MutexGuard<'static, Aside> {
     // Nothing under this lock panics half-way or runs user code.
-    ASIDE.lock().unwrap_or_else(PoisonError::into_inner)
+    let mut aside = ASIDE.lock().unwrap_or_else(PoisonError::into_inner);
+    let process = std::process::id();
+    if std::mem::replace(&mut aside.process, process) != process {
+        // A forked child has what waits, and none of the threads.
+        aside.threads = 0;
+    }
+    aside
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::{TcpListener, TcpStream, UdpSocket};
-    use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-    use std::time::Duration;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::UnixDatagram;
 
+    /// Whatever its state is: that can change before it is closed.
     #[test]
-    fn only_what_may_wait_is_closed_aside() {
+    fn sockets_are_closed_aside_and_nothing_else_is() {
         let (reader, _writer) = io::pipe().unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
-        let (a, b) = UnixDatagram::pair().unwrap();
-        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
-        let stream = TcpStream::connect(tcp.local_addr().unwrap()).unwrap();
-        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
-        for fd in
-            [reader.as_fd(), file.as_fd(), a.as_fd(), tcp.as_fd(), stream.as_fd(), udp.as_fd()]
-        {
+        for fd in [reader.as_fd(), file.as_fd()] {
             assert!(!may_wait(fd), "{fd:?}");
         }
-        // Something lies in its queue.
-        b.send(b"").unwrap();
-        assert!(may_wait(a.as_fd()));
-        sockopt::set_socket_linger(&stream, Some(Duration::ZERO)).unwrap();
-        assert!(!may_wait(stream.as_fd()), "a reset waits for nothing");
-        sockopt::set_socket_linger(&stream, Some(Duration::from_secs(3))).unwrap();
-        assert!(may_wait(stream.as_fd()));
-        assert!(stops_lingering(stream.as_fd()));
-        assert!(!stops_lingering(a.as_fd()), "it is not ours to read");
-    }
-
-    #[test]
-    fn connections_that_wait_to_be_accepted_are_closed_aside() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("socket");
-        let listener = UnixListener::bind(&path).unwrap();
-        assert!(!may_wait(listener.as_fd()));
-        let _client = UnixStream::connect(&path).unwrap();
-        assert!(may_wait(listener.as_fd()));
+        let (unix, _peer) = UnixDatagram::pair().unwrap();
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for fd in [unix.as_fd(), tcp.as_fd(), udp.as_fd()] {
+            assert!(may_wait(fd), "{fd:?}");
+        }
     }
 }

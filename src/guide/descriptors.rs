@@ -129,7 +129,7 @@
 //!
 //! | what closes it | what happens |
 //! |---|---|
-//! | the library: what is left in an [`AncillaryBuffer`] that was received, a reader, a [`Message`](crate::Message), a batch, or refused by [`recv_large`](crate::UnixSeqpacket::recv_large) or `TryFrom<OwnedFd>` | a socket that may linger is closed on a thread of its own, all else at once |
+//! | the library: what is left in an [`AncillaryBuffer`] that was received, a reader, a [`Message`](crate::Message), a batch, or refused by [`recv_large`](crate::UnixSeqpacket::recv_large) or `TryFrom<OwnedFd>` | sockets are closed on threads of their own, soon after; all else at once |
 //! | the kernel, inside a receive without capacity: plain receives of a socket on which no call has had capacity for ancillary data | the receive waits |
 //! | the kernel, when a socket with unread messages is closed | the close waits |
 //! | the program, which has taken it | it waits: give it to `spawn_blocking` |
@@ -141,8 +141,9 @@
 //! - **It takes some, or runs on older kernels:** [`Options::keep_ancillary`](crate::Options::keep_ancillary) closes the
 //!   second row. From the first call with capacity for ancillary data on it is closed anyway.
 //!
-//! More than a quarter of `RLIMIT_NOFILE` does not wait to be closed: beyond that the library switches `SO_LINGER` off,
-//! which whatever else holds that TCP socket notices. Files can take long as well, on a network or FUSE file system whose
+//! Eight such threads close at a time. Where all are held up, and sockets that make up a quarter of `RLIMIT_NOFILE` wait
+//! behind them, there are more. Where no thread can be had, the socket is closed at once, with `SO_LINGER` switched off,
+//! which whatever else holds it notices. Files can take long as well, on a network or FUSE file system whose
 //! server does not answer, or a serial line that is drained. Nothing tells them apart without asking that server, and they
 //! are closed at once.
 //!

@@ -6,7 +6,9 @@ use std::net::{Ipv4Addr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{AddressFamily, SocketAddrV4, SocketType, sockopt};
+use rustix::process::{Pid, Resource, Rlimit, WaitOptions, getrlimit, setrlimit, waitpid};
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{MessagesOptions, Options, SealedMemory, SocketAddr, UnixSeqpacket};
 use tokio_test::task;
@@ -22,6 +24,8 @@ pub fn tests() -> Vec<Test> {
         no_receive_waits_for_a_descriptor_that_lingers,
         no_drop_waits_for_a_descriptor_that_lingers,
         what_is_refused_is_closed_without_waiting,
+        sockets_that_linger_use_up_no_descriptors,
+        a_forked_child_closes_what_it_receives,
     ]);
     tests.extend(tasks![
         a_socket_that_takes_no_descriptors_gets_none,
@@ -169,6 +173,67 @@ async fn what_is_refused_is_closed_without_waiting(cell: Cell) {
     let begin = Instant::now();
     assert!(SealedMemory::try_from(sender).is_err());
     assert_in_time("no memory", begin);
+}
+
+/// Has as many closed as hold up all threads that close, for as long as they linger. Returned is what must not be closed.
+fn hold_up() -> Vec<OwnedFd> {
+    const THREADS: usize = 8;
+    let before = open();
+    let (senders, readers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| lingering()).unzip();
+    senders.into_iter().for_each(refuse);
+    // What is being closed has no number any more.
+    while open() > before + THREADS {
+        std::thread::yield_now();
+    }
+    readers
+}
+
+fn open() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn refuse(fd: OwnedFd) {
+    assert!(SealedMemory::try_from(fd).is_err());
+}
+
+/// A socket with a message in its queue.
+fn full_socket() -> (OwnedFd, OwnedFd) {
+    let (socket, peer) = peer::socketpair();
+    rustix::io::write(&peer, b"unread").unwrap();
+    (socket, peer)
+}
+
+async fn sockets_that_linger_use_up_no_descriptors(_: Cell) {
+    let begin = Instant::now();
+    let _readers = hold_up();
+    let limit = getrlimit(Resource::Nofile);
+    let few = Some(open() as u64 + 60);
+    setrlimit(Resource::Nofile, Rlimit { current: few, ..limit }).unwrap();
+    for _ in 0..100 {
+        refuse(full_socket().0);
+    }
+    assert_in_time("100 sockets behind those that linger", begin);
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+#[allow(unsafe_code, reason = "fork(2)")]
+async fn a_forked_child_closes_what_it_receives(_: Cell) {
+    let _readers = hold_up();
+    let (socket, peer) = full_socket();
+    // SAFETY: the other threads of this process wait in the kernel and hold no lock.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let failed = std::panic::catch_unwind(|| refuse(socket)).is_err();
+        let mut polled = [PollFd::new(&peer, PollFlags::RDHUP)];
+        let patience = Timespec { tv_sec: 10, tv_nsec: 0 };
+        let closed = poll(&mut polled, Some(&patience)) == Ok(1);
+        // SAFETY: nothing that the parent has set up for its exit runs.
+        unsafe { libc::_exit((failed || !closed).into()) };
+    }
+    drop(socket);
+    let child = Pid::from_raw(child).expect("a process");
+    let status = waitpid(Some(child), WaitOptions::empty()).unwrap().unwrap().1;
+    assert_eq!(status.exit_status(), Some(0), "{status:?}");
 }
 
 /// True, or skips out loud.
