@@ -208,6 +208,20 @@ mod tests {
         assert_eq!(unasked(fd, 0).end_of_stream, None);
     }
 
+    /// Each of them marks messages, and takes the place of the others.
+    #[test]
+    fn a_stream_leaves_the_time_of_arrival_as_it_was_asked_for() {
+        for option in sys::TIMESTAMPS {
+            let (socket, mut marks) = at_end(false);
+            let fd = socket.as_fd();
+            sys::set_socket_option(fd, option, 1).unwrap();
+            marks.mark(fd).unwrap();
+            assert_eq!(marks.nothing(fd), Some(true), "{option}");
+            marks.unmark(fd);
+            assert_eq!(sys::socket_option(fd, option, 4).unwrap(), 1_i32.to_ne_bytes(), "{option}");
+        }
+    }
+
     #[test]
     fn a_stream_leaves_the_option_as_it_was() {
         for before in [false, true] {

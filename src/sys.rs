@@ -158,9 +158,22 @@ pub(crate) fn marks_messages(fd: BorrowedFd<'_>) -> io::Result<bool> {
 }
 
 fn timestamps(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let value = socket_option(fd, libc::SO_TIMESTAMP, size_of::<libc::c_int>())?;
-    Ok(value.iter().any(|byte| *byte != 0))
+    for option in TIMESTAMPS {
+        if socket_option(fd, option, size_of::<libc::c_int>())?.iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
+
+/// Of these, one at most is on: setting one is setting it in place of the others. The last two have 64 bits on every
+/// architecture.
+pub(crate) const TIMESTAMPS: [libc::c_int; 4] =
+    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
+        [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 0x46, 0x42]
+    } else {
+        [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 63, 64]
+    };
 
 /// Have every message come with the time of its arrival (`SO_TIMESTAMP`), or no longer.
 pub(crate) fn set_timestamps(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
