@@ -2,9 +2,9 @@
 //!
 //! A peer chooses what it passes. The last close of a TCP socket under `SO_LINGER` with unsent data waits for as long as
 //! the peer has set (`socket(7)`), and that of a Unix socket closes what lies in its queue. Whoever shares the socket can
-//! change both between a look at it and its close. So every socket is closed *aside*, on a thread that ends with its work;
-//! all else here and now. `spawn_blocking` would not do: there need not be a runtime, its threads are the user's, and a
-//! runtime that ends waits for them.
+//! change both between a look at it and its close. A file system in user space is asked at every close, and answers when it
+//! likes. So all but what is known to be quick is closed *aside*, on a thread that ends with its work. `spawn_blocking`
+//! would not do: there need not be a runtime, its threads are the user's, and a runtime that ends waits for them.
 //!
 //! What waits to be closed holds a descriptor; what is being closed does not. So where all threads are held up and more
 //! waits than a quarter of the descriptors that the process may have (`RLIMIT_NOFILE`), there are more threads: a peer does
@@ -16,6 +16,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
+use rustix::fs::{AtFlags, FileType, StatxFlags, fcntl_get_seals, statx};
 use rustix::net::sockopt;
 use rustix::process::{Resource, getrlimit};
 
@@ -134,9 +135,22 @@ impl Drop for Drain<'_> {
     }
 }
 
-/// Whether closing the last descriptor of this file may take as long as its other user likes.
+/// Whether closing a descriptor of this file may take as long as a peer, a server or a serial line likes: unless it is
+/// known to be quick.
 fn may_wait(fd: BorrowedFd<'_>) -> bool {
-    sockopt::socket_domain(fd).is_ok()
+    // Asked for nothing, no server is asked: only the kind and the devices come, from memory.
+    let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+    let Ok(file) = statx(fd, "", flags, StatxFlags::empty()) else { return true };
+    match FileType::from_raw_mode(file.stx_mode.into()) {
+        FileType::Fifo | FileType::Directory => false,
+        // Memory: /dev/null and its like.
+        FileType::CharacterDevice => file.stx_rdev_major != 1,
+        // On a disk, or in memory. On a network or FUSE file system close(2) waits for its server.
+        FileType::RegularFile => file.stx_dev_major == 0 && fcntl_get_seals(fd).is_err(),
+        // An event counter, a timer, another process. Nothing at all is known of a file of another user's FUSE.
+        FileType::Unknown => file.stx_mode == 0,
+        _ => true,
+    }
 }
 
 fn close_aside(fd: OwnedFd) {
@@ -201,16 +215,27 @@ fn lock() -> MutexGuard<'static, Aside> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustix::event::{EventfdFlags, eventfd};
+    use rustix::fs::{MemfdFlags, memfd_create};
     use std::net::{TcpListener, UdpSocket};
     use std::os::unix::net::UnixDatagram;
 
-    /// Whatever its state is: that can change before it is closed.
+    /// Sockets whatever their state is: that can change before they are closed.
     #[test]
-    fn sockets_are_closed_aside_and_nothing_else_is() {
+    fn all_but_what_is_known_to_be_quick_is_closed_aside() {
+        let open = |path| std::fs::File::open(path).unwrap();
         let (reader, _writer) = io::pipe().unwrap();
-        let file = std::fs::File::open("/dev/null").unwrap();
-        for fd in [reader.as_fd(), file.as_fd()] {
+        let (file, directory) = (open("/dev/null"), open("/"));
+        let memory = memfd_create("", MemfdFlags::CLOEXEC).unwrap();
+        let event = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let quick =
+            [reader.as_fd(), file.as_fd(), directory.as_fd(), memory.as_fd(), event.as_fd()];
+        for fd in quick {
             assert!(!may_wait(fd), "{fd:?}");
+        }
+        // Of a file system without a disk, and a terminal.
+        for file in [open("/proc/version"), open("/dev/ptmx")] {
+            assert!(may_wait(file.as_fd()), "{file:?}");
         }
         let (unix, _peer) = UnixDatagram::pair().unwrap();
         let tcp = TcpListener::bind("127.0.0.1:0").unwrap();

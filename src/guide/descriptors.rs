@@ -125,11 +125,12 @@
 //!
 //! A peer can pass a descriptor whose *closing* takes long. The last descriptor of a TCP socket under `SO_LINGER` with
 //! unsent data is one: `close(2)` waits for as many seconds as the peer has set. A Unix socket with such a message in its
-//! queue is another. Closed on a thread of the runtime, it holds up all tasks there.
+//! queue is another, and a file on a network or FUSE file system whose server does not answer. Closed on a thread of the
+//! runtime, it holds up all tasks there.
 //!
 //! | what closes it | what happens |
 //! |---|---|
-//! | the library: what is left in an [`AncillaryBuffer`] that was received, a reader, a [`Message`](crate::Message), a batch, or refused by [`recv_large`](crate::UnixSeqpacket::recv_large) or `TryFrom<OwnedFd>` | sockets are closed on threads of their own, soon after; all else at once |
+//! | the library: what is left in an [`AncillaryBuffer`] that was received, a reader, a [`Message`](crate::Message), a batch, or refused by [`recv_large`](crate::UnixSeqpacket::recv_large) or `TryFrom<OwnedFd>` | on a thread of its own, soon after; at once what is known to be quick: pipes, directories, memory, files on a disk |
 //! | the kernel, inside a receive without capacity: plain receives of a socket on which no call has had capacity for ancillary data | the receive waits |
 //! | the kernel, when a socket with unread messages is closed | the close waits |
 //! | the program, which has taken it | it waits: give it to `spawn_blocking` |
@@ -141,10 +142,8 @@
 //! - **It takes some, or runs on older kernels:** [`Options::keep_ancillary`](crate::Options::keep_ancillary) closes the
 //!   second row. From the first call with capacity for ancillary data on it is closed anyway.
 //!
-//! Eight such threads close at a time. Where all are held up, and sockets that make up a quarter of `RLIMIT_NOFILE` wait
-//! behind them, there are more. Where no thread can be had, the socket is closed at once, with `SO_LINGER` switched off,
-//! which whatever else holds it notices. Files can take long as well, on a network or FUSE file system whose
-//! server does not answer, or a serial line that is drained. Nothing tells them apart without asking that server, and they
-//! are closed at once.
+//! Eight such threads close at a time. Where all are held up, and descriptors that make up a quarter of `RLIMIT_NOFILE` wait
+//! behind them, there are more. Where no thread can be had, it is closed at once, a socket with `SO_LINGER` switched off,
+//! which whatever else holds it notices.
 //!
 //! [`AncillaryBuffer`]: crate::ancillary::AncillaryBuffer
