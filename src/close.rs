@@ -8,7 +8,7 @@
 //!
 //! What waits to be closed holds a descriptor; what is being closed does not. So where all threads are held up and more
 //! waits than a quarter of the descriptors that the process may have (`RLIMIT_NOFILE`), there are more threads: a peer does
-//! not get to use the descriptors up this way.
+//! not get to use the descriptors up this way. Those switch `SO_LINGER` off first, or a peer would use up threads instead.
 
 use std::collections::VecDeque;
 use std::io;
@@ -159,8 +159,10 @@ fn close_aside(fd: OwnedFd) {
     if aside.threads >= THREADS && aside.waiting.len() <= most_waiting() {
         return;
     }
+    let close = if aside.threads < THREADS { drop } else { close_now };
     aside.threads += 1;
     drop(aside);
+    let close_waiting = move || std::iter::from_fn(next).for_each(close);
     let builder = thread::Builder::new().name("seqpacket-close".into()).stack_size(STACK);
     if builder.spawn(close_waiting).is_err() {
         close_without_thread();
@@ -175,20 +177,17 @@ fn close_without_thread() {
     let here = left.min(aside.waiting.len());
     let here = aside.waiting.split_off(here);
     drop(aside);
-    for fd in here {
-        let _ = sockopt::set_socket_linger(&fd, None);
-    }
+    here.into_iter().for_each(close_now);
+}
+
+/// A TCP socket does not linger then, which whatever else holds it notices.
+fn close_now(fd: OwnedFd) {
+    let _ = sockopt::set_socket_linger(&fd, None);
 }
 
 fn most_waiting() -> usize {
     let limit = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
     usize::try_from(limit / 4).unwrap_or(usize::MAX)
-}
-
-fn close_waiting() {
-    while let Some(fd) = next() {
-        drop(fd);
-    }
 }
 
 /// What to close next. The thread ends with the last one.

@@ -143,7 +143,7 @@
 //!   second row. From the first call with capacity for ancillary data on it is closed anyway.
 //!
 //! Eight such threads close at a time. Where all are held up, and descriptors that make up a quarter of `RLIMIT_NOFILE` wait
-//! behind them, there are more. Where no thread can be had, it is closed at once, a socket with `SO_LINGER` switched off,
-//! which whatever else holds it notices.
+//! behind them, there are more, which switch `SO_LINGER` off first: what else holds that socket notices. Where no thread can
+//! be had, the same is done at once, on the runtime's.
 //!
 //! [`AncillaryBuffer`]: crate::ancillary::AncillaryBuffer

@@ -25,6 +25,7 @@ pub fn tests() -> Vec<Test> {
         no_drop_waits_for_a_descriptor_that_lingers,
         what_is_refused_is_closed_without_waiting,
         sockets_that_linger_use_up_no_descriptors,
+        sockets_that_linger_use_up_no_threads,
         a_forked_child_closes_what_it_receives,
     ]);
     tests.extend(tasks![
@@ -175,9 +176,11 @@ async fn what_is_refused_is_closed_without_waiting(cell: Cell) {
     assert_in_time("no memory", begin);
 }
 
+/// How many close at a time.
+const THREADS: usize = 8;
+
 /// Has as many closed as hold up all threads that close, for as long as they linger. Returned is what must not be closed.
 fn hold_up() -> Vec<OwnedFd> {
-    const THREADS: usize = 8;
     let before = open();
     let (senders, readers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| lingering()).unzip();
     senders.into_iter().for_each(refuse);
@@ -218,6 +221,28 @@ async fn sockets_that_linger_use_up_no_descriptors(_: Cell) {
         }
     }
     setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+async fn sockets_that_linger_use_up_no_threads(_: Cell) {
+    let _readers = hold_up();
+    let limit = getrlimit(Resource::Nofile);
+    // A quarter of these may wait.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(200), ..limit }).unwrap();
+    let (senders, _more_readers): (Vec<_>, Vec<_>) = (0..70).map(|_| lingering()).unzip();
+    let begin = Instant::now();
+    senders.into_iter().for_each(refuse);
+    while closing_threads() > THREADS {
+        assert_in_time("closing what is too much for these threads", begin);
+        std::thread::yield_now();
+    }
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+fn closing_threads() -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    // A thread may end meanwhile.
+    let names = tasks.filter_map(|task| std::fs::read(task.ok()?.path().join("comm")).ok());
+    names.filter(|name| name.starts_with(b"seqpacket-close")).count()
 }
 
 #[allow(unsafe_code, reason = "fork(2)")]
