@@ -78,7 +78,8 @@ pub(crate) struct RecvQueue<M> {
     /// Received by an attempt, not claimed yet.
     completed: Option<Outcome<M>>,
     /// Received by a stream and not yielded, the first last. They come before `completed`.
-    left: Vec<Outcome<M>>,
+    #[expect(clippy::box_collection, reason = "one pointer in each of many sockets")]
+    left: Option<Box<Vec<Outcome<M>>>>,
     attempt: Attempt,
     /// The socket is in a worker's inbox for an attempt.
     listed: bool,
@@ -99,7 +100,7 @@ impl<M> RecvQueue<M> {
             waiters: WaitQueue::default(),
             ids: WaiterIds::default(),
             completed: None,
-            left: Vec::new(),
+            left: None,
             attempt: Attempt::None,
             listed: false,
             parked: false,
@@ -115,12 +116,14 @@ impl<M> RecvQueue<M> {
 
     /// The first completed message or error, for the caller to claim.
     pub(crate) fn take_completed(&mut self) -> Option<Outcome<M>> {
-        self.left.pop().or_else(|| self.completed.take())
+        let left = self.left.as_mut().and_then(|left| left.pop());
+        left.or_else(|| self.completed.take())
     }
 
     /// The first completed message or error. It stays.
     pub(crate) fn completed(&self) -> Option<&Outcome<M>> {
-        self.left.last().or(self.completed.as_ref())
+        let left = self.left.as_ref().and_then(|left| left.last());
+        left.or(self.completed.as_ref())
     }
 
     /// Whether an attempt is in a batch just now: the kernel must not be asked for another message.
@@ -297,11 +300,11 @@ impl<M> RecvQueue<M> {
     /// A stream that ends has received these messages, and not yielded them: the next receives claim them. No receive has
     /// had a later message but one that waits since before the stream.
     pub(crate) fn leave_messages(&mut self, messages: impl DoubleEndedIterator<Item = M>) -> Wakes {
-        let before = self.left.len();
-        self.left.extend(messages.rev().map(Ok));
-        if self.left.len() == before {
+        let mut messages = messages.rev().map(Ok).peekable();
+        if messages.peek().is_none() {
             return Wakes::default();
         }
+        self.left.get_or_insert_default().extend(messages);
         self.unseen = true;
         if cfg!(planted = "left_unheard") {
             return Wakes::default();
@@ -340,12 +343,13 @@ impl<M> RecvQueue<M> {
     }
 
     /// The socket is going. Waiters are receives that were forgotten. Returns the unclaimed messages.
-    pub(crate) fn close(&mut self) -> (Vec<Outcome<M>>, Option<Outcome<M>>) {
+    pub(crate) fn close(&mut self) -> impl Iterator<Item = Outcome<M>> + use<M> {
         self.closed = true;
         if self.is_queued() && !cfg!(planted = "cancel_lost") {
             self.attempt = Attempt::None;
         }
-        (std::mem::take(&mut self.left), self.completed.take())
+        let left = self.left.take().into_iter().flat_map(|left| left.into_iter().rev());
+        left.chain(self.completed.take())
     }
 
     pub(crate) fn is_closed(&self) -> bool {
