@@ -268,7 +268,7 @@ impl<'a> SendBatch<'a> {
             let count = &mut self.sent;
             let sent = self
                 .socket
-                .send_many(|fd| {
+                .send_directly(|fd| {
                     let messages =
                         rest.iter().map(|entry| (entry.bytes, &controls[entry.control.clone()]));
                     let sent = mmsg::send_many(fd, messages)?;

@@ -21,7 +21,7 @@ use tokio_uring::BufResult;
 use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
 
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
-use crate::backend::{self, Backend, Choice};
+use crate::backend::{self, Backend, Bytes, Choice, Plain, Receive, Sink};
 use crate::buffer::{self, Capacity, One, Parts, PartsMut, Scatter};
 use crate::common::policy::COPY_MAX;
 use crate::error::refused_send;
@@ -98,34 +98,55 @@ struct Extras {
 
 /// A receive into one buffer. By hand, for it is what idle connections wait in: as an `async fn` it
 /// would take twice the memory.
-enum Recv<'a> {
-    New(&'a UnixSeqpacket, &'a mut [u8]),
+enum Receiving<'a, S> {
+    New(&'a UnixSeqpacket, Option<S>),
     /// Waits for the end of a stream.
-    Behind(Pin<Box<dyn Future<Output = ()> + Send + 'a>>, &'a UnixSeqpacket, &'a mut [u8]),
-    Call(backend::Recv<'a>),
+    Behind(Pin<Box<dyn Future<Output = ()> + Send + 'a>>, &'a UnixSeqpacket, Option<S>),
+    Call(Receive<'a, S>),
 }
+
+impl<S: Sink> Receiving<'_, S> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<S::Output>> {
+        loop {
+            let (socket, sink) = match self {
+                Self::New(socket, sink) => match socket.stream() {
+                    Some(stream) => {
+                        *self = Self::Behind(Box::pin(stream.freed()), socket, sink.take());
+                        continue;
+                    }
+                    None => (socket, sink),
+                },
+                Self::Behind(end, socket, sink) => {
+                    ready!(end.as_mut().poll(cx));
+                    (socket, sink)
+                }
+                Self::Call(call) => return Pin::new(call).poll(cx),
+            };
+            *self = Self::Call(socket.inner.receive(sink.take().expect("taken once")));
+        }
+    }
+}
+
+/// Into a buffer that the caller lends.
+struct Recv<'a>(Receiving<'a, Bytes<'a>>);
+
+/// Into a buffer that was given away. Whatever the buffer is, this is compiled here, with all that it calls: in a generic
+/// call, which is compiled in the caller's crate, nothing of it would be inlined.
+struct RecvPlain<'a, 'b>(Receiving<'a, Plain<'a, 'b>>);
 
 impl Future for Recv<'_> {
     type Output = io::Result<usize>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        loop {
-            let next = match &mut *self {
-                Self::New(socket, buffer) => {
-                    let buffer = std::mem::take(buffer);
-                    match socket.stream() {
-                        Some(stream) => Self::Behind(Box::pin(stream.freed()), socket, buffer),
-                        None => Self::Call(socket.inner.recv(buffer)),
-                    }
-                }
-                Self::Behind(end, socket, buffer) => {
-                    ready!(end.as_mut().poll(cx));
-                    Self::Call(socket.inner.recv(std::mem::take(buffer)))
-                }
-                Self::Call(call) => return Pin::new(call).poll(cx),
-            };
-            *self = next;
-        }
+        self.0.poll(cx)
+    }
+}
+
+impl Future for RecvPlain<'_, '_> {
+    type Output = io::Result<MessageInfo>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<MessageInfo>> {
+        self.0.poll(cx)
     }
 }
 
@@ -331,9 +352,13 @@ impl UnixSeqpacket {
     /// assert_eq!(b.recv(&mut [0; 16]).await?, 7);
     /// # Ok(()) }
     /// ```
-    pub async fn send(&self, buffer: &[u8]) -> io::Result<usize> {
-        let sent = self.inner.send(buffer).await;
-        self.explained(sent, || buffer.len(), &[])
+    pub fn send<'a>(&'a self, buffer: &'a [u8]) -> impl Future<Output = io::Result<usize>> + Send {
+        let mut call = self.inner.send(buffer);
+        // As an `async fn` it would take a third more memory.
+        poll_fn(move |cx| {
+            let sent = ready!(Pin::new(&mut call).poll(cx));
+            Poll::Ready(self.explained(sent, || buffer.len(), &[]))
+        })
     }
 
     /// Send a message gathered from several buffers. Else as [`send`](Self::send).
@@ -450,13 +475,23 @@ impl UnixSeqpacket {
         async move {
             let (slice, bounds) = buffer::lend(buffer);
             let len = buffer::filled(&slice).len();
-            if len <= COPY_MAX {
+            let (sent, slice) = if len <= COPY_MAX {
                 // A copy is cheaper than giving the buffer to a send that waits, and needs no allocation.
-                let sent = self.inner.send(buffer::filled(&slice)).await;
-                return (self.explained(sent, || len, &[]), buffer::restore(slice, bounds));
-            }
-            let (sent, One(slice), _) = self.send_parts(One(slice), AncillaryBuffer::new()).await;
-            (sent, buffer::restore(slice, bounds))
+                (self.inner.send(buffer::filled(&slice)).await, slice)
+            } else {
+                let message = buffer::filled(&slice);
+                match self.inner.send_directly(move |fd| sys::send(fd, message)).await {
+                    Ok(sent) => (sent, slice),
+                    Err(waits) => {
+                        let waiting =
+                            self.inner.wait_owned(One(slice), AncillaryBuffer::new(), waits);
+                        // In a box: every send would have room for this.
+                        let (sent, One(slice), _) = Box::pin(waiting).await;
+                        (sent, slice)
+                    }
+                }
+            };
+            (self.explained(sent, || len, &[]), buffer::restore(slice, bounds))
         }
     }
 
@@ -773,7 +808,7 @@ impl UnixSeqpacket {
         &'a self,
         buffer: &'a mut [u8],
     ) -> impl Future<Output = io::Result<usize>> + Send {
-        Recv::New(self, buffer)
+        Recv(Receiving::New(self, Some(Bytes(buffer))))
     }
 
     /// Receive a message scattered into several buffers. Else as [`recv`](Self::recv).
@@ -934,8 +969,7 @@ impl UnixSeqpacket {
         async move {
             let (mut slice, bounds) = buffer::lend(buffer);
             let mut capacity = Capacity::of(&mut slice);
-            self.stream_end().await;
-            let received = self.inner.recv_plain(&mut capacity).await;
+            let received = RecvPlain(Receiving::New(self, Some(Plain(&mut capacity)))).await;
             let written = capacity.written();
             buffer::note_written(&mut slice, written);
             (received, buffer::restore(slice, bounds))
@@ -1048,7 +1082,9 @@ impl UnixSeqpacket {
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
         self.stream_end().await;
-        self.inner.recv_owned(Scatter::new(parts), ancillary).await
+        let mut scatter = Scatter::new(parts);
+        let received = self.inner.recv_owned(&mut scatter, ancillary).await;
+        (received, scatter.settle())
     }
 
     /// Receive a message if there is one.

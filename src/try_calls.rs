@@ -311,6 +311,8 @@ impl UnixSeqpacket {
         if let Err(busy) = self.without_stream() {
             return (Err(busy), parts);
         }
-        self.inner.try_recv_owned(Scatter::new(parts), ancillary)
+        let mut scatter = Scatter::new(parts);
+        let received = self.inner.try_recv_owned(&mut scatter, ancillary);
+        (received, scatter.settle())
     }
 }

@@ -25,9 +25,10 @@ mod socket;
 
 pub(crate) use listener::Listener;
 pub use metrics::{Counters, Metrics, Mode, WorkerMetrics, metrics};
+pub(crate) use recv::{Bytes, Plain, Receive, Sink};
 pub use runtime::busy_poll;
 pub(crate) use send::WaitingSend;
-pub(crate) use socket::{Recv, Socket};
+pub(crate) use socket::Socket;
 
 use std::io;
 use std::os::fd::OwnedFd;

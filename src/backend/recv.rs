@@ -78,7 +78,7 @@ impl<S: Sink> Sink for &mut S {
 }
 
 /// One lent buffer, no ancillary data.
-pub(crate) struct Bytes<'b>(pub(super) &'b mut [u8]);
+pub(crate) struct Bytes<'b>(pub(crate) &'b mut [u8]);
 
 impl Sink for Bytes<'_> {
     type Output = usize;
@@ -149,7 +149,7 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
 }
 
 /// One buffer that was given away, no capacity for ancillary data.
-pub(crate) struct Plain<'c, 'b>(pub(super) &'c mut Capacity<'b>);
+pub(crate) struct Plain<'c, 'b>(pub(crate) &'c mut Capacity<'b>);
 
 impl Sink for Plain<'_, '_> {
     type Output = MessageInfo;
@@ -176,27 +176,16 @@ impl Sink for Plain<'_, '_> {
 }
 
 /// Buffers that were given away.
-pub(super) struct Owned<'a, P> {
-    scatter: Scatter<P>,
-    ancillary: Option<&'a mut AncillaryBuffer>,
-}
-
-impl<'a, P: PartsMut> Owned<'a, P> {
-    pub(super) fn new(scatter: Scatter<P>, ancillary: Option<&'a mut AncillaryBuffer>) -> Self {
-        Self { scatter, ancillary }
-    }
-
-    /// The buffers, when the call is over. Runs their own methods.
-    pub(super) fn settle(self) -> P {
-        self.scatter.settle()
-    }
+pub(crate) struct Owned<'a, P> {
+    pub(super) scatter: &'a mut Scatter<P>,
+    pub(super) ancillary: Option<&'a mut AncillaryBuffer>,
 }
 
 impl<P: PartsMut> Sink for Owned<'_, P> {
     type Output = MessageInfo;
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<MessageInfo> {
-        let received = source.recv_scattered(&mut self.scatter, self.ancillary.as_deref_mut())?;
+        let received = source.recv_scattered(self.scatter, self.ancillary.as_deref_mut())?;
         Ok(MessageInfo::new(&received, self.scatter.capacity()))
     }
 

@@ -172,10 +172,20 @@ impl Core {
                 self.send_directly(call).await
             }
         };
-        let (reason, spare) = match sent {
-            Ok(sent) => return (sent, parts, ancillary),
-            Err(waits) => waits,
-        };
+        match sent {
+            Ok(sent) => (sent, parts, ancillary),
+            // In a box: every send would have room for this.
+            Err(waits) => Box::pin(self.wait_given(parts, ancillary, waits)).await,
+        }
+    }
+
+    /// Joins the queue with what the caller gives away.
+    pub(super) async fn wait_given<P: Parts>(
+        self: &Arc<Self>,
+        parts: P,
+        ancillary: AncillaryBuffer,
+        (reason, spare): (Reason, Spare),
+    ) -> (io::Result<usize>, P, AncillaryBuffer) {
         let payload = match PendingSend::given(parts, ancillary, spare) {
             Ok(payload) => payload,
             Err((error, parts, ancillary)) => return (Err(error), parts, ancillary),

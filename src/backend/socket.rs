@@ -10,12 +10,12 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
 use super::core::Core;
-use super::recv::{Borrowed, Bytes, Many, Owned, Plain, Receive, Stream, Vectored};
+use super::recv::{Borrowed, Bytes, Many, Owned, Receive, Sink, Stream, Vectored};
 use super::runtime::Runtime;
 use super::send::{Lent, LentSend, Reason, Spare, WaitingSend};
 use super::{Backend, Submission};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::{Capacity, Parts, PartsMut, Scatter};
+use crate::buffer::{Parts, PartsMut, Scatter};
 use crate::common::completed::{Completed, capacity};
 use crate::common::pending_send::PendingSend;
 use crate::stream::Filler;
@@ -24,9 +24,6 @@ use crate::{MessageInfo, async_fd};
 
 /// How often a socket that is taken apart waits for a driver that works for it.
 const PATIENCE: usize = 10_000;
-
-/// A receive into one buffer.
-pub(crate) type Recv<'a> = Receive<'a, Bytes<'a>>;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -152,8 +149,18 @@ impl Socket {
         self.core.send_given(parts, ancillary).await
     }
 
-    /// Sends many with one call, if no send is ahead; else the reason to wait, with a spare payload.
-    pub(crate) async fn send_many(
+    /// Sends what has to wait.
+    pub(crate) async fn wait_owned<P: Parts>(
+        &self,
+        parts: P,
+        ancillary: AncillaryBuffer,
+        waits: (Reason, Spare),
+    ) -> (io::Result<usize>, P, AncillaryBuffer) {
+        self.core.wait_given(parts, ancillary, waits).await
+    }
+
+    /// Sends with one call, if no send is ahead; else the reason to wait, with a spare payload.
+    pub(crate) async fn send_directly(
         &self,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
     ) -> Result<io::Result<usize>, (Reason, Spare)> {
@@ -204,8 +211,9 @@ impl Socket {
 
     // ----- receive -----
 
-    pub(crate) fn recv<'a>(&'a self, buffer: &'a mut [u8]) -> Recv<'a> {
-        Receive::new(&self.core, Bytes(buffer))
+    /// Without capacity for ancillary data.
+    pub(crate) fn receive<S: Sink>(&self, sink: S) -> Receive<'_, S> {
+        Receive::new(&self.core, sink)
     }
 
     /// Into several buffers, without capacity for ancillary data.
@@ -238,26 +246,16 @@ impl Socket {
         Receive::new(&self.core, Borrowed { buffers, control })
     }
 
-    /// Into one buffer that was given away, without capacity for ancillary data.
-    pub(crate) fn recv_plain<'c, 'b>(
-        &'c self,
-        capacity: &'c mut Capacity<'b>,
-    ) -> Receive<'c, Plain<'c, 'b>> {
-        Receive::new(&self.core, Plain(capacity))
-    }
-
     /// Without an ancillary buffer there is no capacity for control data.
-    pub(crate) async fn recv_owned<P: PartsMut>(
-        &self,
-        parts: Scatter<P>,
-        ancillary: Option<&mut AncillaryBuffer>,
-    ) -> (io::Result<MessageInfo>, P) {
+    pub(crate) fn recv_owned<'c, P: PartsMut>(
+        &'c self,
+        scatter: &'c mut Scatter<P>,
+        ancillary: Option<&'c mut AncillaryBuffer>,
+    ) -> Receive<'c, Owned<'c, P>> {
         if ancillary.is_some() {
             self.want_control();
         }
-        let mut sink = Owned::new(parts, ancillary);
-        let result = Receive::new(&self.core, &mut sink).await;
-        (result, sink.settle())
+        Receive::new(&self.core, Owned { scatter, ancillary })
     }
 
     pub(crate) async fn recv_many(&self, filler: &mut Filler<'_>) -> io::Result<()> {
@@ -315,15 +313,13 @@ impl Socket {
 
     pub(crate) fn try_recv_owned<P: PartsMut>(
         &self,
-        parts: Scatter<P>,
+        scatter: &mut Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
-    ) -> (io::Result<MessageInfo>, P) {
+    ) -> io::Result<MessageInfo> {
         if ancillary.is_some() {
             self.want_control();
         }
-        let mut sink = Owned::new(parts, ancillary);
-        let result = self.core.try_receive(&mut sink);
-        (result, sink.settle())
+        self.core.try_receive(&mut Owned { scatter, ancillary })
     }
 
     /// The completed message if there is one, else what the kernel has. A completed error is reported, once.
