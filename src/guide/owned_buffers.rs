@@ -8,7 +8,7 @@
 //! - ancillary data comes as values ([`AncillaryBuffer`]), not as bytes to be parsed;
 //! - a send over 4 KiB that has to wait copies nothing: what it was given is what the kernel reads.
 //!
-//! Speed is no reason: owned calls are 3 to 10 % behind borrowed ones (BENCHMARKS.md). A receive is one `recv(2)`. It is
+//! Speed is no reason: owned calls are up to 10 % behind borrowed ones (BENCHMARKS.md). A receive is one `recv(2)`. It is
 //! a `recvmsg(2)`, which takes some 100 ns more, in vectored and `try_*_owned` forms, and for owned buffers once the socket
 //! had a receive with capacity for ancillary data.
 //!
