@@ -103,6 +103,7 @@ enum Receiving<'a, S> {
     /// Waits for the end of a stream.
     Behind(Pin<Box<dyn Future<Output = ()> + Send + 'a>>, &'a UnixSeqpacket, Option<S>),
     Call(Receive<'a, S>),
+    Done,
 }
 
 impl<S: Sink> Receiving<'_, S> {
@@ -120,7 +121,12 @@ impl<S: Sink> Receiving<'_, S> {
                     ready!(end.as_mut().poll(cx));
                     (socket, sink)
                 }
-                Self::Call(call) => return Pin::new(call).poll(cx),
+                Self::Call(call) => {
+                    let received = ready!(Pin::new(call).poll(cx));
+                    *self = Self::Done;
+                    return Poll::Ready(received);
+                }
+                Self::Done => panic!("a receive is not polled after completion"),
             };
             *self = Self::Call(socket.inner.receive(sink.take().expect("taken once")));
         }

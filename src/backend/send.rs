@@ -143,7 +143,14 @@ impl Future for LentSend<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         match &mut self.state {
-            LentState::New => self.poll_first(cx),
+            LentState::New => {
+                let polled = self.poll_first(cx);
+                if polled.is_ready() {
+                    // Polled again it must not send again.
+                    self.state = LentState::Done(None);
+                }
+                polled
+            }
             LentState::Waiting(waiting) => waiting.poll(cx).map(|(sent, _)| sent),
             LentState::Done(result) => {
                 budget::take(ready!(coop::poll_proceed(cx)));

@@ -11,7 +11,7 @@ use tokio_seqpacket::{MessagesOptions, UnixSeqpacket, busy_poll};
 use tokio_test::task;
 
 use crate::harness::peer;
-use crate::harness::tools::{breathe, recv, soon};
+use crate::harness::tools::{breathe, once, recv, soon};
 use crate::harness::{Cell, Flavor, Test, only};
 
 pub fn tests() -> Vec<Test> {
@@ -22,6 +22,7 @@ pub fn tests() -> Vec<Test> {
             a_wakers_destructor_may_use_the_socket,
             a_panic_in_the_waker_of_readable_ends_nothing_else,
             an_empty_message_that_a_dropped_receive_left_does_not_end_a_stream,
+            a_call_that_is_polled_after_completion_does_nothing_twice,
         ],
     ]
     .concat()
@@ -171,4 +172,26 @@ async fn an_empty_message_that_a_dropped_receive_left_does_not_end_a_stream(cell
     }
     drop(b.fd);
     assert!(soon(messages.next()).await.is_none());
+}
+
+async fn a_call_that_is_polled_after_completion_does_nothing_twice(cell: Cell) {
+    let (a, b) = cell.pair();
+    for message in [vec![1; 8], vec![2; 8 << 10]] {
+        let mut send = std::pin::pin!(a.send(&message));
+        assert_eq!(soon(send.as_mut()).await.unwrap(), message.len());
+        a.send(b"next").await.unwrap();
+        panics(|| once(|cx| send.as_mut().poll(cx)));
+        let mut bytes = vec![0; message.len()];
+        let mut receive = std::pin::pin!(b.recv(&mut bytes));
+        assert_eq!(soon(receive.as_mut()).await.unwrap(), message.len());
+        panics(|| once(|cx| receive.as_mut().poll(cx)));
+        assert_eq!(recv(&b).await, b"next");
+        breathe().await;
+        assert!(b.try_recv(&mut []).is_err(), "sent twice");
+    }
+}
+
+fn panics<T>(call: impl FnOnce() -> T) {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    assert!(caught.is_err(), "polled after completion");
 }
