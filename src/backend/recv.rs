@@ -27,6 +27,9 @@ use crate::{MessageInfo, batch};
 pub(crate) trait Sink {
     type Output;
 
+    /// Whether it is a stream, which other receives wait for.
+    const IS_STREAM: bool = false;
+
     /// Straight from the kernel, without waiting.
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Self::Output>;
 
@@ -54,6 +57,7 @@ pub(crate) trait Sink {
 
 impl<S: Sink> Sink for &mut S {
     type Output = S::Output;
+    const IS_STREAM: bool = S::IS_STREAM;
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<S::Output> {
         S::direct(self, source)
@@ -215,6 +219,7 @@ pub(super) struct Stream<'f, 's>(pub(super) &'f mut Filler<'s>);
 
 impl Sink for Stream<'_, '_> {
     type Output = ();
+    const IS_STREAM: bool = true;
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<()> {
         self.0.receive(source)
@@ -564,7 +569,7 @@ impl Core {
                 }
             }
             // Between the two the message may have come: it is asked for again once the waker is registered.
-            if ready!(self.poll_readable_waker(cx))? {
+            if ready!(self.poll_readable_waker(cx, S::IS_STREAM))? {
                 return Poll::Pending;
             }
         }
@@ -574,6 +579,7 @@ impl Core {
     pub(super) fn poll_readable_waker(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
+        is_stream: bool,
     ) -> Poll<io::Result<bool>> {
         let mut recv = self.lock_recv();
         if recv.queue.completed().is_some() {
@@ -585,7 +591,9 @@ impl Core {
             }
             recv.queue.park();
         }
-        let replaced = recv.queue.observers.park(cx.waker());
+        let observers = &mut recv.queue.observers;
+        let replaced =
+            if is_stream { observers.park_stream(cx.waker()) } else { observers.park(cx.waker()) };
         drop(recv);
         drop(replaced);
         self.runtime.check()?;

@@ -356,7 +356,7 @@ impl Socket {
                 return Poll::Ready(Ok(()));
             }
             let parked = if interest.is_readable() {
-                ready!(self.core.poll_readable_waker(cx))?
+                ready!(self.core.poll_readable_waker(cx, false))?
             } else {
                 ready!(self.core.poll_writable_waker(cx))?
             };

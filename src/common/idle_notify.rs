@@ -17,6 +17,8 @@ pub(crate) struct IdleWakers(Option<Box<Waiting>>);
 struct Waiting {
     /// The task that called a `poll_*` function last. One, as for tokio's own sockets.
     parked: Option<Waker>,
+    /// The task that polled a stream last. Those of `parked` wait for more than its messages.
+    stream: Option<Waker>,
     /// Futures wait on the [`IdleNotify`] beside the queue.
     announce: bool,
 }
@@ -26,6 +28,7 @@ struct Waiting {
 #[must_use]
 pub(crate) struct PendingWakes {
     parked: Option<Waker>,
+    stream: Option<Waker>,
     announce: bool,
 }
 
@@ -51,11 +54,12 @@ impl IdleWakers {
     /// Registers the task of a `poll_*` call. Returns the waker that this replaces, to be dropped after the
     /// lock is released.
     pub(crate) fn park(&mut self, waker: &Waker) -> Option<Waker> {
-        let parked = &mut self.0.get_or_insert_default().parked;
-        match parked {
-            Some(known) if known.will_wake(waker) => None,
-            _ => parked.replace(waker.clone()),
-        }
+        register(&mut self.0.get_or_insert_default().parked, waker)
+    }
+
+    /// As [`park`](Self::park), for the task that polls a stream.
+    pub(crate) fn park_stream(&mut self, waker: &Waker) -> Option<Waker> {
+        register(&mut self.0.get_or_insert_default().stream, waker)
     }
 
     /// Makes the next [`wake`](Self::wake) notify all futures that wait on the [`IdleNotify`].
@@ -65,7 +69,9 @@ impl IdleWakers {
 
     /// Whether anything is to be woken.
     pub(crate) fn any(&self) -> bool {
-        self.0.as_ref().is_some_and(|waiting| waiting.parked.is_some() || waiting.announce)
+        self.0.as_ref().is_some_and(|waiting| {
+            waiting.parked.is_some() || waiting.stream.is_some() || waiting.announce
+        })
     }
 
     /// Takes what is to be woken.
@@ -73,18 +79,27 @@ impl IdleWakers {
         let Some(watching) = &mut self.0 else { return PendingWakes::default() };
         PendingWakes {
             parked: watching.parked.take(),
+            stream: watching.stream.take(),
             announce: std::mem::take(&mut watching.announce),
         }
     }
 }
 
+fn register(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match place {
+        Some(known) if known.will_wake(waker) => None,
+        _ => place.replace(waker.clone()),
+    }
+}
+
 impl PendingWakes {
     pub(crate) fn is_nothing(&self) -> bool {
-        self.parked.is_none() && !self.announce
+        self.parked.is_none() && self.stream.is_none() && !self.announce
     }
 
     pub(crate) fn collect(self, notify: &IdleNotify, into: &mut WakeList) {
         into.push(self.parked);
+        into.push(self.stream);
         if self.announce {
             into.notify.extend(notify.0.get().cloned());
         }

@@ -38,6 +38,7 @@ pub fn tests() -> Vec<Test> {
         what_a_stream_leaves_wakes_the_receives_that_waited_before_it,
         what_a_stream_leaves_comes_before_what_the_kernel_has,
         what_a_stream_leaves_wakes_those_that_wait_for_readiness,
+        a_stream_that_is_polled_takes_no_wake_up_from_polls_before_it,
         a_wait_for_both_directions_is_woken_by_the_end_of_a_stream,
         what_a_stream_has_cut_and_left_says_how_long_it_was,
         a_peek_beside_a_stream_waits,
@@ -524,6 +525,30 @@ async fn what_a_stream_leaves_wakes_those_that_wait_for_readiness(cell: Cell) {
     assert_eq!(soon(peek).await.unwrap().message_len(), 2);
     soon(polled).await.unwrap();
     assert_eq!(recv(&a).await, [last + 1; 2]);
+}
+
+async fn a_stream_that_is_polled_takes_no_wake_up_from_polls_before_it(cell: Cell) {
+    for gets_one in [false, true] {
+        let (a, b) = cell.half();
+        let mut polled = task::spawn(std::future::poll_fn(|cx| a.poll_recv_ready(cx)));
+        arm(&mut polled).await;
+        let mut messages = a.messages(small()).unwrap();
+        let mut next = task::spawn(std::future::poll_fn(|cx| messages.poll_next(cx)));
+        starts_waiting(&mut next);
+        if gets_one {
+            b.send(b"one");
+            until_woken(&mut polled).await;
+            starts_waiting(&mut polled);
+            assert_eq!(soon(next).await.unwrap().unwrap()[..], b"one"[..]);
+        } else {
+            drop(next);
+        }
+        drop(messages);
+        b.send(b"two");
+        until_woken(&mut polled).await;
+        soon(polled).await.unwrap();
+        assert_eq!(recv(&a).await, b"two");
+    }
 }
 
 async fn a_wait_for_both_directions_is_woken_by_the_end_of_a_stream(cell: Cell) {
