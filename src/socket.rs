@@ -1085,8 +1085,12 @@ impl UnixSeqpacket {
     async fn recv_parts<P: PartsMut>(
         &self,
         parts: P,
-        ancillary: Option<&mut AncillaryBuffer>,
+        mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
+        if let Some(ancillary) = &mut ancillary {
+            // Closing what the caller had in it can take a while: not under the lock.
+            ancillary.clear();
+        }
         self.stream_end().await;
         let mut scatter = Scatter::new(parts);
         let received = self.inner.recv_owned(&mut scatter, ancillary).await;

@@ -306,8 +306,12 @@ impl UnixSeqpacket {
     fn try_recv_parts<P: PartsMut>(
         &self,
         parts: P,
-        ancillary: Option<&mut AncillaryBuffer>,
+        mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
+        if let Some(ancillary) = &mut ancillary {
+            // As for a receive that waits.
+            ancillary.clear();
+        }
         if let Err(busy) = self.without_stream() {
             return (Err(busy), parts);
         }

@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, IoSliceMut, Write};
 use std::net::{Ipv4Addr, TcpStream};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -23,6 +23,7 @@ pub fn tests() -> Vec<Test> {
     let mut tests = alone(tasks![
         no_receive_waits_for_a_descriptor_that_lingers,
         no_drop_waits_for_a_descriptor_that_lingers,
+        what_a_receive_closes_holds_up_no_other_call,
         what_is_refused_is_closed_without_waiting,
         sockets_that_linger_use_up_no_descriptors,
         sockets_that_linger_use_up_no_threads,
@@ -157,6 +158,37 @@ async fn no_drop_waits_for_a_descriptor_that_lingers(cell: Cell) {
     let begin = Instant::now();
     drop(received(&a).await);
     assert_in_time("a socket with a message in its queue", begin);
+}
+
+/// What the caller had in the buffer is the caller's to wait for, and no other's.
+async fn what_a_receive_closes_holds_up_no_other_call(cell: Cell) {
+    for waits in [true, false] {
+        let (a, peer) = cell.half();
+        let (sender, reader) = lingering();
+        let path = format!("/proc/self/fd/{}", sender.as_raw_fd());
+        let name = std::fs::read_link(&path).unwrap();
+        peer.send(b"message");
+        std::thread::scope(|scope| {
+            let a = &a;
+            scope.spawn(move || {
+                let (bytes, ancillary) =
+                    (Vec::with_capacity(8), AncillaryBuffer::from_iter([sender]));
+                if waits {
+                    let _ = task::spawn(a.recv_owned_with_ancillary(bytes, ancillary)).poll();
+                } else {
+                    let _ = a.try_recv_owned_with_ancillary(bytes, ancillary);
+                }
+            });
+            while std::fs::read_link(&path).is_ok_and(|now| now == name) {
+                std::thread::yield_now();
+            }
+            let begin = Instant::now();
+            let _ = a.try_recv(&mut [0; 8]);
+            assert_in_time("a call beside a receive that closes", begin);
+            // That ends the lingering.
+            drop(reader);
+        });
+    }
 }
 
 async fn what_is_refused_is_closed_without_waiting(cell: Cell) {
