@@ -714,6 +714,8 @@ impl fmt::Debug for Messages<'_> {
 
 impl Drop for Messages<'_> {
     fn drop(&mut self) {
-        self.socket.end_stream(self.queue.drain(..).map(Message::leave));
+        // Copied before the socket is locked for it.
+        let left: Vec<_> = self.queue.drain(..).map(Message::leave).collect();
+        self.socket.end_stream(left);
     }
 }

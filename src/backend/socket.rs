@@ -75,10 +75,11 @@ impl Socket {
     }
 
     /// A stream that had messages marked ends: undoes that, and leaves what it has not yielded to the next receives.
-    pub(crate) fn end_stream(&self, left: impl DoubleEndedIterator<Item = Box<Completed>>) {
+    #[expect(clippy::vec_box, reason = "the queue keeps them in their boxes")]
+    pub(crate) fn end_stream(&self, left: Vec<Box<Completed>>) {
         let mut recv = self.core.lock_recv();
         recv.marks.unmark(self.fd());
-        let wakes = recv.queue.leave_messages(left);
+        let wakes = recv.queue.leave_messages(left.into_iter());
         drop(recv);
         self.core.apply(wakes);
     }
