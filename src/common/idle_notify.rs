@@ -54,12 +54,12 @@ impl IdleWakers {
     /// Registers the task of a `poll_*` call. Returns the waker that this replaces, to be dropped after the
     /// lock is released.
     pub(crate) fn park(&mut self, waker: &Waker) -> Option<Waker> {
-        register(&mut self.0.get_or_insert_default().parked, waker)
+        remember(&mut self.0.get_or_insert_default().parked, waker)
     }
 
     /// As [`park`](Self::park), for the task that polls a stream.
     pub(crate) fn park_stream(&mut self, waker: &Waker) -> Option<Waker> {
-        register(&mut self.0.get_or_insert_default().stream, waker)
+        remember(&mut self.0.get_or_insert_default().stream, waker)
     }
 
     /// Makes the next [`wake`](Self::wake) notify all futures that wait on the [`IdleNotify`].
@@ -85,10 +85,12 @@ impl IdleWakers {
     }
 }
 
-fn register(place: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
-    match place {
+/// Keeps the waker of the task that polled last. Returns the one that this replaces, to be dropped after the lock is
+/// released.
+pub(crate) fn remember(known: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
+    match known {
         Some(known) if known.will_wake(waker) => None,
-        _ => place.replace(waker.clone()),
+        known => known.replace(waker.clone()),
     }
 }
 

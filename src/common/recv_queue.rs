@@ -33,7 +33,7 @@
 
 use std::task::Waker;
 
-use crate::common::idle_notify::{IdleWakers, PendingWakes};
+use crate::common::idle_notify::{IdleWakers, PendingWakes, remember};
 use crate::common::wait_queue::{WaitQueue, WaiterId, WaiterIds};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -158,11 +158,7 @@ impl<M> RecvQueue<M> {
         if cfg!(planted = "wake_overwritten") && self.observers.any() {
             drop(self.observers.park(waker));
         }
-        let known = &mut self.join(id).waker;
-        match known {
-            Some(known) if known.will_wake(waker) => None,
-            known => known.replace(waker.clone()),
-        }
+        remember(&mut self.join(id).waker, waker)
     }
 
     /// Joins the queue, or stays in it, without being woken: the receive comes back by itself.

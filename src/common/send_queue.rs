@@ -22,7 +22,7 @@ use std::task::Waker;
 
 use slab::Slab;
 
-use crate::common::idle_notify::{IdleWakers, PendingWakes};
+use crate::common::idle_notify::{IdleWakers, PendingWakes, remember};
 use crate::common::pending_send::{PendingSend, SparePayloads};
 use crate::sync::{AtomicBool, Mutex, MutexGuard};
 
@@ -53,15 +53,6 @@ pub(crate) enum Withdrawn<P> {
     Taken,
     /// It will never be sent.
     Unsent(Effects<P>),
-}
-
-/// Keeps the waker of the task that polled last. Returns the one that this replaces, to be dropped after the lock is
-/// released.
-pub(crate) fn remember(known: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
-    match known {
-        Some(known) if known.will_wake(waker) => None,
-        known => known.replace(waker.clone()),
-    }
 }
 
 #[derive(Debug)]
