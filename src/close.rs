@@ -1,7 +1,7 @@
 //! Closing descriptors that were received and that no task takes.
 //!
 //! A peer chooses what it passes. The last close of a TCP socket under `SO_LINGER` with unsent data waits for as long as
-//! the peer has set (`socket(7)`), and that of a Unix socket closes what lies in its queue. Whoever shares the socket can
+//! the peer has set (`socket(7)`), and that of a Unix socket closes what lies in its queue. Another owner of the socket can
 //! change both between a look at it and its close. A file system in user space is asked at every close, and answers when it
 //! likes. So all but what is known to be quick is closed *aside*, on a thread that ends with its work. `spawn_blocking`
 //! would not do: there need not be a runtime, its threads are the user's, and a runtime that ends waits for them.

@@ -14,7 +14,7 @@
 //!
 //! | who | how | if it cannot be had |
 //! |---|---|---|
-//! | nobody | [`Selection::Auto`], the default | epoll |
+//! | no one | [`Selection::Auto`], the default | epoll |
 //! | the operator | `TOKIO_SEQPACKET_BACKEND=uring`, `epoll` or `auto` in the environment | an error |
 //! | the program | [`Options::backend`] | an error |
 //!
