@@ -108,90 +108,45 @@ compile_error!(
     "tokio-seqpacket-uring runs on Linux only (io_uring and epoll); on other systems use tokio-seqpacket"
 );
 
-mod activation;
-mod address;
 pub mod ancillary;
-mod async_fd;
 mod backend;
-mod backoff;
-mod batch;
-pub mod borrow_fd;
-mod buffer;
-mod close;
-#[cfg(feature = "codec")]
-mod codec;
+pub mod buf;
 mod common;
-mod connect;
-mod credentials;
 mod epoll;
-mod error;
-mod events;
-mod exclusive;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod guide;
-mod identity;
-mod incoming;
-mod listener;
-mod marks;
-mod message;
-mod mmsg;
-mod options;
-mod owned_halves;
-mod peek;
-mod properties;
-mod raw_fd;
-mod sealed;
-mod socket;
-mod socket_file;
-mod source;
-mod split;
-mod stream;
-mod sync;
+mod net;
 mod sys;
-mod try_calls;
+mod types;
 mod uring;
+mod util;
 
-pub use activation::Activation;
-pub use address::SocketAddr;
 pub use backend::{
     Backend, Counters, Metrics, Mode, Selection, Submission, WorkerMetrics, busy_poll, metrics,
 };
-pub use batch::SendBatch;
 #[cfg(feature = "codec")]
-pub use codec::Framed;
-pub use credentials::UCred;
-pub use incoming::Incoming;
-pub use listener::UnixSeqpacketListener;
-pub use message::MessageInfo;
-pub use options::Options;
-pub use owned_halves::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
-pub use sealed::{MappedMemory, SealedMemory};
-pub use socket::UnixSeqpacket;
-pub use split::{ReadHalf, WriteHalf};
-pub use stream::{Message, Messages, MessagesOptions};
+pub use net::framed::Framed;
+pub use net::listener::UnixSeqpacketListener;
+pub use net::listener::activation::Activation;
+pub use net::listener::incoming::Incoming;
+pub use net::messages::{Message, Messages, MessagesOptions};
+pub use net::options::Options;
+pub use net::sealed_memory::{MappedMemory, SealedMemory};
+pub use net::send_batch::SendBatch;
+pub use net::socket::UnixSeqpacket;
+pub use net::socket::split::{ReadHalf, WriteHalf};
+pub use net::socket::split_owned::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
+pub use types::borrow_fd;
+pub use types::message_info::MessageInfo;
+pub use types::socket_addr::SocketAddr;
+pub use types::ucred::UCred;
 pub use uring::probe::{Unavailable, UringSupport, probe};
-
-pub use tokio_uring::BufResult;
-/// The vocabulary of owned buffers, from tokio-uring.
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-/// use tokio_seqpacket::buf::BoundedBuf;
-///
-/// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-/// let (sent, slice) = a.send_owned(b"of this a part".slice(8..)).await;
-/// assert_eq!((sent?, slice.into_inner().len()), (6, 14));
-/// assert_eq!(b.recv(&mut [0; 16]).await?, 6);
-/// # Ok(()) }
-/// ```
-pub mod buf {
-    pub use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice};
-}
 
 #[doc(no_inline)]
 pub use libc::{gid_t, pid_t, uid_t};
+pub use tokio_uring::BufResult;
 
 /// README's code compiles.
 #[cfg(doctest)]

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
 use super::wire::{self, MAX_CONTROL, MAX_FDS};
 use super::{AncillaryMessageReader, OwnedAncillaryMessage};
-use crate::UCred;
-use crate::close::Fds;
+use crate::types::ucred::UCred;
+use crate::util::close::Fds;
 
 /// Ancillary data as values: file descriptors that it owns, and credentials.
 ///

@@ -13,8 +13,8 @@ use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 
 use super::AncillaryBuffer;
 use super::wire::{self, FD_LEN, MAX_CONTROL};
-use crate::UCred;
-use crate::close::close;
+use crate::types::ucred::UCred;
+use crate::util::close::close;
 
 /// The ancillary data of a received message, in a buffer of the caller's.
 ///

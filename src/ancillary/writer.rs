@@ -3,8 +3,8 @@ use std::io;
 use std::os::fd::AsRawFd;
 
 use super::wire;
-use crate::UCred;
-use crate::borrow_fd::BorrowFd;
+use crate::types::borrow_fd::BorrowFd;
+use crate::types::ucred::UCred;
 
 /// Writes control messages into a buffer of the caller's; never allocates.
 ///

@@ -9,19 +9,19 @@ use std::task::{Wake, Waker};
 use super::Submission;
 use super::driver::{Work, Worker};
 use super::runtime::Runtime;
-use crate::common::catch_panic;
 use crate::common::completed::Completed;
 use crate::common::idle_notify::{IdleNotify, WakeList};
+use crate::common::marks::Marks;
 use crate::common::metrics::Counter;
 use crate::common::pending_send::PendingSend;
 use crate::common::policy::RecvPolicy;
 use crate::common::recv_queue::{RecvQueue, Wakes};
 use crate::common::send_queue::{Effects, SendQueue, SharedSendQueue};
+use crate::common::source::Source;
 use crate::epoll::readiness::{Direction, Readiness};
-use crate::marks::Marks;
-use crate::source::Source;
 use crate::sys;
 use crate::uring::ring::{Done, Operation};
+use crate::util::catch_panic;
 
 /// Closed when the last owner releases it: the socket, or a driver that works for it just now.
 #[derive(Debug)]

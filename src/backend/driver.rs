@@ -358,7 +358,7 @@ impl DriverTask {
             _ => Some(made.map_or_else(|error| error.to_string(), |()| "there is no ring".into())),
         };
         if let Some(why) = refused {
-            crate::events::lost_ring(&why);
+            crate::common::trace::lost_ring(&why);
             worker.ring_gone.store(true, Ordering::Relaxed);
             if let RingState::Working(..) = *state {
                 *state = RingState::Gone(why);
@@ -434,7 +434,7 @@ impl DriverTask {
         if batched != self.worker.is_batched() {
             let counter = if batched { Counter::Batched } else { Counter::Direct };
             self.worker.counters.add(counter, 1);
-            crate::events::changed_mode(batched, average);
+            crate::common::trace::changed_mode(batched, average);
             self.worker.batched.store(batched, Ordering::Relaxed);
         }
         let counts = loaded && had_work;

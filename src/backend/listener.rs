@@ -27,7 +27,7 @@ impl Listener {
             if !choice.may_fall_back {
                 return Err(error);
             }
-            crate::events::fell_back(&error);
+            crate::common::trace::fell_back(&error);
             choice.backend = Backend::Epoll;
         }
         let inner = Socket::new(fd, None).map_err(|(error, _)| error)?;

@@ -18,6 +18,8 @@ mod core;
 mod driver;
 mod listener;
 mod metrics;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod model;
 mod recv;
 mod runtime;
 mod send;
@@ -219,7 +221,7 @@ impl Socket {
             Backend::Uring => match Self::new(fd, Some(choice.submission)) {
                 Ok(socket) => return Ok(socket),
                 Err((error, Some(fd))) if choice.may_fall_back => {
-                    crate::events::fell_back(&error);
+                    crate::common::trace::fell_back(&error);
                     fd
                 }
                 Err((error, _)) => return Err(error),
@@ -233,8 +235,9 @@ impl Socket {
 mod tests {
     use super::*;
     use crate::common::metrics::Counter;
+    use crate::net::options::Options;
+    use crate::net::socket::UnixSeqpacket;
     use crate::uring::ring::refusing::{ERRNO, EVERY};
-    use crate::{Options, UnixSeqpacket};
 
     /// Refused operations are called directly, or tried again: nothing fails, is lost or comes twice.
     #[test]

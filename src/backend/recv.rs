@@ -10,17 +10,18 @@ use tokio::task::coop;
 
 use super::core::{Core, Recv};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl};
-use crate::buffer::{Capacity, PartsMut, Scatter};
+use crate::buf::owned::{Capacity, PartsMut, Scatter};
 use crate::common::completed::{Completed, capacity, scatter};
-use crate::common::coop as budget;
 use crate::common::policy::{self, Conditions, Decision, RecvState};
 use crate::common::recv_queue::Outcome;
+use crate::common::source::Source;
 use crate::common::wait_queue::WaiterId;
 use crate::epoll::readiness::Direction;
-use crate::source::Source;
-use crate::stream::Filler;
+use crate::net::messages::Filler;
+use crate::net::send_batch;
 use crate::sys::{self, Received};
-use crate::{MessageInfo, batch};
+use crate::types::message_info::MessageInfo;
+use crate::util::coop as budget;
 
 /// How one kind of receive wants its message. Nothing here runs user code, so that it can be called under the queue's
 /// lock.
@@ -254,7 +255,7 @@ impl Sink for Many<'_, '_> {
     type Output = ();
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<()> {
-        batch::receive(source, self.buffers, self.infos)
+        send_batch::receive(source, self.buffers, self.infos)
     }
 
     fn deliver(

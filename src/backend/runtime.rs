@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Id, RuntimeFlavor};
 
 use super::driver::{DriverTask, Worker};
-use crate::async_fd;
+use crate::common::async_fd;
 use crate::common::trial::{Trial, Way};
 
 /// An id can be used again when its runtime is gone; the entry is removed before.

@@ -11,12 +11,12 @@ use tokio::task::coop;
 use super::core::Core;
 use super::driver::{Work, Worker};
 use crate::ancillary::AncillaryBuffer;
-use crate::buffer::Parts;
-use crate::common::coop as budget;
+use crate::buf::owned::Parts;
 use crate::common::pending_send::PendingSend;
 use crate::common::policy::COPY_MAX;
 use crate::common::send_queue::Withdrawn;
 use crate::sys;
+use crate::util::coop as budget;
 
 /// Why a send has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

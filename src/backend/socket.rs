@@ -15,12 +15,13 @@ use super::runtime::Runtime;
 use super::send::{Lent, LentSend, Reason, Spare, WaitingSend};
 use super::{Backend, Submission};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
-use crate::buffer::{Parts, PartsMut, Scatter};
+use crate::buf::owned::{Parts, PartsMut, Scatter};
+use crate::common::async_fd;
 use crate::common::completed::{Completed, capacity};
 use crate::common::pending_send::PendingSend;
-use crate::stream::Filler;
+use crate::net::messages::Filler;
 use crate::sys;
-use crate::{MessageInfo, async_fd};
+use crate::types::message_info::MessageInfo;
 
 /// How often a socket that is taken apart waits for a driver that works for it.
 const PATIENCE: usize = 10_000;

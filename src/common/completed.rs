@@ -2,9 +2,9 @@
 
 use std::io::IoSliceMut;
 
-use crate::MessageInfo;
 use crate::ancillary::ReceivedControl;
 use crate::sys::Received;
+use crate::types::message_info::MessageInfo;
 
 /// A whole message, whatever buffer the next receive brings; but a stream may have cut it. Owns the descriptors that came with it.
 #[derive(Debug)]

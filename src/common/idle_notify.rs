@@ -7,7 +7,7 @@ use std::task::Waker;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-use crate::common::catch_panic;
+use crate::util::catch_panic;
 
 /// Kept by a queue, under its lock.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ use super::pending_send::PendingSend;
 use super::recv_queue::{Outcome, RecvQueue, Wakes};
 use super::send_queue::{Effects, SharedSendQueue, Withdrawn};
 use super::wait_queue::WaiterId;
-use crate::sync::Mutex;
+use crate::util::sync::Mutex;
 
 /// Preemptions in one interleaving: `.ci/long` asks for more.
 fn check(test: impl Fn() + Sync + Send + 'static) {

@@ -1,18 +1,19 @@
 //! What both backends are made of: queues, pending sends, policy, the cooperative budget. Nothing here makes a
 //! system call on its own account or knows a backend.
 
-pub(crate) mod catch_panic;
+pub(crate) mod async_fd;
 pub(crate) mod completed;
-pub(crate) mod coop;
 pub(crate) mod idle_notify;
 #[cfg(all(test, seqpacket_loom))]
 mod loom_tests;
+pub(crate) mod marks;
 pub(crate) mod metrics;
-#[cfg(any(test, fuzzing))]
-pub(crate) mod model;
+pub(crate) mod mmsg;
 pub(crate) mod pending_send;
 pub(crate) mod policy;
 pub(crate) mod recv_queue;
 pub(crate) mod send_queue;
+pub(crate) mod source;
+pub(crate) mod trace;
 pub(crate) mod trial;
 pub(crate) mod wait_queue;

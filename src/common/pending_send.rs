@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::ancillary::AncillaryBuffer;
 use crate::ancillary::wire::{self, MAX_CONTROL};
-use crate::buffer::{Parts, Shell};
+use crate::buf::owned::{Parts, Shell};
 use crate::common::policy::COPY_MAX;
 use crate::sys::{self, empty_header};
 

@@ -24,7 +24,7 @@ use slab::Slab;
 
 use crate::common::idle_notify::{IdleWakers, PendingWakes, remember};
 use crate::common::pending_send::{PendingSend, SparePayloads};
-use crate::sync::{AtomicBool, Mutex, MutexGuard};
+use crate::util::sync::{AtomicBool, Mutex, MutexGuard};
 
 /// What to do after the lock is released.
 #[derive(Debug)]

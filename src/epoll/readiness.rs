@@ -18,7 +18,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::runtime::Handle;
 use tokio::task::coop;
 
-use crate::async_fd;
+use crate::common::async_fd;
 
 type Registration = AsyncFd<Arc<OwnedFd>>;
 

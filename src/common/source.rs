@@ -1,0 +1,109 @@
+//! [`Source`]: where a receive gets its message from, and what is decided about it there and then.
+//!
+//! The kernel closes a descriptor for which a receive has no capacity inside the call, which takes as long as the peer
+//! likes (see [`crate::util::close`]). So every `recvmsg(2)` here has capacity for all that can come with a message, whatever
+//! the caller wants of it.
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::BorrowedFd;
+
+use crate::ancillary::wire::MAX_CONTROL;
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::buf::owned::{Capacity, Scatter};
+use crate::common::marks::{self, Marks};
+use crate::sys::{self, Received};
+
+/// A socket to receive from. Nothing here waits.
+pub(crate) struct Source<'a> {
+    fd: BorrowedFd<'a>,
+    /// A receive of the socket had capacity for ancillary data, or messages carry some: from then on the kernel discards
+    /// none. Before that a plain receive is `recv(2)`, which costs less.
+    keeps_control: bool,
+    pub(crate) marks: &'a mut Marks,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(fd: BorrowedFd<'a>, keeps_control: bool, marks: &'a mut Marks) -> Self {
+        Self { fd, keeps_control, marks }
+    }
+
+    pub(crate) fn fd(&self) -> BorrowedFd<'a> {
+        self.fd
+    }
+
+    /// Into one lent buffer. How much was written there.
+    pub(crate) fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.keeps_control {
+            return self.recv_vectored(&mut [IoSliceMut::new(buffer)]);
+        }
+        sys::recv(self.fd, buffer)
+    }
+
+    /// Into lent buffers. How much was written there.
+    pub(crate) fn recv_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        let capacity = buffers.iter().map(|buffer| buffer.len()).sum();
+        let mut control = [0; MAX_CONTROL];
+        let (message_len, _) = sys::recv_message(self.fd, buffers, &mut &mut control[..])?;
+        Ok(message_len.min(capacity))
+    }
+
+    /// Into lent buffers, ancillary data too. `control` is taken with a message, and left where it is on an error.
+    pub(crate) fn recv_message<'c>(
+        &mut self,
+        buffers: &mut [IoSliceMut<'_>],
+        control: &mut &'c mut [u8],
+    ) -> io::Result<(Received, AncillaryMessageReader<'c>)> {
+        self.marks.look_first(self.fd);
+        if control.len() >= MAX_CONTROL {
+            let (message_len, mut reader) = sys::recv_message(self.fd, buffers, control)?;
+            return Ok((self.marks.received(self.fd, message_len, &mut reader), reader));
+        }
+        let mut all = [0; MAX_CONTROL];
+        let (message_len, mut reader) = sys::recv_message(self.fd, buffers, &mut &mut all[..])?;
+        let mut received = self.marks.received(self.fd, message_len, &mut reader);
+        let reader = reader.move_into(std::mem::take(control));
+        received.control_truncated |= reader.is_truncated();
+        Ok((received, reader))
+    }
+
+    /// Into owned buffers, which are told later ([`Scatter::settle`]): none of their methods runs here. Without an
+    /// ancillary buffer ancillary data is discarded.
+    pub(crate) fn recv_scattered<P>(
+        &mut self,
+        scatter: &mut Scatter<P>,
+        ancillary: Option<&mut AncillaryBuffer>,
+    ) -> io::Result<Received> {
+        self.marks.look_first(self.fd);
+        let mut control = [0; MAX_CONTROL];
+        let (message_len, mut reader) = sys::recv_scattered(self.fd, scatter, &mut control)?;
+        let received = self.marks.received(self.fd, message_len, &mut reader);
+        match ancillary {
+            Some(ancillary) => {
+                ancillary.fill(reader);
+                Ok(received)
+            }
+            None => Ok(received.without(reader.is_empty())),
+        }
+    }
+
+    /// Into one owned buffer. Ancillary data is discarded.
+    pub(crate) fn recv_plain(&mut self, capacity: &mut Capacity<'_>) -> io::Result<Received> {
+        if self.keeps_control {
+            self.marks.look_first(self.fd);
+            let mut control = [0; MAX_CONTROL];
+            let (message_len, mut reader) = sys::recvmsg_plain(self.fd, capacity, &mut control)?;
+            let received = self.marks.received(self.fd, message_len, &mut reader);
+            return Ok(received.without(reader.is_empty()));
+        }
+        Ok(marks::unasked(self.fd, sys::recv_plain(self.fd, capacity)?))
+    }
+
+    /// Looks at the next message. Ancillary data that is with it counts as truncated.
+    pub(crate) fn peek(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+        self.marks.look_first(self.fd);
+        let (message_len, control_truncated) = sys::peek(self.fd, buffers)?;
+        let is_message = message_len > 0 || control_truncated;
+        let end_of_stream = if is_message { Some(false) } else { self.marks.nothing(self.fd) };
+        Ok(Received { message_len, control_truncated, end_of_stream })
+    }
+}

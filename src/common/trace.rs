@@ -1,0 +1,96 @@
+//! Spans and events for whoever runs a service, with the feature `tracing`; nothing without it. Events tell
+//! what the library does by itself and returns no error for. Spans are the lives of sockets and listeners,
+//! and the accepting of connections. Nothing here is on the way of a message.
+#![cfg_attr(not(feature = "tracing"), allow(unused_imports, unused_variables))]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use crate::backend::Backend;
+
+/// The span of a socket or a listener: open until that is dropped or its descriptor given away. No
+/// message enters it.
+///
+/// As tokio's spans of its resources it has no parent, which it would keep open for as long as it lives
+/// itself; it follows from the span in which it was made.
+#[derive(Debug)]
+pub(crate) struct Span {
+    #[cfg(feature = "tracing")]
+    span: tracing::Span,
+}
+
+#[cfg(not(feature = "tracing"))]
+const _: () = assert!(size_of::<Span>() == 0);
+
+impl Span {
+    pub(crate) fn socket(backend: Backend, fd: BorrowedFd<'_>) -> Self {
+        Self {
+            #[cfg(feature = "tracing")]
+            span: followed(
+                tracing::debug_span!(parent: None, "socket", %backend, fd = fd.as_raw_fd()),
+            ),
+        }
+    }
+
+    pub(crate) fn listener(backend: Backend, fd: BorrowedFd<'_>) -> Self {
+        Self {
+            #[cfg(feature = "tracing")]
+            span: followed(
+                tracing::debug_span!(parent: None, "listener", %backend, fd = fd.as_raw_fd()),
+            ),
+        }
+    }
+
+    /// Make a socket of what this listener has accepted.
+    pub(crate) fn accept<T>(&self, fd: OwnedFd, make: impl FnOnce(OwnedFd) -> T) -> T {
+        #[cfg(feature = "tracing")]
+        let _accept =
+            tracing::debug_span!(parent: &self.span, "accept", fd = fd.as_raw_fd()).entered();
+        make(fd)
+    }
+
+    /// Incoming connections wait for descriptors or memory.
+    pub(crate) fn accept_waits(&self, error: &io::Error) {
+        #[cfg(feature = "tracing")]
+        self.span.in_scope(|| {
+            tracing::warn!(%error, "connections are not accepted until there is room for them");
+        });
+    }
+
+    pub(crate) fn connection_aborted(&self, error: &io::Error) {
+        #[cfg(feature = "tracing")]
+        self.span.in_scope(|| {
+            tracing::debug!(%error, "a connection was gone before it was accepted");
+        });
+    }
+}
+
+#[cfg(feature = "tracing")]
+fn followed(span: tracing::Span) -> tracing::Span {
+    span.follows_from(tracing::Span::current());
+    span
+}
+
+/// `auto` would have taken io_uring, and a ring could not be had.
+pub(crate) fn fell_back(error: &io::Error) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(%error, "no ring can be had, epoll is used instead of io_uring");
+}
+
+/// A worker begins to batch the operations of its tasks, or stops.
+pub(crate) fn changed_mode(batched: bool, operations: f32) {
+    #[cfg(feature = "tracing")]
+    tracing::debug!(batched, operations, "a worker changes how it submits");
+}
+
+/// A ring is gone: its sockets call directly from now on.
+pub(crate) fn lost_ring(why: &str) {
+    #[cfg(feature = "tracing")]
+    tracing::warn!(why, "a ring is gone, system calls are used instead");
+}
+
+pub(crate) fn removes_stale(path: &Path) {
+    #[cfg(feature = "tracing")]
+    tracing::info!(path = %path.display(), "removes a socket file at which nobody listens");
+}

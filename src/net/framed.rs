@@ -1,0 +1,289 @@
+//! [`Framed`]: a codec of tokio-util over a socket, one frame a message.
+
+use std::io::{self, IoSliceMut};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{BufMut, BytesMut};
+use futures_core::Stream;
+use futures_sink::Sink;
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::net::socket::UnixSeqpacket;
+
+/// Room for a message, by default.
+const ROOM: usize = 64 << 10;
+
+/// A [`Stream`] and [`Sink`] of values over a socket: a codec turns each into one message and each
+/// message into one value. Needs the feature `codec`.
+///
+/// Codecs written for byte streams work as they are, `LengthDelimitedCodec` too; but since messages
+/// keep their boundaries, one that takes all the bytes for a frame will do, such as `BytesCodec`. `S` is
+/// a socket, an [`Arc`](std::sync::Arc) of one, or an owned half. The socket's other calls work
+/// besides, through [`get_ref`](Self::get_ref).
+///
+/// As a stream it ends with the peer's. A message that is longer than the room for it (64 KiB unless
+/// [`with_capacity`](Self::with_capacity) says otherwise), does not decode, or has bytes behind its
+/// frame, is an error and is gone; the stream goes on behind it (a codec
+/// that remembers half a frame, as `LengthDelimitedCodec` does, may misread what follows). An empty message that decodes to nothing
+/// is passed over. Descriptors that come with a message are closed.
+///
+/// As a sink it holds one message. Closing it shuts down writing, which is the end of the peer's stream. Where the codec
+/// encodes several types, name one to close it, as below.
+///
+/// Cancel safe: what was received is in a value or still in the socket. A message that was handed to the
+/// sink and not flushed goes out with the next flush, or never.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use futures_util::{SinkExt, StreamExt};
+/// use tokio_seqpacket::{Framed, UnixSeqpacket};
+/// use tokio_util::codec::LinesCodec;
+///
+/// let (a, b) = UnixSeqpacket::pair()?;
+/// let (mut a, mut b) = (Framed::new(a, LinesCodec::new()), Framed::new(b, LinesCodec::new()));
+/// a.send("a line").await.unwrap();
+/// assert_eq!(b.next().await.unwrap().unwrap(), "a line");
+/// SinkExt::<&str>::close(&mut a).await.unwrap();
+/// assert!(b.next().await.is_none());
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+pub struct Framed<C, S = UnixSeqpacket> {
+    socket: S,
+    codec: C,
+    capacity: usize,
+    /// Its length is initialised room; no message lies in it between two calls.
+    room: BytesMut,
+    /// Encoded and not sent yet.
+    outgoing: Option<BytesMut>,
+}
+
+impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
+    /// Values over `socket`, with room for messages of 64 KiB.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use futures_util::SinkExt;
+    /// use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// use tokio_util::codec::BytesCodec;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut frames = Framed::new(a, BytesCodec::new());
+    /// frames.send(bytes::Bytes::from_static(b"frame")).await?;
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 5);
+    /// # Ok(()) }
+    /// ```
+    pub fn new(socket: S, codec: C) -> Self {
+        Self::with_capacity(socket, codec, ROOM)
+    }
+
+    /// Values over `socket`, with room for messages of so many bytes.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use futures_util::StreamExt;
+    /// use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// use tokio_util::codec::BytesCodec;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut frames = Framed::with_capacity(b, BytesCodec::new(), 8);
+    /// a.send(b"too long for it").await?;
+    /// a.send(b"short").await?;
+    /// assert!(frames.next().await.unwrap().is_err());
+    /// assert_eq!(frames.next().await.unwrap()?, "short");
+    /// # Ok(()) }
+    /// ```
+    pub fn with_capacity(socket: S, codec: C, bytes: usize) -> Self {
+        Self { socket, codec, capacity: bytes, room: BytesMut::new(), outgoing: None }
+    }
+
+    /// The socket.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// # use tokio_util::codec::BytesCodec;
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let frames = Framed::new(a, BytesCodec::new());
+    /// frames.get_ref().set_send_buffer_size(1 << 20)?;
+    /// assert_eq!(frames.get_ref().peer_cred()?.pid(), Some(std::process::id() as i32));
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
+    pub fn get_ref(&self) -> &UnixSeqpacket {
+        self.socket.as_ref()
+    }
+
+    /// The codec.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// # use tokio_util::codec::LinesCodec;
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let lines = Framed::new(a, LinesCodec::new_with_max_length(80));
+    /// assert_eq!(lines.codec().max_length(), 80);
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
+    pub fn codec(&self) -> &C {
+        &self.codec
+    }
+
+    /// The codec, to be changed.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use futures_util::SinkExt;
+    /// # use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// # use tokio_util::codec::LengthDelimitedCodec;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut frames = Framed::new(a, LengthDelimitedCodec::new());
+    /// frames.codec_mut().set_max_frame_length(4);
+    /// assert!(frames.send(&b"longer than that"[..]).await.is_err());
+    /// # drop(b);
+    /// # Ok(()) }
+    /// ```
+    pub fn codec_mut(&mut self) -> &mut C {
+        &mut self.codec
+    }
+
+    /// The socket back. A message that was not flushed is dropped.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use futures_util::StreamExt;
+    /// # use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// # use tokio_util::codec::LinesCodec;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// a.send(b"a greeting\n").await?;
+    /// a.send(b"\0\x01\x02").await?;
+    /// let mut lines = Framed::new(b, LinesCodec::new());
+    /// assert_eq!(lines.next().await.unwrap().unwrap(), "a greeting");
+    /// // What follows is no text.
+    /// let b = lines.into_inner();
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 3);
+    /// # Ok(()) }
+    /// ```
+    pub fn into_inner(self) -> S {
+        self.socket
+    }
+
+    /// The next message, `None` at the end.
+    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
+        if self.room.len() < self.capacity {
+            self.room.clear();
+            self.room.put_bytes(0, self.capacity);
+        }
+        let socket = self.socket.as_ref();
+        let buffers = &mut [IoSliceMut::new(&mut self.room)];
+        ready!(socket.poll_stream_end(cx));
+        let (info, _) = ready!(socket.inner.poll_recv_message(cx, buffers, &mut []))?;
+        if info.truncated() {
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "message of {} bytes exceeds the {} bytes that there is room for \
+                     (Framed::with_capacity)",
+                    info.message_len(),
+                    self.capacity
+                ),
+            )));
+        }
+        if info.message_len() == 0 && info.end_of_stream() != Some(false) {
+            return Poll::Ready(Ok(None));
+        }
+        // A small one is copied, so that the room is kept; of a large one the room is given away.
+        let len = info.bytes_read();
+        let message = if len <= self.capacity / 4 {
+            BytesMut::from(&self.room[..len])
+        } else {
+            let mut message = std::mem::take(&mut self.room);
+            message.truncate(len);
+            message
+        };
+        Poll::Ready(Ok(Some(message)))
+    }
+
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(message) = &self.outgoing {
+            let sent = ready!(self.socket.as_ref().poll_send(cx, message));
+            // Sent whole, or refused for good.
+            self.outgoing = None;
+            sent?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<C: Decoder + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Stream for Framed<C, S> {
+    type Item = Result<C::Item, C::Error>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        loop {
+            let message = ready!(this.poll_message(cx))?;
+            coop.made_progress();
+            let Some(mut message) = message else { return Poll::Ready(None) };
+            match this.codec.decode_eof(&mut message)? {
+                Some(_) if !message.is_empty() => {
+                    let what = format!("{} bytes behind the frame in a message", message.len());
+                    return Poll::Ready(Some(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        what,
+                    )
+                    .into())));
+                }
+                Some(frame) => return Poll::Ready(Some(Ok(frame))),
+                None if message.is_empty() => {}
+                None => {
+                    let what = "a message that is no whole frame";
+                    return Poll::Ready(Some(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        what,
+                    )
+                    .into())));
+                }
+            }
+        }
+    }
+}
+
+impl<I, C: Encoder<I> + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Sink<I> for Framed<C, S> {
+    type Error = C::Error;
+
+    fn poll_ready(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
+        Poll::Ready(Ok(ready!(self.get_mut().poll_outgoing(cx))?))
+    }
+
+    fn start_send(self: Pin<&mut Self>, item: I) -> Result<(), C::Error> {
+        let this = self.get_mut();
+        let mut message = BytesMut::new();
+        this.codec.encode(item, &mut message)?;
+        this.outgoing = Some(message);
+        Ok(())
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
+        let coop = ready!(tokio::task::coop::poll_proceed(cx));
+        let flushed = ready!(self.get_mut().poll_outgoing(cx));
+        coop.made_progress();
+        Poll::Ready(Ok(flushed?))
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
+        let this = self.get_mut();
+        ready!(this.poll_outgoing(cx))?;
+        match this.socket.as_ref().shutdown(Shutdown::Write) {
+            Err(error) if error.kind() != io::ErrorKind::NotConnected => {
+                Poll::Ready(Err(error.into()))
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+}

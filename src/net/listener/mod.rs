@@ -1,0 +1,330 @@
+//! [`UnixSeqpacketListener`].
+
+pub(crate) mod activation;
+pub(crate) mod incoming;
+pub(crate) mod socket_file;
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::path::{Path, PathBuf};
+use std::task::{Context, Poll, ready};
+
+use crate::backend::{self, Backend, Choice};
+use crate::common::trace::Span;
+use crate::net::listener::socket_file::SocketFile;
+use crate::net::options::Options;
+use crate::net::socket::UnixSeqpacket;
+use crate::sys;
+use crate::types::socket_addr::SocketAddr;
+
+/// A listening Unix seqpacket socket.
+///
+/// Dropping it closes it; the socket file stays, unless
+/// [`Options::unlink_on_drop`] was set. Connections that were not accepted are closed, and the next call of each
+/// client fails with `ECONNRESET`.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+///
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("service.sock");
+/// let listener = UnixSeqpacketListener::bind(&path)?;
+/// assert_eq!(listener.local_addr()?, path);
+/// let client = UnixSeqpacket::connect(&path).await?;
+/// let server = listener.accept().await?;
+/// assert_eq!(server.backend(), listener.backend());
+/// # drop(client);
+/// # Ok(()) }
+/// ```
+pub struct UnixSeqpacketListener {
+    /// To be removed. Dropped first: as long as the file is there, somebody listens.
+    file: Option<SocketFile>,
+    pub(crate) inner: backend::Listener,
+    pub(crate) span: Span,
+}
+
+impl UnixSeqpacketListener {
+    pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
+        let inner = backend::Listener::new(choice, fd)?;
+        let span = Span::listener(inner.backend(), inner.fd());
+        Ok(Self { file: None, inner, span })
+    }
+
+    pub(crate) fn with_file(self, file: Option<SocketFile>, unlink: bool) -> Self {
+        match file {
+            Some(file) if !unlink => {
+                file.keep();
+                self
+            }
+            file => Self { file, ..self },
+        }
+    }
+
+    /// Listen at `address`, with a backlog of 128.
+    ///
+    /// A leading NUL byte makes the address a name in the abstract namespace.
+    ///
+    /// # Errors
+    /// `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside;
+    /// `EADDRINUSE` if the path exists, also where nobody listens any more; else what `bind(2)` and
+    /// `listen(2)` say. Outside a runtime, or in one without its I/O driver.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io::ErrorKind;
+    /// use tokio_seqpacket::UnixSeqpacketListener;
+    ///
+    /// # let name = format!("\0seqpacket-example-bind-{}", std::process::id());
+    /// let listener = UnixSeqpacketListener::bind(&name)?;
+    /// let taken = UnixSeqpacketListener::bind(&name).unwrap_err();
+    /// assert_eq!(taken.kind(), ErrorKind::AddrInUse);
+    /// // A name in the abstract namespace goes with its socket; a file would stay.
+    /// drop(listener);
+    /// UnixSeqpacketListener::bind(&name)?;
+    /// # Ok(()) }
+    /// ```
+    pub fn bind<P: AsRef<Path>>(address: P) -> io::Result<Self> {
+        Self::bind_with_backlog(address, 128)
+    }
+
+    /// Listen at `address`, with a backlog of the given length.
+    ///
+    /// The kernel caps it at `net.core.somaxconn`, and holds one connection more than that. See
+    /// `listen(2)`.
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::UnixSeqpacketListener;
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("service.sock");
+    /// let listener = UnixSeqpacketListener::bind_with_backlog(&path, 1024)?;
+    /// # drop(listener);
+    /// # Ok(()) }
+    /// ```
+    pub fn bind_with_backlog<P: AsRef<Path>>(address: P, backlog: i32) -> io::Result<Self> {
+        Options::new().bind(address, backlog)
+    }
+
+    /// Accept a connection.
+    ///
+    /// Cancel safe: dropping the future loses no connection. Tasks that wait are served first in,
+    /// first out.
+    ///
+    /// # Errors
+    /// What `accept4(2)` says. At `EMFILE` and `ENFILE` the connection stays in the queue: close
+    /// descriptors, or wait, before calling again, as [`incoming`](Self::incoming) does. `InvalidInput` once the
+    /// listener was shut down (`shutdown(2)`), which each process that shares it can do.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::sync::Arc;
+    /// use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("service.sock");
+    /// let listener = Arc::new(UnixSeqpacketListener::bind(&path)?);
+    /// let accepting = tokio::spawn({
+    ///     let listener = listener.clone();
+    ///     async move { listener.accept().await }
+    /// });
+    /// let client = UnixSeqpacket::connect(&path).await?;
+    /// let server = accepting.await??;
+    /// server.send(b"welcome").await?;
+    /// assert_eq!(client.recv(&mut [0; 16]).await?, 7);
+    /// # Ok(()) }
+    /// ```
+    pub async fn accept(&self) -> io::Result<UnixSeqpacket> {
+        let fd = self.inner.accept().await?;
+        self.accepted(fd)
+    }
+
+    /// Accept a connection, or have this task woken when there is one.
+    ///
+    /// Only the last task that called is woken. While another task waits in
+    /// [`accept`](Self::accept) this waits too.
+    ///
+    /// # Errors
+    /// As [`accept`](Self::accept).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::future::poll_fn;
+    /// # use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("service.sock");
+    /// let listener = UnixSeqpacketListener::bind(&path)?;
+    /// let client = UnixSeqpacket::connect(&path).await?;
+    /// let server = poll_fn(|cx| listener.poll_accept(cx)).await?;
+    /// # drop((client, server));
+    /// # Ok(()) }
+    /// ```
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<UnixSeqpacket>> {
+        let fd = ready!(self.inner.poll_accept(cx))?;
+        Poll::Ready(self.accepted(fd))
+    }
+
+    fn accepted(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
+        let socket = self.span.accept(fd, |fd| UnixSeqpacket::on(self.inner.choice(), fd))?;
+        if self.inner.wants_control() {
+            // Inherited by what it accepts.
+            socket.inner.want_control();
+        }
+        Ok(socket)
+    }
+
+    /// The address it listens at, as a path; a leading NUL byte marks a name in the abstract
+    /// namespace.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::path::Path;
+    /// use tokio_seqpacket::UnixSeqpacketListener;
+    ///
+    /// # let name = format!("\0seqpacket-example-local-{}", std::process::id());
+    /// let listener = UnixSeqpacketListener::bind(&name)?;
+    /// assert_eq!(listener.local_addr()?, Path::new(&name));
+    /// # Ok(()) }
+    /// ```
+    pub fn local_addr(&self) -> io::Result<PathBuf> {
+        self.local_socket_addr().map(SocketAddr::into_path_buf)
+    }
+
+    /// The address it listens at.
+    ///
+    /// # Errors
+    /// What `getsockname(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let address = listener.local_socket_addr()?;
+    /// // The kernel chose a name of five digits.
+    /// assert_eq!(address.as_abstract_name().map(<[u8]>::len), Some(5));
+    /// # Ok(()) }
+    /// ```
+    pub fn local_socket_addr(&self) -> io::Result<SocketAddr> {
+        sys::local_address(self.as_fd())
+    }
+
+    /// Take the pending error of the socket (`SO_ERROR`), if there is one.
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Options, SocketAddr};
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// assert!(listener.take_error()?.is_none());
+    /// # Ok(()) }
+    /// ```
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        sys::take_error(self.as_fd())
+    }
+
+    /// What it runs on; accepted sockets run on the same.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Backend, Options, SocketAddr};
+    ///
+    /// let options = Options::new().backend(Backend::Epoll);
+    /// let listener = options.bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// assert_eq!(listener.backend(), Backend::Epoll);
+    /// # Ok(()) }
+    /// ```
+    pub fn backend(&self) -> Backend {
+        self.inner.backend()
+    }
+
+    /// The number of the file descriptor.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Options, SocketAddr};
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let number = listener.as_raw_fd();
+    /// let link = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
+    /// assert!(link.to_string_lossy().starts_with("socket:"));
+    /// # Ok(()) }
+    /// ```
+    pub fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+
+    /// Leave the runtime and give the file descriptor away; closing it is the caller's now.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::os::fd::{FromRawFd, OwnedFd};
+    /// # use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let number = listener.into_raw_fd();
+    /// // SAFETY: it was given away just now.
+    /// let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    /// # drop(fd);
+    /// # Ok(()) }
+    /// ```
+    pub fn into_raw_fd(self) -> RawFd {
+        OwnedFd::from(self).into_raw_fd()
+    }
+}
+
+impl fmt::Debug for UnixSeqpacketListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UnixSeqpacketListener")
+            .field("fd", &self.as_raw_fd())
+            .field("backend", &self.backend())
+            .finish()
+    }
+}
+
+impl AsFd for UnixSeqpacketListener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inner.fd()
+    }
+}
+
+impl AsRawFd for UnixSeqpacketListener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_raw_fd()
+    }
+}
+
+impl IntoRawFd for UnixSeqpacketListener {
+    fn into_raw_fd(self) -> RawFd {
+        self.into_raw_fd()
+    }
+}
+
+impl TryFrom<OwnedFd> for UnixSeqpacketListener {
+    type Error = io::Error;
+
+    /// Take over a listening socket, inherited for example; it is made non-blocking.
+    fn try_from(fd: OwnedFd) -> io::Result<Self> {
+        Options::new().listener_from_fd(fd)
+    }
+}
+
+impl From<UnixSeqpacketListener> for OwnedFd {
+    fn from(listener: UnixSeqpacketListener) -> Self {
+        let UnixSeqpacketListener { file, inner, span: _span } = listener;
+        if let Some(file) = file {
+            file.keep();
+        }
+        inner.into_fd()
+    }
+}

@@ -1,0 +1,60 @@
+//! Halves of a socket, as tokio-seqpacket's first releases had them.
+
+use std::ops::Deref;
+
+use crate::net::socket::UnixSeqpacket;
+
+/// The reading half of a socket, from [`UnixSeqpacket::split`]. Dereferences to the socket.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{ReadHalf, UnixSeqpacket};
+///
+/// async fn message_len(reader: ReadHalf<'_>) -> std::io::Result<usize> {
+///     reader.recv(&mut [0; 64]).await
+/// }
+/// let (socket, peer) = UnixSeqpacket::pair()?;
+/// let (reader, writer) = socket.split();
+/// peer.send(b"question").await?;
+/// let (len, sent) = tokio::join!(message_len(reader), writer.send(b"answer"));
+/// assert_eq!((len?, sent?), (8, 6));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct ReadHalf<'a>(pub(crate) &'a UnixSeqpacket);
+
+/// The writing half of a socket, from [`UnixSeqpacket::split`]. Dereferences to the socket.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+/// use tokio_seqpacket::{UnixSeqpacket, WriteHalf};
+///
+/// async fn greet(writer: WriteHalf<'_>) -> std::io::Result<usize> {
+///     writer.send(b"hello").await
+/// }
+/// let (socket, peer) = UnixSeqpacket::pair()?;
+/// let (_reader, writer) = socket.split();
+/// // It can be copied.
+/// greet(writer).await?;
+/// greet(writer).await?;
+/// assert_eq!(peer.recv(&mut [0; 16]).await?, 5);
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy)]
+pub struct WriteHalf<'a>(pub(crate) &'a UnixSeqpacket);
+
+impl Deref for ReadHalf<'_> {
+    type Target = UnixSeqpacket;
+
+    fn deref(&self) -> &UnixSeqpacket {
+        self.0
+    }
+}
+
+impl Deref for WriteHalf<'_> {
+    type Target = UnixSeqpacket;
+
+    fn deref(&self) -> &UnixSeqpacket {
+        self.0
+    }
+}

@@ -1,0 +1,636 @@
+//! System calls: a borrowed descriptor in, an owned descriptor or an `io::Result` out.
+//!
+//! Whatever rustix can say safely is said with rustix. By hand are only `sendmsg(2)` and
+//! `recvmsg(2)` (the control data is raw bytes here, which rustix does not take), the
+//! `getsockname(2)`, `getpeername(2)` and `getsockopt(2)` calls whose answers rustix would narrow or does not know, and
+//! the step
+//! from a raw number to a borrowed descriptor in [`peer_credentials`].
+#![allow(unsafe_code, reason = "sendmsg, recvmsg, getsockname and SO_PEERCRED through libc")]
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, SocketFlags,
+    SocketType, sockopt,
+};
+
+use tokio::io::{Interest, Ready};
+
+use crate::ancillary::wire::MAX_CONTROL;
+use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
+use crate::buf::owned::{Capacity, Scatter};
+use crate::net::send_error::too_old;
+use crate::types::socket_addr::SocketAddr;
+
+/// What every send and every receive says, on a ring too.
+pub(crate) const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR;
+pub(crate) const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
+
+/// And those that do not wait.
+pub(crate) const SEND_NOW: libc::c_int = SEND_FLAGS | libc::MSG_DONTWAIT;
+pub(crate) const RECV_NOW: libc::c_int = RECV_FLAGS | libc::MSG_DONTWAIT;
+
+/// What the kernel holds in one piece of memory (`KMALLOC_MAX_SIZE`) on x86-64 and arm64 with 4 KiB pages. A message of
+/// that length can be sent, where the send buffer allows it.
+pub(crate) const ONE_PIECE: usize = 4 << 20;
+
+/// The largest message: one piece and `MAX_SKB_FRAGS` pages beside it, 17 by default and 45 at most, rounded up. A receive
+/// needs no more memory. On a kernel that sends larger ones (64 KiB pages) they are reported as truncated.
+pub(crate) const LARGEST_MESSAGE: usize = ONE_PIECE + (256 << 10);
+
+/// What is known of one message when it is received. All of it is decided then, see [`crate::common::marks`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Received {
+    /// Length of the message as it was sent, which may be more than the buffers held.
+    pub(crate) message_len: usize,
+    /// Control data was discarded.
+    pub(crate) control_truncated: bool,
+    /// Whether it is the end of the stream and no message. `None` if that cannot be told.
+    pub(crate) end_of_stream: Option<bool>,
+}
+
+impl Received {
+    /// As a call reports it that has no use for the control data, or for what is left of it.
+    pub(crate) fn without(mut self, control_is_empty: bool) -> Self {
+        self.control_truncated |= !control_is_empty;
+        self
+    }
+}
+
+/// A new non-blocking, close-on-exec socket that is not connected.
+pub(crate) fn socket() -> io::Result<OwnedFd> {
+    Ok(rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?)
+}
+
+/// A new datagram socket, non-blocking and close-on-exec.
+pub(crate) fn datagram_socket() -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?)
+}
+
+/// Two connected sockets, non-blocking and close-on-exec.
+pub(crate) fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
+        None,
+    )?)
+}
+
+pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+    Ok(rustix::net::bind(fd, &address.to_rustix()?)?)
+}
+
+/// `listen(2)`. The kernel caps the backlog at `net.core.somaxconn` and holds one more than asked.
+pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    Ok(rustix::net::listen(fd, backlog)?)
+}
+
+/// `connect(2)`; on a non-blocking socket `WouldBlock` means that the backlog is full.
+pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+    let address = address.to_rustix()?;
+    Ok(retry_on_intr(|| rustix::net::connect(fd, &address))?)
+}
+
+/// A new socket connected to `address`: waits on this thread while the backlog is full. Non-blocking
+/// only when it is connected.
+pub(crate) fn connect_waiting(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+    rustix::io::ioctl_fionbio(fd, false)?;
+    connect(fd, address)?;
+    Ok(rustix::io::ioctl_fionbio(fd, true)?)
+}
+
+/// Accept one connection; the new socket is non-blocking and close-on-exec.
+///
+/// # Errors
+/// `WouldBlock` if there is none; `InvalidInput` if there will be none, for the listener was shut down.
+pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // O_NONBLOCK is the open file's: whoever shares the listener can have cleared it, and accept4(2) has no MSG_DONTWAIT.
+    let flags = rustix::fs::fcntl_getfl(fd)?;
+    if !flags.contains(OFlags::NONBLOCK) {
+        rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?;
+    }
+    let accepted = retry_on_intr(|| {
+        rustix::net::accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
+    });
+    match accepted {
+        // A non-blocking listener that was shut down says so for ever, and is ready all the time.
+        Err(Errno::AGAIN) if has_ended(fd)? => Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the listener was shut down, by this process or another that shares it",
+        )),
+        accepted => Ok(accepted?),
+    }
+}
+
+pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: std::net::Shutdown) -> io::Result<()> {
+    let how = match how {
+        std::net::Shutdown::Read => Shutdown::Read,
+        std::net::Shutdown::Write => Shutdown::Write,
+        std::net::Shutdown::Both => Shutdown::Both,
+    };
+    Ok(rustix::net::shutdown(fd, how)?)
+}
+
+pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    Ok(sockopt::socket_error(fd)?.err().map(io::Error::from))
+}
+
+/// The send buffer size as the kernel accounts it (twice what `SO_SNDBUF` was set to).
+pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(sockopt::socket_send_buffer_size(fd)?)
+}
+
+/// Whether every message that is received comes with control data: credentials (`SO_PASSCRED`) or the
+/// time of its arrival (`SO_TIMESTAMP`).
+pub(crate) fn marks_messages(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(pass_credentials(fd)? || timestamps(fd)?)
+}
+
+fn timestamps(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    for option in TIMESTAMPS {
+        if socket_option(fd, option, size_of::<libc::c_int>())?.iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Of these, one at most is on: setting one is setting it in place of the others. The last two have 64 bits on every
+/// architecture.
+pub(crate) const TIMESTAMPS: [libc::c_int; 4] =
+    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
+        [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 0x46, 0x42]
+    } else {
+        [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 63, 64]
+    };
+
+/// Have every message come with the time of its arrival (`SO_TIMESTAMP`), or no longer.
+pub(crate) fn set_timestamps(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    set_socket_option(fd, libc::SO_TIMESTAMP, on.into())
+}
+
+/// Whether the peer has closed or shut down its sending direction, or this side reading (`POLLRDHUP`).
+pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    retry_on_intr(|| poll(&mut polled, Some(&at_once)))?;
+    Ok(polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP))
+}
+
+/// Whether the peer has closed or shut down its sending direction, and no message but empty ones is left. The kernel says 0
+/// for the end then, for ever, and only then.
+pub(crate) fn is_at_end(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    // In this order: nothing is sent after the end.
+    Ok(has_ended(fd)? && rustix::io::ioctl_fionread(fd)? == 0)
+}
+
+/// See [`send_buffer_size`].
+pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(sockopt::socket_recv_buffer_size(fd)?)
+}
+
+pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_send_buffer_size(fd, size)?)
+}
+
+pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_recv_buffer_size(fd, size)?)
+}
+
+/// Looks at the next message: its length, and whether ancillary data came with it.
+pub(crate) fn peek(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+) -> io::Result<(usize, bool)> {
+    let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+    let message = retry_on_intr(|| {
+        rustix::net::recvmsg(fd, buffers, &mut RecvAncillaryBuffer::default(), flags)
+    })?;
+    Ok((message.bytes, message.flags.contains(ReturnFlags::CTRUNC)))
+}
+
+pub(crate) fn is_would_block<T>(result: &io::Result<T>) -> bool {
+    matches!(result, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn poll_now(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<PollFlags> {
+    let mut polled = [PollFd::from_borrowed_fd(fd, events)];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    retry_on_intr(|| poll(&mut polled, Some(&at_once)))?;
+    Ok(polled[0].revents())
+}
+
+/// Whether a receive would find a message, the end of the stream or an error.
+pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let wanted = PollFlags::IN | PollFlags::RDHUP;
+    Ok(poll_now(fd, wanted)?.intersects(wanted | PollFlags::HUP | PollFlags::ERR))
+}
+
+/// Whether a send would find room, or an error.
+pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let found = poll_now(fd, PollFlags::OUT)?;
+    Ok(found.intersects(PollFlags::OUT | PollFlags::ERR | PollFlags::HUP))
+}
+
+/// Readiness now, in tokio's terms: those that the interest asks for, with what tokio adds to each.
+pub(crate) fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Ready> {
+    let mut events = PollFlags::empty();
+    if interest.is_readable() {
+        events |= PollFlags::IN | PollFlags::RDHUP;
+    }
+    if interest.is_writable() {
+        events |= PollFlags::OUT;
+    }
+    if interest.is_priority() {
+        events |= PollFlags::PRI;
+    }
+    let found = poll_now(fd, events)?;
+    let has = |flags| found.intersects(flags);
+    let mut ready = Ready::EMPTY;
+    if interest.is_readable() && has(PollFlags::IN) {
+        ready |= Ready::READABLE;
+    }
+    if interest.is_readable() && has(PollFlags::HUP | PollFlags::RDHUP) {
+        ready |= Ready::READ_CLOSED;
+    }
+    if interest.is_writable() && has(PollFlags::OUT) {
+        ready |= Ready::WRITABLE;
+    }
+    if interest.is_writable() && has(PollFlags::HUP | PollFlags::ERR) {
+        ready |= Ready::WRITE_CLOSED;
+    }
+    if interest.is_priority() && has(PollFlags::PRI) {
+        ready |= Ready::PRIORITY | Ready::READ_CLOSED;
+    }
+    if has(PollFlags::ERR) {
+        ready |= Ready::ERROR;
+    }
+    Ok(ready)
+}
+
+/// Check that a descriptor is what its new owner takes it for, and make it non-blocking.
+pub(crate) fn adopt(fd: BorrowedFd<'_>, listening: bool) -> io::Result<()> {
+    let refused = |what: String| {
+        io::Error::new(io::ErrorKind::InvalidInput, format!("fd {}: {what}", fd.as_raw_fd()))
+    };
+    match sockopt::socket_domain(fd) {
+        Ok(AddressFamily::UNIX) => {}
+        Ok(other) => {
+            return Err(refused(format!(
+                "not a Unix socket (address family {}, AF_UNIX wanted)",
+                other.as_raw()
+            )));
+        }
+        Err(Errno::NOTSOCK) => return Err(refused("not a socket".into())),
+        Err(error) => return Err(error.into()),
+    }
+    let kind = sockopt::socket_type(fd)?;
+    if kind != SocketType::SEQPACKET {
+        return Err(refused(format!(
+            "a Unix socket of type {}, not SOCK_SEQPACKET ({})",
+            kind.as_raw(),
+            SocketType::SEQPACKET.as_raw()
+        )));
+    }
+    if sockopt::socket_acceptconn(fd)? != listening {
+        return Err(refused(if listening {
+            "not a listening socket (listen(2) was not called)".into()
+        } else {
+            "a listening socket, not a connection".into()
+        }));
+    }
+    // A connected socket knows who connected it, also when that one has gone.
+    if !listening && peer_credentials(fd.as_raw_fd())?.uid == u32::MAX {
+        return Err(refused("not connected (connect(2) or socketpair(2) comes first)".into()));
+    }
+    Ok(rustix::io::ioctl_fionbio(fd, true)?)
+}
+
+/// `send(2)` without waiting.
+pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::NOSIGNAL | SendFlags::EOR | SendFlags::DONTWAIT;
+    Ok(retry_on_intr(|| rustix::net::send(fd, message, flags))?)
+}
+
+/// `recv(2)` without waiting; what does not fit into `buffer` is discarded, descriptors too.
+pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    let received = retry_on_intr(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT));
+    #[cfg(planted = "stop_at_reset")]
+    if let Err(error) = received {
+        stop_at_reset(fd, error.raw_os_error());
+    }
+    let (_, len) = received?;
+    Ok(len)
+}
+
+/// `sendmsg(2)` without waiting.
+pub(crate) fn send_message(
+    fd: BorrowedFd<'_>,
+    message: &[IoSlice<'_>],
+    control: &[u8],
+) -> io::Result<usize> {
+    // IoSlice is ABI compatible with iovec (std's documented guarantee).
+    let mut header = header(message.as_ptr() as *mut libc::iovec, message.len());
+    if !control.is_empty() {
+        header.msg_control = control.as_ptr() as *mut libc::c_void;
+        header.msg_controllen = control.len();
+    }
+    // SAFETY: `header` points to `message` and `control`, both borrowed until this function returns;
+    // sendmsg only reads them.
+    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &header, SEND_NOW) })
+}
+
+/// `recvmsg(2)` without waiting, into initialised buffers. Descriptors that the kernel installs
+/// are close-on-exec and belong to the reader. `control` is taken when a message was received,
+/// and left where it is on an error.
+pub(crate) fn recv_message<'a>(
+    fd: BorrowedFd<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    control: &mut &'a mut [u8],
+) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+    // IoSliceMut is ABI compatible with iovec (std's documented guarantee).
+    let header = header(buffers.as_mut_ptr().cast(), buffers.len());
+    // SAFETY: the iovecs are the caller's exclusive borrows, alive until this function returns.
+    unsafe { recv_with_header(fd, header, control) }
+}
+
+/// `sendmsg(2)`, or `send(2)` where that will do, without waiting.
+pub(crate) fn send_with_ancillary(
+    fd: BorrowedFd<'_>,
+    message: &[IoSlice<'_>],
+    ancillary: &AncillaryBuffer,
+) -> io::Result<usize> {
+    if ancillary.is_empty() {
+        return match message {
+            [one] => send(fd, one),
+            _ => send_message(fd, message, &[]),
+        };
+    }
+    let mut control = [0; MAX_CONTROL];
+    let len = ancillary.encode(&mut control)?;
+    send_message(fd, message, &control[..len])
+}
+
+/// `recvmsg(2)` without waiting, into owned buffers.
+pub(crate) fn recv_scattered<'a, P>(
+    fd: BorrowedFd<'_>,
+    scatter: &mut Scatter<P>,
+    mut control: &'a mut [u8],
+) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+    let rooms = scatter.rooms();
+    // The kernel does not write to the iovecs themselves.
+    let header = header(rooms.as_ptr().cast_mut(), rooms.len());
+    // SAFETY: the rooms are those of buffers in `scatter`, borrowed exclusively until this
+    // function returns; the kernel writes to them and never reads.
+    let (message_len, reader) = unsafe { recv_with_header(fd, header, &mut control)? };
+    // SAFETY: recvmsg has written that message into the rooms, in order.
+    unsafe { scatter.received(message_len) };
+    Ok((message_len, reader))
+}
+
+/// `recvmsg(2)` without waiting, into one owned buffer.
+pub(crate) fn recvmsg_plain<'a>(
+    fd: BorrowedFd<'_>,
+    capacity: &mut Capacity<'_>,
+    mut control: &'a mut [u8],
+) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+    let mut vector = capacity.vector();
+    let header = header(&raw mut vector, 1);
+    // SAFETY: the iovec is a buffer's memory, borrowed exclusively until this function returns; the kernel writes to
+    // it and never reads.
+    let (message_len, reader) = unsafe { recv_with_header(fd, header, &mut control)? };
+    // SAFETY: a message of that length has just been written there.
+    unsafe { capacity.received(message_len) };
+    Ok((message_len, reader))
+}
+
+/// `recv(2)` without waiting, into one owned buffer. The length of the message; ancillary data is discarded.
+pub(crate) fn recv_plain(fd: BorrowedFd<'_>, capacity: &mut Capacity<'_>) -> io::Result<usize> {
+    let vector = capacity.vector();
+    // SAFETY: the iovec is a buffer's memory, borrowed exclusively until this function returns; the kernel writes no more
+    // than `iov_len` bytes.
+    let message_len =
+        retry(|| unsafe { libc::recv(fd.as_raw_fd(), vector.iov_base, vector.iov_len, RECV_NOW) })?;
+    // SAFETY: a message of that length has just been written there.
+    unsafe { capacity.received(message_len) };
+    Ok(message_len)
+}
+
+/// # Safety
+/// The iovecs of `header` must be writable for the kernel during the call.
+unsafe fn recv_with_header<'a>(
+    fd: BorrowedFd<'_>,
+    mut header: libc::msghdr,
+    control: &mut &'a mut [u8],
+) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
+    if !control.is_empty() {
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = control.len();
+    }
+    // SAFETY: the iovecs are writable (the caller's duty); `control` is borrowed exclusively until this
+    // function returns.
+    let received = retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, RECV_NOW) });
+    #[cfg(planted = "stop_at_reset")]
+    if let Err(error) = &received {
+        stop_at_reset(fd, error.raw_os_error().unwrap_or(0));
+    }
+    let message_len = received?;
+    let control_truncated =
+        header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
+    let control = std::mem::take(control);
+    let len = header.msg_controllen.min(control.len());
+    // SAFETY: recvmsg has just written control messages there, and nothing else has looked at them. Padding it leaves as it was:
+    // the buffer was initialised before.
+    let reader = unsafe { AncillaryMessageReader::new(&mut control[..len], control_truncated) };
+    Ok((message_len, reader))
+}
+
+/// Take `ECONNRESET` for the end: what the peer had sent before it closed is never read.
+#[cfg(planted = "stop_at_reset")]
+pub(crate) fn stop_at_reset(fd: BorrowedFd<'_>, errno: i32) {
+    let read = || rustix::net::recv(fd, &mut [0_u8; 1], RecvFlags::DONTWAIT);
+    while errno == libc::ECONNRESET && read().is_ok_and(|(_, len)| len > 0) {}
+}
+
+pub(crate) fn empty_header() -> libc::msghdr {
+    // SAFETY: msghdr is a C struct of integers and pointers, for which zero is a valid value.
+    unsafe { std::mem::zeroed() }
+}
+
+fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {
+    let mut header = empty_header();
+    header.msg_iov = vectors;
+    header.msg_iovlen = count;
+    header
+}
+
+/// `getsockname(2)`.
+pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    address(fd, libc::getsockname)
+}
+
+/// `getpeername(2)`.
+pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    address(fd, libc::getpeername)
+}
+
+type GetName =
+    unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
+
+fn address(fd: BorrowedFd<'_>, get: GetName) -> io::Result<SocketAddr> {
+    // SAFETY: sockaddr_un is a C struct of integers, for which zero is a valid value.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    let mut len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: `get` is one of the two functions above. Both out-pointers are locals of the size that
+    // `len` says; the kernel writes no more than that and reports the untruncated length.
+    let result = unsafe { get(fd.as_raw_fd(), (&raw mut address).cast(), &mut len) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    SocketAddr::from_raw(&address, len as usize)
+}
+
+/// `SO_PEERCRED`. Not rustix's: its process id cannot be zero, which is what the kernel reports
+/// for a peer of a process namespace that is not visible from here.
+pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: both out-pointers are locals of the size that `len` says; a number that is no open
+    // descriptor is answered with EBADF.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &mut len,
+        )
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(credentials)
+}
+
+/// A socket option's value, in bytes. `first` is how many there may be; more are asked for where the
+/// kernel says `ERANGE`.
+pub(crate) fn socket_option(
+    fd: BorrowedFd<'_>,
+    option: libc::c_int,
+    first: usize,
+) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; first];
+    loop {
+        let mut len = value.len() as libc::socklen_t;
+        // SAFETY: the value is `len` bytes long, of which the kernel writes as many as it then says.
+        let result = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                value.as_mut_ptr().cast(),
+                &mut len,
+            )
+        };
+        if result == 0 {
+            value.truncate(len as usize);
+            return Ok(value);
+        }
+        match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ERANGE) && len as usize > value.len() => {
+                value.resize(len as usize, 0);
+            }
+            error => return Err(error),
+        }
+    }
+}
+
+/// Set a socket option that is an `int`.
+pub(crate) fn set_socket_option(
+    fd: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the kernel reads the `int` whose size it is told.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `SO_PEERPIDFD`.
+pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let value = socket_option(fd, libc::SO_PEERPIDFD, size_of::<libc::c_int>())?;
+    let number = value.first_chunk().map(|bytes| libc::c_int::from_ne_bytes(*bytes));
+    match number {
+        // SAFETY: the kernel has just installed this descriptor for this call, close-on-exec, and
+        // nobody else knows of it.
+        Some(number @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    }
+}
+
+/// `SO_PASSRIGHTS` (Linux 6.16), which the libc crate does not have yet: `asm/socket.h`.
+const SO_PASSRIGHTS: libc::c_int =
+    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
+
+pub(crate) fn pass_rights(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let value = socket_option(fd, SO_PASSRIGHTS, size_of::<libc::c_int>())
+        .map_err(|error| too_old(error, "SO_PASSRIGHTS", "6.16"))?;
+    Ok(value.iter().any(|byte| *byte != 0))
+}
+
+pub(crate) fn set_pass_rights(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
+    set_socket_option(fd, SO_PASSRIGHTS, pass.into())
+        .map_err(|error| too_old(error, "SO_PASSRIGHTS", "6.16"))
+}
+
+pub(crate) fn pass_credentials(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(sockopt::socket_passcred(fd)?)
+}
+
+pub(crate) fn set_pass_credentials(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
+    Ok(sockopt::set_socket_passcred(fd, pass)?)
+}
+
+/// A system call of libc's that says how much or how many, or -1; made again if a signal interrupts it.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> T) -> io::Result<usize>
+where
+    usize: TryFrom<T>,
+{
+    loop {
+        if let Ok(done) = usize::try_from(call()) {
+            return Ok(done);
+        }
+        match io::Error::last_os_error() {
+            error if error.kind() == io::ErrorKind::Interrupted => continue,
+            error => return Err(error),
+        }
+    }
+}
+
+fn retry_on_intr<T>(mut call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => continue,
+            result => return result,
+        }
+    }
+}
