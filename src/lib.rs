@@ -123,21 +123,21 @@ mod types;
 mod uring;
 mod util;
 
-pub use backend::{
-    Backend, Counters, Metrics, Mode, Selection, Submission, WorkerMetrics, busy_poll, metrics,
-};
+pub use backend::{Counters, Metrics, Mode, WorkerMetrics, busy_poll, metrics};
+pub use common::message::Message;
 #[cfg(feature = "codec")]
 pub use net::framed::Framed;
 pub use net::listener::UnixSeqpacketListener;
 pub use net::listener::activation::Activation;
 pub use net::listener::incoming::Incoming;
-pub use net::messages::{Message, Messages, MessagesOptions};
+pub use net::messages::{Messages, MessagesOptions};
 pub use net::options::Options;
 pub use net::sealed_memory::{MappedMemory, SealedMemory};
 pub use net::send_batch::SendBatch;
 pub use net::socket::UnixSeqpacket;
 pub use net::socket::split::{ReadHalf, WriteHalf};
 pub use net::socket::split_owned::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
+pub use types::backend::{Backend, Selection, Submission};
 pub use types::borrow_fd;
 pub use types::message_info::MessageInfo;
 pub use types::socket_addr::SocketAddr;

@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use crate::types::ucred::UCred;
+
 pub(crate) const HEADER_LEN: usize = size_of::<libc::cmsghdr>();
 pub(crate) const FD_LEN: usize = size_of::<libc::c_int>();
 
@@ -15,7 +17,7 @@ pub(crate) const MAX_FDS: usize = 253;
 /// Room for everything that can come with one message: the time of its arrival, credentials,
 /// descriptors, a pidfd.
 pub(crate) const MAX_CONTROL: usize = space(size_of::<libc::timeval>())
-    + space(crate::UCred::WIRE_LEN)
+    + space(UCred::WIRE_LEN)
     + space(MAX_FDS * FD_LEN)
     + space(FD_LEN);
 

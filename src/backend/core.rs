@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use super::Submission;
 use super::driver::{Work, Worker};
 use super::runtime::Runtime;
 use crate::common::completed::Completed;
@@ -20,6 +19,7 @@ use crate::common::send_queue::{Effects, SendQueue, SharedSendQueue};
 use crate::common::source::Source;
 use crate::epoll::readiness::{Direction, Readiness};
 use crate::sys;
+use crate::types::backend::Submission;
 use crate::uring::ring::{Done, Operation};
 use crate::util::catch_panic;
 

@@ -5,9 +5,10 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use super::recv::{Accept, Receive};
+use super::select::Choice;
 use super::socket::Socket;
-use super::{Backend, Choice};
 use crate::backend::runtime::Runtime;
+use crate::types::backend::Backend;
 
 /// A listening socket.
 #[derive(Debug)]

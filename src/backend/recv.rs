@@ -13,14 +13,14 @@ use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl}
 use crate::buf::owned::{Capacity, PartsMut, Scatter};
 use crate::common::completed::{Completed, capacity, scatter};
 use crate::common::policy::{self, Conditions, Decision, RecvState};
+use crate::common::recv_batch::{RecvBatch, recv_many};
 use crate::common::recv_queue::Outcome;
 use crate::common::source::Source;
 use crate::common::wait_queue::WaiterId;
 use crate::epoll::readiness::Direction;
-use crate::net::messages::Filler;
-use crate::net::send_batch;
-use crate::sys::{self, Received};
+use crate::sys::{self};
 use crate::types::message_info::MessageInfo;
+use crate::types::recv_meta::RecvMeta;
 use crate::util::coop as budget;
 
 /// How one kind of receive wants its message. Nothing here runs user code, so that it can be called under the queue's
@@ -38,7 +38,7 @@ pub(crate) trait Sink {
     fn deliver(
         &mut self,
         bytes: &[u8],
-        received: Received,
+        received: RecvMeta,
         control: ReceivedControl,
     ) -> io::Result<Self::Output>;
 
@@ -67,7 +67,7 @@ impl<S: Sink> Sink for &mut S {
     fn deliver(
         &mut self,
         bytes: &[u8],
-        received: Received,
+        received: RecvMeta,
         control: ReceivedControl,
     ) -> io::Result<S::Output> {
         S::deliver(self, bytes, received, control)
@@ -92,7 +92,7 @@ impl Sink for Bytes<'_> {
         source.recv(self.0)
     }
 
-    fn deliver(&mut self, bytes: &[u8], _: Received, _: ReceivedControl) -> io::Result<usize> {
+    fn deliver(&mut self, bytes: &[u8], _: RecvMeta, _: ReceivedControl) -> io::Result<usize> {
         let len = bytes.len().min(self.0.len());
         self.0[..len].copy_from_slice(&bytes[..len]);
         Ok(len)
@@ -113,7 +113,7 @@ impl Sink for Vectored<'_, '_> {
         source.recv_vectored(self.0)
     }
 
-    fn deliver(&mut self, bytes: &[u8], _: Received, _: ReceivedControl) -> io::Result<usize> {
+    fn deliver(&mut self, bytes: &[u8], _: RecvMeta, _: ReceivedControl) -> io::Result<usize> {
         Ok(scatter(bytes, self.0))
     }
 
@@ -139,7 +139,7 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
     fn deliver(
         &mut self,
         bytes: &[u8],
-        mut received: Received,
+        mut received: RecvMeta,
         control: ReceivedControl,
     ) -> io::Result<Self::Output> {
         let len = scatter(bytes, self.buffers);
@@ -167,7 +167,7 @@ impl Sink for Plain<'_, '_> {
     fn deliver(
         &mut self,
         bytes: &[u8],
-        received: Received,
+        received: RecvMeta,
         control: ReceivedControl,
     ) -> io::Result<MessageInfo> {
         self.0.fill(bytes);
@@ -197,7 +197,7 @@ impl<P: PartsMut> Sink for Owned<'_, P> {
     fn deliver(
         &mut self,
         bytes: &[u8],
-        received: Received,
+        received: RecvMeta,
         control: ReceivedControl,
     ) -> io::Result<MessageInfo> {
         let len = self.scatter.fill(bytes);
@@ -216,9 +216,9 @@ impl<P: PartsMut> Sink for Owned<'_, P> {
 }
 
 /// A stream, with its buffers.
-pub(super) struct Stream<'f, 's>(pub(super) &'f mut Filler<'s>);
+pub(super) struct Stream<'b>(pub(super) &'b mut RecvBatch);
 
-impl Sink for Stream<'_, '_> {
+impl Sink for Stream<'_> {
     type Output = ();
     const IS_STREAM: bool = true;
 
@@ -229,7 +229,7 @@ impl Sink for Stream<'_, '_> {
     fn deliver(
         &mut self,
         bytes: &[u8],
-        received: Received,
+        received: RecvMeta,
         control: ReceivedControl,
     ) -> io::Result<()> {
         self.0.deliver(bytes, received, control);
@@ -255,13 +255,13 @@ impl Sink for Many<'_, '_> {
     type Output = ();
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<()> {
-        send_batch::receive(source, self.buffers, self.infos)
+        recv_many(source, self.buffers, self.infos)
     }
 
     fn deliver(
         &mut self,
         bytes: &[u8],
-        received: Received,
+        received: RecvMeta,
         control: ReceivedControl,
     ) -> io::Result<()> {
         let Some(first) = self.buffers.first_mut() else { return Ok(()) };
@@ -291,7 +291,7 @@ impl Sink for Accept {
         sys::accept(source.fd())
     }
 
-    fn deliver(&mut self, _: &[u8], _: Received, _: ReceivedControl) -> io::Result<OwnedFd> {
+    fn deliver(&mut self, _: &[u8], _: RecvMeta, _: ReceivedControl) -> io::Result<OwnedFd> {
         Err(io::Error::other("a listener makes no attempts, and has no messages"))
     }
 

@@ -12,15 +12,16 @@ use tokio::io::{Interest, Ready};
 use super::core::Core;
 use super::recv::{Borrowed, Bytes, Many, Owned, Receive, Sink, Stream, Vectored};
 use super::runtime::Runtime;
+use super::select::Choice;
 use super::send::{Lent, LentSend, Reason, Spare, WaitingSend};
-use super::{Backend, Submission};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buf::owned::{Parts, PartsMut, Scatter};
 use crate::common::async_fd;
 use crate::common::completed::{Completed, capacity};
 use crate::common::pending_send::PendingSend;
-use crate::net::messages::Filler;
+use crate::common::recv_batch::RecvBatch;
 use crate::sys;
+use crate::types::backend::{Backend, Submission};
 use crate::types::message_info::MessageInfo;
 
 /// How often a socket that is taken apart waits for a driver that works for it.
@@ -50,6 +51,22 @@ impl Socket {
         }
         let core = Core::new(fd, runtime, submission).map_err(|error| (error, None))?;
         Ok(Self { core })
+    }
+
+    /// Makes a socket of a non-blocking descriptor, on the backend that was chosen.
+    pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
+        let fd = match choice.backend {
+            Backend::Epoll => fd,
+            Backend::Uring => match Self::new(fd, Some(choice.submission)) {
+                Ok(socket) => return Ok(socket),
+                Err((error, Some(fd))) if choice.may_fall_back => {
+                    crate::common::trace::fell_back(&error);
+                    fd
+                }
+                Err((error, _)) => return Err(error),
+            },
+        };
+        Self::new(fd, None).map_err(|(error, _)| error)
     }
 
     pub(crate) fn backend(&self) -> Backend {
@@ -260,18 +277,18 @@ impl Socket {
         Receive::new(&self.core, Owned { scatter, ancillary })
     }
 
-    pub(crate) async fn recv_many(&self, filler: &mut Filler<'_>) -> io::Result<()> {
+    pub(crate) async fn recv_many(&self, batch: &mut RecvBatch) -> io::Result<()> {
         self.want_control();
-        Receive::new(&self.core, Stream(filler)).await
+        Receive::new(&self.core, Stream(batch)).await
     }
 
     pub(crate) fn poll_recv_many(
         &self,
         cx: &mut Context<'_>,
-        filler: &mut Filler<'_>,
+        batch: &mut RecvBatch,
     ) -> Poll<io::Result<()>> {
         self.want_control();
-        self.core.poll_receive(cx, &mut Stream(filler))
+        self.core.poll_receive(cx, &mut Stream(batch))
     }
 
     pub(crate) async fn recv_batch(
@@ -440,5 +457,74 @@ impl Drop for Socket {
         let released = self.core.close();
         // Last: dropping a user's buffer may panic.
         drop(released);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::select::select;
+    use crate::common::metrics::Counter;
+    use crate::types::backend::Selection;
+    use crate::uring::probe::is_available;
+    use crate::uring::ring::refusing::{ERRNO, EVERY};
+
+    /// Refused operations are called directly, or tried again: nothing fails, is lost or comes twice.
+    #[test]
+    fn an_operation_that_the_ring_refuses_is_done_without_it() {
+        if !is_available() {
+            return;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let refusals = [libc::EACCES, libc::EPERM, libc::EINVAL, libc::EOPNOTSUPP, libc::ENOMEM];
+        for errno in refusals.into_iter().chain([libc::ECANCELED, libc::EINTR]) {
+            for (every, keeps) in [(1, false), (2, false), (3, true), (7, false)] {
+                // What is refused for ever with an error that says "again" is tried for ever.
+                if every == 1 && !refusals.contains(&errno) {
+                    continue;
+                }
+                let refused = || {
+                    let runtime = Runtime::here().unwrap();
+                    runtime.some_worker().counters.get(Counter::Refused)
+                };
+                runtime.block_on(async {
+                    let before = refused();
+                    ERRNO.set(errno);
+                    EVERY.set(every);
+                    let tasks: Vec<_> = (0..4).flat_map(|_| both_ways(keeps)).collect();
+                    for task in tasks {
+                        tokio::time::timeout(std::time::Duration::from_secs(10), task)
+                            .await
+                            .expect("in time")
+                            .expect("no panic");
+                    }
+                    EVERY.set(0);
+                    let counts = refusals.contains(&errno);
+                    assert_eq!(refused() > before, counts, "{errno}, every {every}");
+                });
+            }
+        }
+    }
+
+    fn both_ways(keep_ancillary: bool) -> [tokio::task::JoinHandle<()>; 2] {
+        let choice = select(Selection::Uring, Some(Submission::Ring)).unwrap();
+        let (a, b) = sys::socketpair().unwrap();
+        [a, b].map(|fd| {
+            let socket = Socket::on(choice, fd).unwrap();
+            if keep_ancillary {
+                socket.want_control();
+            }
+            tokio::spawn(count(socket))
+        })
+    }
+
+    async fn count(socket: Socket) {
+        for number in 0..100_u32 {
+            assert_eq!(socket.send(&number.to_ne_bytes()).await.unwrap(), 4);
+            let mut message = [0; 8];
+            assert_eq!(socket.receive(Bytes(&mut message)).await.unwrap(), 4);
+            assert_eq!(message[..4], number.to_ne_bytes());
+        }
+        assert!(!matches!(socket.try_recv(&mut [0; 8]), Ok(1..)));
     }
 }

@@ -12,5 +12,6 @@
 //! ```
 
 pub(crate) mod owned;
+pub(crate) mod pool;
 
 pub use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice};

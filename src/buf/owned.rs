@@ -16,8 +16,6 @@ use std::slice;
 
 use tokio_uring::buf::{BoundedBuf, IoBuf, IoBufMut, Slice};
 
-use crate::net::messages::Lease;
-
 /// The buffer under a view, with the view's bounds, and what [`restore`] wants to know.
 pub(crate) fn lend<B: BoundedBuf>(view: B) -> (Slice<B::Buf>, B::Bounds) {
     let bounds = view.bounds();
@@ -379,36 +377,6 @@ impl<T: IoBufMut + Send> PartsMut for Vec<Slice<T>> {
         for (slice, len) in self.iter_mut().zip(lens) {
             // SAFETY: the caller's promise.
             unsafe { set_received(slice, len) }
-        }
-    }
-}
-
-// SAFETY: the vector's bytes lie on the heap, where they stay when the lease is moved; its capacity is
-// allocated and its length initialised.
-unsafe impl IoBuf for Lease {
-    fn stable_ptr(&self) -> *const u8 {
-        self.bytes.as_ptr()
-    }
-
-    fn bytes_init(&self) -> usize {
-        self.bytes.len()
-    }
-
-    fn bytes_total(&self) -> usize {
-        self.bytes.capacity()
-    }
-}
-
-// SAFETY: as above.
-unsafe impl IoBufMut for Lease {
-    fn stable_mut_ptr(&mut self) -> *mut u8 {
-        self.bytes.as_mut_ptr()
-    }
-
-    unsafe fn set_init(&mut self, pos: usize) {
-        if self.bytes.len() < pos {
-            // SAFETY: the caller says that so many bytes are initialised, within the capacity.
-            unsafe { self.bytes.set_len(pos) };
         }
     }
 }

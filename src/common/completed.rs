@@ -3,15 +3,15 @@
 use std::io::IoSliceMut;
 
 use crate::ancillary::ReceivedControl;
-use crate::sys::Received;
 use crate::types::message_info::MessageInfo;
+use crate::types::recv_meta::RecvMeta;
 
 /// A whole message, whatever buffer the next receive brings; but a stream may have cut it. Owns the descriptors that came with it.
 #[derive(Debug)]
 pub(crate) struct Completed {
     pub(crate) bytes: Vec<u8>,
     pub(crate) control: ReceivedControl,
-    pub(crate) received: Received,
+    pub(crate) received: RecvMeta,
 }
 
 impl Completed {
@@ -19,7 +19,7 @@ impl Completed {
     pub(crate) fn of(
         spare: Option<Box<Self>>,
         bytes: &[u8],
-        received: Received,
+        received: RecvMeta,
         control: ReceivedControl,
     ) -> Box<Self> {
         let mut message = match spare {

@@ -3,7 +3,7 @@
 //! The kernel answers both with 0. While `SO_PASSCRED` or `SO_TIMESTAMP` is on, a message comes with control data, an empty
 //! one too, and the end does not. What counts is the option at the receive: the kernel looks at it then, also for messages
 //! that have come before. So a socket's options say nothing about a message that was received earlier. They are looked at
-//! before and right after a receive, and the answer is part of [`Received`].
+//! before and right after a receive, and the answer is part of [`RecvMeta`].
 //!
 //! Before: the last look will do. The library's own changes go through here, under the lock of the receive queue. Direct
 //! receives hold that lock as well, and an attempt in a ring remembers what was changed while it was submitted. A duplicate
@@ -14,7 +14,8 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::ancillary::{AncillaryMessageReader, ReceivedControl};
-use crate::sys::{self, Received};
+use crate::sys::{self};
+use crate::types::recv_meta::RecvMeta;
 
 /// What is known of the options of a socket that mark its messages.
 #[derive(Debug, Default)]
@@ -83,7 +84,7 @@ impl Marks {
         fd: BorrowedFd<'_>,
         message_len: usize,
         control: Option<ReceivedControl>,
-    ) -> (Received, ReceivedControl) {
+    ) -> (RecvMeta, ReceivedControl) {
         let Some(mut control) = control else {
             return (unasked(fd, message_len), ReceivedControl::default());
         };
@@ -93,7 +94,7 @@ impl Marks {
         }
         let control_truncated = control.is_truncated();
         let end_of_stream = if is_message { Some(false) } else { self.end(fd, self.attempt_on) };
-        (Received { message_len, control_truncated, end_of_stream }, control)
+        (RecvMeta { message_len, control_truncated, end_of_stream }, control)
     }
 
     /// What a receive with capacity for ancillary data has just received.
@@ -102,12 +103,12 @@ impl Marks {
         fd: BorrowedFd<'_>,
         message_len: usize,
         reader: &mut AncillaryMessageReader<'_>,
-    ) -> Received {
+    ) -> RecvMeta {
         let is_message = is_message(message_len, reader.has_come());
         self.hide_time(reader);
         let control_truncated = reader.is_truncated();
         let end_of_stream = if is_message { Some(false) } else { self.nothing(fd) };
-        Received { message_len, control_truncated, end_of_stream }
+        RecvMeta { message_len, control_truncated, end_of_stream }
     }
 
     /// Takes out what only the library has asked for.
@@ -142,9 +143,9 @@ fn is_message(message_len: usize, has_control: bool) -> bool {
 }
 
 /// What a call that was not asked for control data has just received. Only that it cannot be the end may be known.
-pub(crate) fn unasked(fd: BorrowedFd<'_>, message_len: usize) -> Received {
+pub(crate) fn unasked(fd: BorrowedFd<'_>, message_len: usize) -> RecvMeta {
     let is_message = message_len > 0 || !sys::is_at_end(fd).unwrap_or(true);
-    Received { message_len, control_truncated: false, end_of_stream: is_message.then_some(false) }
+    RecvMeta { message_len, control_truncated: false, end_of_stream: is_message.then_some(false) }
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@ use crate::ancillary::AncillaryMessageReader;
 use crate::ancillary::wire::{HEADER_LEN, MAX_CONTROL};
 use crate::common::pending_send::vector;
 use crate::common::source::Source;
-use crate::sys::{RECV_NOW, Received, SEND_NOW, empty_header, retry};
+use crate::sys::{RECV_NOW, SEND_NOW, empty_header, retry};
+use crate::types::recv_meta::RecvMeta;
 
 /// So many messages at most go through one call. The headers lie on the stack.
 pub(crate) const AT_ONCE: usize = 32;
@@ -51,7 +52,7 @@ pub(crate) fn send_many<'a>(
 pub(crate) fn receive_many<'r>(
     source: &mut Source<'_>,
     rooms: impl Iterator<Item = &'r mut [MaybeUninit<u8>]>,
-    mut each: impl FnMut(usize, Received, AncillaryMessageReader<'_>),
+    mut each: impl FnMut(usize, RecvMeta, AncillaryMessageReader<'_>),
 ) -> io::Result<usize> {
     let fd = source.fd();
     source.marks.look_first(fd);
@@ -99,7 +100,7 @@ pub(crate) fn receive_many<'r>(
         // SAFETY: the kernel has just written these control messages, and no other code has read them.
         let mut reader = unsafe { AncillaryMessageReader::new(control, was_cut(header)) };
         source.marks.hide_time(&mut reader);
-        let received = Received {
+        let received = RecvMeta {
             message_len: header.msg_len as usize,
             control_truncated: reader.is_truncated(),
             end_of_stream: if index < sure { Some(false) } else { tail },
@@ -149,7 +150,7 @@ unsafe fn initialised(control: &mut [MaybeUninit<u8>], len: usize) -> &mut [u8] 
 pub(crate) fn receive_vectors(
     source: &mut Source<'_>,
     buffers: &mut [impl AsMut<Vec<u8>>],
-    mut each: impl FnMut(Received, AncillaryMessageReader<'_>),
+    mut each: impl FnMut(RecvMeta, AncillaryMessageReader<'_>),
 ) -> io::Result<usize> {
     let mut lens = [0; AT_ONCE];
     let rooms = buffers.iter_mut().map(|buffer| {

@@ -7,10 +7,12 @@ pub(crate) mod idle_notify;
 #[cfg(all(test, seqpacket_loom))]
 mod loom_tests;
 pub(crate) mod marks;
+pub(crate) mod message;
 pub(crate) mod metrics;
 pub(crate) mod mmsg;
 pub(crate) mod pending_send;
 pub(crate) mod policy;
+pub(crate) mod recv_batch;
 pub(crate) mod recv_queue;
 pub(crate) mod send_queue;
 pub(crate) mod source;

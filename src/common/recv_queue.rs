@@ -75,9 +75,9 @@ pub(crate) type Outcome<M> = Result<M, i32>;
 pub(crate) struct RecvQueue<M> {
     waiters: WaitQueue<Waiter>,
     ids: WaiterIds,
-    /// Received by an attempt, not claimed yet.
+    /// RecvMeta by an attempt, not claimed yet.
     completed: Option<Outcome<M>>,
-    /// Received by a stream and not yielded, the first last. They come before `completed`.
+    /// RecvMeta by a stream and not yielded, the first last. They come before `completed`.
     #[expect(clippy::box_collection, reason = "one pointer in each of many sockets")]
     left: Option<Box<Vec<Outcome<M>>>>,
     attempt: Attempt,

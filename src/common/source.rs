@@ -11,7 +11,8 @@ use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buf::owned::{Capacity, Scatter};
 use crate::common::marks::{self, Marks};
-use crate::sys::{self, Received};
+use crate::sys::{self};
+use crate::types::recv_meta::RecvMeta;
 
 /// A socket to receive from. Nothing here waits.
 pub(crate) struct Source<'a> {
@@ -52,7 +53,7 @@ impl<'a> Source<'a> {
         &mut self,
         buffers: &mut [IoSliceMut<'_>],
         control: &mut &'c mut [u8],
-    ) -> io::Result<(Received, AncillaryMessageReader<'c>)> {
+    ) -> io::Result<(RecvMeta, AncillaryMessageReader<'c>)> {
         self.marks.look_first(self.fd);
         if control.len() >= MAX_CONTROL {
             let (message_len, mut reader) = sys::recv_message(self.fd, buffers, control)?;
@@ -72,7 +73,7 @@ impl<'a> Source<'a> {
         &mut self,
         scatter: &mut Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
-    ) -> io::Result<Received> {
+    ) -> io::Result<RecvMeta> {
         self.marks.look_first(self.fd);
         let mut control = [0; MAX_CONTROL];
         let (message_len, mut reader) = sys::recv_scattered(self.fd, scatter, &mut control)?;
@@ -87,7 +88,7 @@ impl<'a> Source<'a> {
     }
 
     /// Into one owned buffer. Ancillary data is discarded.
-    pub(crate) fn recv_plain(&mut self, capacity: &mut Capacity<'_>) -> io::Result<Received> {
+    pub(crate) fn recv_plain(&mut self, capacity: &mut Capacity<'_>) -> io::Result<RecvMeta> {
         if self.keeps_control {
             self.marks.look_first(self.fd);
             let mut control = [0; MAX_CONTROL];
@@ -99,11 +100,11 @@ impl<'a> Source<'a> {
     }
 
     /// Looks at the next message. Ancillary data that is with it counts as truncated.
-    pub(crate) fn peek(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<Received> {
+    pub(crate) fn peek(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<RecvMeta> {
         self.marks.look_first(self.fd);
         let (message_len, control_truncated) = sys::peek(self.fd, buffers)?;
         let is_message = message_len > 0 || control_truncated;
         let end_of_stream = if is_message { Some(false) } else { self.marks.nothing(self.fd) };
-        Ok(Received { message_len, control_truncated, end_of_stream })
+        Ok(RecvMeta { message_len, control_truncated, end_of_stream })
     }
 }

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use crate::backend::Backend;
+use crate::types::backend::Backend;
 
 /// The span of a socket or a listener: open until that is dropped or its descriptor given away. No
 /// message enters it.

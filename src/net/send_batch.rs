@@ -1,7 +1,7 @@
 //! Many messages with one system call: [`SendBatch`], and receiving into lent buffers.
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::ops::Range;
 
 use crate::ancillary::AncillaryBuffer;
@@ -9,9 +9,7 @@ use crate::ancillary::wire::MAX_CONTROL;
 use crate::backend::{self, WaitingSend};
 use crate::common::mmsg;
 use crate::common::pending_send::PendingSend;
-use crate::common::source::Source;
 use crate::net::send_error::refused_send;
-use crate::types::message_info::MessageInfo;
 
 /// Messages to be sent with as few system calls as possible, in order; made by
 /// [`UnixSeqpacket::batch`](crate::UnixSeqpacket::batch).
@@ -310,29 +308,4 @@ impl fmt::Debug for SendBatch<'_> {
             .field("sent", &self.sent)
             .finish_non_exhaustive()
     }
-}
-
-/// Receive into lent buffers, one message each, without waiting.
-pub(crate) fn receive(
-    source: &mut Source<'_>,
-    buffers: &mut [IoSliceMut<'_>],
-    infos: &mut Vec<MessageInfo>,
-) -> io::Result<()> {
-    let before = infos.len();
-    let mut capacities = [0; mmsg::AT_ONCE];
-    for (capacity, buffer) in capacities.iter_mut().zip(&*buffers) {
-        *capacity = buffer.len();
-    }
-    let asked = buffers.len().min(mmsg::AT_ONCE);
-    let received = mmsg::receive_many(source, mmsg::lent(buffers), |index, received, reader| {
-        infos.push(MessageInfo::new(&received.without(reader.is_empty()), capacities[index]));
-    })?;
-    // At the end of the stream the kernel fills all that is left with nothing, of which one is reported.
-    let trailing = infos[before..].iter().rev().map(MessageInfo::end_of_stream);
-    let ends = trailing.clone().take_while(|end| *end != Some(false)).count();
-    let is_end = received == asked || trailing.clone().next() == Some(Some(true));
-    if ends > 1 && is_end {
-        infos.truncate(infos.len() - ends + 1);
-    }
-    Ok(())
 }

@@ -5,10 +5,14 @@
 //! `getsockname(2)`, `getpeername(2)` and `getsockopt(2)` calls whose answers rustix would narrow or does not know, and
 //! the step
 //! from a raw number to a borrowed descriptor in [`peer_credentials`].
-#![allow(unsafe_code, reason = "sendmsg, recvmsg, getsockname and SO_PEERCRED through libc")]
+#![allow(unsafe_code, reason = "sendmsg, recvmsg and getsockname through libc")]
+
+mod options;
+
+pub(crate) use options::*;
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::OFlags;
@@ -23,7 +27,6 @@ use tokio::io::{Interest, Ready};
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buf::owned::{Capacity, Scatter};
-use crate::net::send_error::too_old;
 use crate::types::socket_addr::SocketAddr;
 
 /// What every send and every receive says, on a ring too.
@@ -41,25 +44,6 @@ pub(crate) const ONE_PIECE: usize = 4 << 20;
 /// The largest message: one piece and `MAX_SKB_FRAGS` pages beside it, 17 by default and 45 at most, rounded up. A receive
 /// needs no more memory. On a kernel that sends larger ones (64 KiB pages) they are reported as truncated.
 pub(crate) const LARGEST_MESSAGE: usize = ONE_PIECE + (256 << 10);
-
-/// What is known of one message when it is received. All of it is decided then, see [`crate::common::marks`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Received {
-    /// Length of the message as it was sent, which may be more than the buffers held.
-    pub(crate) message_len: usize,
-    /// Control data was discarded.
-    pub(crate) control_truncated: bool,
-    /// Whether it is the end of the stream and no message. `None` if that cannot be told.
-    pub(crate) end_of_stream: Option<bool>,
-}
-
-impl Received {
-    /// As a call reports it that has no use for the control data, or for what is left of it.
-    pub(crate) fn without(mut self, control_is_empty: bool) -> Self {
-        self.control_truncated |= !control_is_empty;
-        self
-    }
-}
 
 /// A new non-blocking, close-on-exec socket that is not connected.
 pub(crate) fn socket() -> io::Result<OwnedFd> {
@@ -142,44 +126,6 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: std::net::Shutdown) -> io::Resul
     Ok(rustix::net::shutdown(fd, how)?)
 }
 
-pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
-    Ok(sockopt::socket_error(fd)?.err().map(io::Error::from))
-}
-
-/// The send buffer size as the kernel accounts it (twice what `SO_SNDBUF` was set to).
-pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    Ok(sockopt::socket_send_buffer_size(fd)?)
-}
-
-/// Whether every message that is received comes with control data: credentials (`SO_PASSCRED`) or the
-/// time of its arrival (`SO_TIMESTAMP`).
-pub(crate) fn marks_messages(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(pass_credentials(fd)? || timestamps(fd)?)
-}
-
-fn timestamps(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    for option in TIMESTAMPS {
-        if socket_option(fd, option, size_of::<libc::c_int>())?.iter().any(|byte| *byte != 0) {
-            return Ok(true);
-        }
-    }
-    Ok(false)
-}
-
-/// Of these, one at most is on: setting one is setting it in place of the others. The last two have 64 bits on every
-/// architecture.
-pub(crate) const TIMESTAMPS: [libc::c_int; 4] =
-    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
-        [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 0x46, 0x42]
-    } else {
-        [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 63, 64]
-    };
-
-/// Have every message come with the time of its arrival (`SO_TIMESTAMP`), or no longer.
-pub(crate) fn set_timestamps(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    set_socket_option(fd, libc::SO_TIMESTAMP, on.into())
-}
-
 /// Whether the peer has closed or shut down its sending direction, or this side reading (`POLLRDHUP`).
 pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
@@ -193,19 +139,6 @@ pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
 pub(crate) fn is_at_end(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // In this order: nothing is sent after the end.
     Ok(has_ended(fd)? && rustix::io::ioctl_fionread(fd)? == 0)
-}
-
-/// See [`send_buffer_size`].
-pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
-    Ok(sockopt::socket_recv_buffer_size(fd)?)
-}
-
-pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
-    Ok(sockopt::set_socket_send_buffer_size(fd, size)?)
-}
-
-pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
-    Ok(sockopt::set_socket_recv_buffer_size(fd, size)?)
 }
 
 /// Looks at the next message: its length, and whether ancillary data came with it.
@@ -499,115 +432,6 @@ fn address(fd: BorrowedFd<'_>, get: GetName) -> io::Result<SocketAddr> {
         return Err(io::Error::last_os_error());
     }
     SocketAddr::from_raw(&address, len as usize)
-}
-
-/// `SO_PEERCRED`. Not rustix's: its process id cannot be zero, which is what the kernel reports
-/// for a peer of a process namespace that is not visible from here.
-pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
-    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
-    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: both out-pointers are locals of the size that `len` says; a number that is no open
-    // descriptor is answered with EBADF.
-    let result = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut credentials).cast(),
-            &mut len,
-        )
-    };
-    if result == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(credentials)
-}
-
-/// A socket option's value, in bytes. `first` is how many there may be; more are asked for where the
-/// kernel says `ERANGE`.
-pub(crate) fn socket_option(
-    fd: BorrowedFd<'_>,
-    option: libc::c_int,
-    first: usize,
-) -> io::Result<Vec<u8>> {
-    let mut value = vec![0; first];
-    loop {
-        let mut len = value.len() as libc::socklen_t;
-        // SAFETY: the value is `len` bytes long, of which the kernel writes as many as it then says.
-        let result = unsafe {
-            libc::getsockopt(
-                fd.as_raw_fd(),
-                libc::SOL_SOCKET,
-                option,
-                value.as_mut_ptr().cast(),
-                &mut len,
-            )
-        };
-        if result == 0 {
-            value.truncate(len as usize);
-            return Ok(value);
-        }
-        match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(libc::ERANGE) && len as usize > value.len() => {
-                value.resize(len as usize, 0);
-            }
-            error => return Err(error),
-        }
-    }
-}
-
-/// Set a socket option that is an `int`.
-pub(crate) fn set_socket_option(
-    fd: BorrowedFd<'_>,
-    option: libc::c_int,
-    value: libc::c_int,
-) -> io::Result<()> {
-    // SAFETY: the kernel reads the `int` whose size it is told.
-    let result = unsafe {
-        libc::setsockopt(
-            fd.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// `SO_PEERPIDFD`.
-pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let value = socket_option(fd, libc::SO_PEERPIDFD, size_of::<libc::c_int>())?;
-    let number = value.first_chunk().map(|bytes| libc::c_int::from_ne_bytes(*bytes));
-    match number {
-        // SAFETY: the kernel has just installed this descriptor for this call, close-on-exec, and
-        // nobody else knows of it.
-        Some(number @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
-        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
-    }
-}
-
-/// `SO_PASSRIGHTS` (Linux 6.16), which the libc crate does not have yet: `asm/socket.h`.
-const SO_PASSRIGHTS: libc::c_int =
-    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
-
-pub(crate) fn pass_rights(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    let value = socket_option(fd, SO_PASSRIGHTS, size_of::<libc::c_int>())
-        .map_err(|error| too_old(error, "SO_PASSRIGHTS", "6.16"))?;
-    Ok(value.iter().any(|byte| *byte != 0))
-}
-
-pub(crate) fn set_pass_rights(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
-    set_socket_option(fd, SO_PASSRIGHTS, pass.into())
-        .map_err(|error| too_old(error, "SO_PASSRIGHTS", "6.16"))
-}
-
-pub(crate) fn pass_credentials(fd: BorrowedFd<'_>) -> io::Result<bool> {
-    Ok(sockopt::socket_passcred(fd)?)
-}
-
-pub(crate) fn set_pass_credentials(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
-    Ok(sockopt::set_socket_passcred(fd, pass)?)
 }
 
 /// A system call of libc's that says how much or how many, or -1; made again if a signal interrupts it.

@@ -1,6 +1,6 @@
 //! [`MessageInfo`]: what is known about a received message beside its bytes.
 
-use crate::sys::Received;
+use crate::types::recv_meta::RecvMeta;
 
 /// What a receive call says about the message.
 ///
@@ -36,7 +36,7 @@ pub struct MessageInfo {
 }
 
 impl MessageInfo {
-    pub(crate) fn new(received: &Received, capacity: usize) -> Self {
+    pub(crate) fn new(received: &RecvMeta, capacity: usize) -> Self {
         Self {
             message_len: received.message_len,
             bytes_read: received.message_len.min(capacity),
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn a_cut_message_tells_both_lengths() {
         let received =
-            Received { message_len: 10, control_truncated: false, end_of_stream: Some(false) };
+            RecvMeta { message_len: 10, control_truncated: false, end_of_stream: Some(false) };
         let info = MessageInfo::new(&received, 4);
         assert_eq!((info.bytes_read(), info.message_len()), (4, 10));
         assert!(info.truncated());

@@ -98,7 +98,7 @@ enum Sent {
 
 #[derive(Debug, Clone, Copy)]
 enum Attempt {
-    Received(Outcome<u64>, bool),
+    RecvMeta(Outcome<u64>, bool),
     Nothing,
     Refused,
     NotTaken,
@@ -418,7 +418,7 @@ impl Model {
             _ if !self.workers[at].has_ring => Attempt::NotTaken,
             Fate::Normal => self
                 .kernel_receive()
-                .map_or(Attempt::Nothing, |(outcome, bulky)| Attempt::Received(outcome, bulky)),
+                .map_or(Attempt::Nothing, |(outcome, bulky)| Attempt::RecvMeta(outcome, bulky)),
             Fate::Cancelled => Attempt::Nothing,
             Fate::Refused => Attempt::Refused,
             Fate::NotTaken | Fate::Unknown => {
@@ -430,7 +430,7 @@ impl Model {
 
     fn attempt_done(&mut self, pass: &mut Pass) {
         let (woken, closed) = match pass.attempt {
-            Attempt::Received(outcome, bulky) => {
+            Attempt::RecvMeta(outcome, bulky) => {
                 if outcome.is_ok() {
                     self.policy.note_message(if bulky { COPY_MAX + 1 } else { 1 }, false);
                 }

@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use libc::gid_t;
 
 use crate::net::listener::UnixSeqpacketListener;
-use crate::net::send_error::{too_old, unsupported};
 use crate::net::socket::UnixSeqpacket;
 use crate::sys;
+use crate::sys::{too_old, unsupported};
 
 impl UnixSeqpacket {
     /// Have the sender's credentials come with every message from now on (`SO_PASSCRED`,

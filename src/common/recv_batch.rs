@@ -1,0 +1,176 @@
+//! Many messages with one system call: what a stream receives into ([`RecvBatch`]), and lent buffers ([`recv_many`]).
+
+use std::collections::VecDeque;
+use std::io::{self, IoSliceMut};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use crate::ancillary::{AncillaryBuffer, ReceivedControl};
+use crate::buf::pool::{Pool, PooledBuf};
+use crate::common::message::Message;
+use crate::common::mmsg;
+use crate::common::source::Source;
+use crate::types::message_info::MessageInfo;
+use crate::types::recv_meta::RecvMeta;
+
+/// How many messages to ask the kernel for. One more call that finds nothing is expensive where messages come one by one.
+/// So it asks for more only after as many as it had asked for have come several times.
+#[derive(Debug)]
+struct BatchSize {
+    count: usize,
+    full: u32,
+    patience: u32,
+}
+
+impl BatchSize {
+    const PATIENCE: u32 = 2;
+    const LONGEST: u32 = 256;
+
+    fn came(&mut self, count: usize) {
+        if count < self.count {
+            if self.full == 0 && self.count > 1 && count == 1 {
+                // The last try for more found no more.
+                self.patience = (self.patience * 2).min(Self::LONGEST);
+            }
+            (self.count, self.full) = (count.max(1), 0);
+            return;
+        }
+        self.full += 1;
+        if self.full >= self.patience {
+            (self.count, self.full) = ((self.count * 4).min(mmsg::AT_ONCE), 0);
+            if self.count == mmsg::AT_ONCE {
+                self.patience = Self::PATIENCE;
+            }
+        }
+    }
+}
+
+impl Default for BatchSize {
+    fn default() -> Self {
+        Self { count: 1, full: 0, patience: Self::PATIENCE }
+    }
+}
+
+/// What a stream has received, and what it is going to receive into.
+#[derive(Default)]
+pub(crate) struct RecvBatch {
+    /// Not yielded yet.
+    pub(crate) messages: VecDeque<Message>,
+    /// For the next messages.
+    buffers: Vec<PooledBuf>,
+    size: BatchSize,
+    end: End,
+    /// What is known of messages whose buffers have not been taken yet. Empty between two calls.
+    arrived: Vec<(RecvMeta, AncillaryBuffer)>,
+}
+
+/// What a stream knows of its end.
+#[derive(Debug, Default)]
+struct End {
+    reached: bool,
+    /// Empty messages, or the end: received after the peer had closed, while nothing marked messages. The next receive
+    /// decides.
+    doubtful: usize,
+}
+
+impl RecvBatch {
+    /// Takes buffers for as many messages as it asks the kernel for. Ready with one at least.
+    pub(crate) fn poll_buffers(&mut self, pool: &Arc<Pool>, cx: &mut Context<'_>) -> Poll<()> {
+        pool.poll_take(cx, &mut self.buffers, self.size.count)
+    }
+
+    /// Receives from the kernel, without waiting.
+    pub(crate) fn receive(&mut self, source: &mut Source<'_>) -> io::Result<()> {
+        let most = self.size.count.min(self.buffers.len());
+        let arrived = &mut self.arrived;
+        let count = mmsg::receive_vectors(source, &mut self.buffers[..most], |meta, reader| {
+            let mut ancillary = AncillaryBuffer::new();
+            if !reader.is_empty() {
+                ancillary.fill(reader);
+            }
+            arrived.push((meta, ancillary));
+        })?;
+        self.size.came(count);
+        for (buffer, (meta, ancillary)) in self.buffers.drain(..count).zip(self.arrived.drain(..)) {
+            self.end.arrive(&mut self.messages, buffer, meta, ancillary);
+        }
+        Ok(())
+    }
+
+    /// A message that was received elsewhere.
+    pub(crate) fn deliver(&mut self, bytes: &[u8], meta: RecvMeta, control: ReceivedControl) {
+        let Some(mut buffer) = self.buffers.pop() else { return };
+        let len = bytes.len().min(buffer.bytes.capacity());
+        buffer.bytes.clear();
+        buffer.bytes.extend_from_slice(&bytes[..len]);
+        let mut ancillary = AncillaryBuffer::new();
+        control.fill(&mut ancillary);
+        self.size.came(1);
+        self.end.arrive(&mut self.messages, buffer, meta, ancillary);
+    }
+
+    /// Whether it asks for one message, for which an attempt will do.
+    pub(crate) fn wants_one(&self) -> bool {
+        self.size.count == 1
+    }
+
+    /// Whether the end of the stream was received.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.reached
+    }
+
+    /// Whether empty messages came that may have been the end.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.end.doubtful > 0
+    }
+}
+
+impl End {
+    /// A message, the end of the stream, or one of both.
+    fn arrive(
+        &mut self,
+        messages: &mut VecDeque<Message>,
+        buffer: PooledBuf,
+        meta: RecvMeta,
+        ancillary: AncillaryBuffer,
+    ) {
+        match meta.end_of_stream {
+            Some(true) => *self = Self { reached: true, doubtful: 0 },
+            None => self.doubtful += 1,
+            Some(false) => {
+                // Nothing follows the end, so those were empty messages.
+                for _ in 0..std::mem::take(&mut self.doubtful) {
+                    let empty = RecvMeta { message_len: 0, control_truncated: false, ..meta };
+                    let message = Message::new(PooledBuf::none(), empty, AncillaryBuffer::new());
+                    messages.push_back(message);
+                }
+                messages.push_back(Message::new(buffer, meta, ancillary));
+            }
+        }
+    }
+}
+
+/// Receive into lent buffers, one message each, without waiting.
+pub(crate) fn recv_many(
+    source: &mut Source<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    infos: &mut Vec<MessageInfo>,
+) -> io::Result<()> {
+    let before = infos.len();
+    let mut capacities = [0; mmsg::AT_ONCE];
+    for (capacity, buffer) in capacities.iter_mut().zip(&*buffers) {
+        *capacity = buffer.len();
+    }
+    let asked = buffers.len().min(mmsg::AT_ONCE);
+    let received = mmsg::receive_many(source, mmsg::lent(buffers), |index, received, reader| {
+        infos.push(MessageInfo::new(&received.without(reader.is_empty()), capacities[index]));
+    })?;
+    // At the end of the stream the kernel fills all that is left with nothing, of which one is reported.
+    let trailing = infos[before..].iter().rev().map(MessageInfo::end_of_stream);
+    let ends = trailing.clone().take_while(|end| *end != Some(false)).count();
+    let is_end = received == asked || trailing.clone().next() == Some(Some(true));
+    if ends > 1 && is_end {
+        infos.truncate(infos.len() - ends + 1);
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! Options of a socket: `getsockopt(2)` and `setsockopt(2)`, by rustix where it has the option.
+#![allow(unsafe_code, reason = "options that rustix does not have, through libc")]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use rustix::net::sockopt;
+
+/// `SO_PASSRIGHTS` (Linux 6.16), which the libc crate does not have yet: `asm/socket.h`.
+const SO_PASSRIGHTS: libc::c_int =
+    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
+
+pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    Ok(sockopt::socket_error(fd)?.err().map(io::Error::from))
+}
+
+/// The send buffer size as the kernel accounts it (twice what `SO_SNDBUF` was set to).
+pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(sockopt::socket_send_buffer_size(fd)?)
+}
+
+/// Whether every message that is received comes with control data: credentials (`SO_PASSCRED`) or the
+/// time of its arrival (`SO_TIMESTAMP`).
+pub(crate) fn marks_messages(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(pass_credentials(fd)? || timestamps(fd)?)
+}
+
+fn timestamps(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    for option in TIMESTAMPS {
+        if socket_option(fd, option, size_of::<libc::c_int>())?.iter().any(|byte| *byte != 0) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Of these, one at most is on: setting one is setting it in place of the others. The last two have 64 bits on every
+/// architecture.
+pub(crate) const TIMESTAMPS: [libc::c_int; 4] =
+    if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
+        [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 0x46, 0x42]
+    } else {
+        [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 63, 64]
+    };
+
+/// Have every message come with the time of its arrival (`SO_TIMESTAMP`), or no longer.
+pub(crate) fn set_timestamps(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    set_socket_option(fd, libc::SO_TIMESTAMP, on.into())
+}
+
+/// See [`send_buffer_size`].
+pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(sockopt::socket_recv_buffer_size(fd)?)
+}
+
+pub(crate) fn set_send_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_send_buffer_size(fd, size)?)
+}
+
+pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Result<()> {
+    Ok(sockopt::set_socket_recv_buffer_size(fd, size)?)
+}
+
+/// `SO_PEERCRED`. Not rustix's: its process id cannot be zero, which is what the kernel reports
+/// for a peer of a process namespace that is not visible from here.
+pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
+    let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
+    let mut len = size_of::<libc::ucred>() as libc::socklen_t;
+    // SAFETY: both out-pointers are locals of the size that `len` says; a number that is no open
+    // descriptor is answered with EBADF.
+    let result = unsafe {
+        libc::getsockopt(
+            fd,
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut credentials).cast(),
+            &mut len,
+        )
+    };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(credentials)
+}
+
+/// A socket option's value, in bytes. `first` is how many there may be; more are asked for where the
+/// kernel says `ERANGE`.
+pub(crate) fn socket_option(
+    fd: BorrowedFd<'_>,
+    option: libc::c_int,
+    first: usize,
+) -> io::Result<Vec<u8>> {
+    let mut value = vec![0; first];
+    loop {
+        let mut len = value.len() as libc::socklen_t;
+        // SAFETY: the value is `len` bytes long, of which the kernel writes as many as it then says.
+        let result = unsafe {
+            libc::getsockopt(
+                fd.as_raw_fd(),
+                libc::SOL_SOCKET,
+                option,
+                value.as_mut_ptr().cast(),
+                &mut len,
+            )
+        };
+        if result == 0 {
+            value.truncate(len as usize);
+            return Ok(value);
+        }
+        match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ERANGE) && len as usize > value.len() => {
+                value.resize(len as usize, 0);
+            }
+            error => return Err(error),
+        }
+    }
+}
+
+/// Set a socket option that is an `int`.
+pub(crate) fn set_socket_option(
+    fd: BorrowedFd<'_>,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    // SAFETY: the kernel reads the `int` whose size it is told.
+    let result = unsafe {
+        libc::setsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// `SO_PEERPIDFD`.
+pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let value = socket_option(fd, libc::SO_PEERPIDFD, size_of::<libc::c_int>())?;
+    let number = value.first_chunk().map(|bytes| libc::c_int::from_ne_bytes(*bytes));
+    match number {
+        // SAFETY: the kernel has just installed this descriptor for this call, close-on-exec, and
+        // nobody else knows of it.
+        Some(number @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+        _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
+    }
+}
+
+pub(crate) fn pass_rights(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    let value = socket_option(fd, SO_PASSRIGHTS, size_of::<libc::c_int>())
+        .map_err(|error| too_old(error, "SO_PASSRIGHTS", "6.16"))?;
+    Ok(value.iter().any(|byte| *byte != 0))
+}
+
+pub(crate) fn set_pass_rights(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
+    set_socket_option(fd, SO_PASSRIGHTS, pass.into())
+        .map_err(|error| too_old(error, "SO_PASSRIGHTS", "6.16"))
+}
+
+pub(crate) fn pass_credentials(fd: BorrowedFd<'_>) -> io::Result<bool> {
+    Ok(sockopt::socket_passcred(fd)?)
+}
+
+pub(crate) fn set_pass_credentials(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
+    Ok(sockopt::set_socket_passcred(fd, pass)?)
+}
+
+/// `Unsupported` for an option of a later kernel.
+pub(crate) fn too_old(error: io::Error, option: &str, version: &str) -> io::Error {
+    unsupported(error, || format!("this kernel does not know {option}: Linux {version} does"))
+}
+
+/// `Unsupported` for an option that the kernel does not know.
+pub(crate) fn unsupported(error: io::Error, what: impl FnOnce() -> String) -> io::Error {
+    match error.raw_os_error() {
+        Some(libc::ENOPROTOOPT) => io::Error::new(io::ErrorKind::Unsupported, what()),
+        _ => error,
+    }
+}
