@@ -142,7 +142,8 @@ pub use types::borrow_fd;
 pub use types::message_info::MessageInfo;
 pub use types::socket_addr::SocketAddr;
 pub use types::ucred::UCred;
-pub use uring::probe::{Unavailable, UringSupport, probe};
+pub use uring::probe::probe;
+pub use uring::support::{Unavailable, UringSupport};
 
 #[doc(no_inline)]
 pub use libc::{gid_t, pid_t, uid_t};

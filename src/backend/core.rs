@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
-use super::driver::{Work, Worker};
-use super::runtime::Runtime;
+use super::worker::{Listed, Work};
+use super::{runtime, worker};
 use crate::common::completed::Completed;
 use crate::common::idle_notify::{IdleNotify, WakeList};
 use crate::common::marks::Marks;
@@ -22,6 +22,12 @@ use crate::sys;
 use crate::types::backend::Submission;
 use crate::uring::ring::{Done, Operation};
 use crate::util::catch_panic;
+
+/// The runtime of a socket.
+pub(crate) type Runtime = runtime::Runtime<Core>;
+
+/// A worker of it.
+pub(crate) type Worker = worker::Worker<Core>;
 
 /// Closed when the last owner releases it: the socket, or a driver that works for it just now.
 #[derive(Debug)]
@@ -71,6 +77,12 @@ pub(super) struct Attempted {
     pub(super) again: Option<Work>,
 }
 
+impl Listed for Core {
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
+    }
+}
+
 impl Core {
     pub(super) fn new(
         fd: OwnedFd,
@@ -108,10 +120,6 @@ impl Core {
 
     pub(super) fn is_uring(&self) -> bool {
         self.submission.is_some()
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Relaxed)
     }
 
     /// From now on attempts take ancillary data along.
@@ -158,7 +166,7 @@ impl Core {
         self.did_without();
         if self.is_uring() {
             let adapts = self.submission == Some(Submission::Adaptive);
-            self.runtime.some_worker().called(&self.runtime, adapts);
+            self.runtime.some_worker().called(adapts, |worker| self.runtime.parks(worker));
         }
     }
 
@@ -387,7 +395,7 @@ impl Core {
                 while let Some((slot, payload)) = next {
                     let error = match error.raw_os_error() {
                         Some(errno) => io::Error::from_raw_os_error(errno),
-                        None => super::runtime::gone(),
+                        None => runtime::gone(),
                     };
                     next = self.settle_send(slot, payload, Err(error), wakes, SendQueue::next);
                 }

@@ -22,199 +22,23 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use super::core::{Core, NextSend};
-use super::runtime::Runtime;
+use super::core::{Core, NextSend, Runtime, Worker};
+use super::worker::{Listed, RingState, Work, lock};
 use crate::common::idle_notify::WakeList;
-use crate::common::metrics::{Counter, Counters};
+use crate::common::metrics::Counter;
 use crate::common::pending_send::PendingSend;
-use crate::common::policy::{self, Costs, Decision, Mode};
-use crate::uring::ring::{Done, Operation, Ring};
+use crate::common::policy::{self, Decision, Mode};
+use crate::uring::ring::{Done, Operation};
 
 /// Sends of one socket that the driver makes by system calls before other sockets have their turn.
 const SENDS_AT_ONCE: u32 = 128;
 
-/// In direct mode the driver takes a sample of the load after so many calls.
-const SAMPLE: u32 = 256;
-
 /// A worker tells its runtime of its operations after so many.
 const TELL: u32 = 128;
-
-/// What is to be done for a listed socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Work {
-    Send,
-    Receive,
-    /// Wake the next waiter, if what the last was woken for is still there.
-    Relay,
-}
-
-/// One worker of a runtime, as its sockets know it.
-#[derive(Debug)]
-pub(crate) struct Worker {
-    index: usize,
-    inbox: Mutex<Inbox>,
-    ring: Mutex<RingState>,
-    /// Its load is one for batches.
-    loaded: AtomicBool,
-    /// And its runtime finds them faster.
-    batched: AtomicBool,
-    /// Calls that were made directly, for the sample.
-    calls: AtomicU32,
-    /// Operations of a batch on average, as [`Mode`] last had it: the bits of an `f32`.
-    average: AtomicU32,
-    /// How often the worker had parked at the last sample.
-    parks: AtomicU64,
-    ring_gone: AtomicBool,
-    pub(crate) counters: Counters,
-}
-
-#[derive(Debug, Default)]
-struct Inbox {
-    listed: Vec<(Arc<Core>, Work)>,
-    /// The driver is going to look here without being woken.
-    awake: bool,
-    waker: Option<Waker>,
-    dead: bool,
-}
-
-#[derive(Debug, Default)]
-enum RingState {
-    #[default]
-    Unmade,
-    Working(Box<Ring>, Costs),
-    /// It could not be made, or refused service.
-    Gone(String),
-}
-
-/// The driver is dead: its runtime is gone.
-#[derive(Debug)]
-pub(crate) struct Dead;
-
-impl Worker {
-    pub(super) fn new(index: usize) -> Self {
-        Self {
-            index,
-            inbox: Mutex::default(),
-            ring: Mutex::default(),
-            loaded: AtomicBool::new(false),
-            batched: AtomicBool::new(false),
-            calls: AtomicU32::new(0),
-            average: AtomicU32::new(0),
-            parks: AtomicU64::new(0),
-            ring_gone: AtomicBool::new(false),
-            counters: Counters::default(),
-        }
-    }
-
-    /// Has the driver attend to a socket. The caller has noted in its queue that it is listed here.
-    pub(crate) fn list(&self, core: &Arc<Core>, work: Work) -> Result<(), Dead> {
-        let waker = {
-            let mut inbox = lock(&self.inbox);
-            if inbox.dead {
-                return Err(Dead);
-            }
-            if core.is_closed() {
-                return Ok(());
-            }
-            inbox.listed.push((core.clone(), work));
-            inbox.wake()
-        };
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-        Ok(())
-    }
-
-    /// The socket is going: it is kept alive here no longer.
-    pub(super) fn unlist(&self, core: &Arc<Core>) {
-        let mut removed = Vec::new();
-        lock(&self.inbox).listed.retain_mut(|(listed, work)| {
-            let keep = !Arc::ptr_eq(listed, core);
-            if !keep {
-                removed.push((listed.clone(), *work));
-            }
-            keep
-        });
-        drop(removed);
-    }
-
-    /// Makes the ring, if there is none yet, or if it is that of a process which this one was forked from.
-    ///
-    /// # Errors
-    /// No ring can be had; or it refused service before.
-    pub(super) fn ensure_ring(&self) -> io::Result<()> {
-        let mut state = lock(&self.ring);
-        match &*state {
-            RingState::Working(ring, _) if ring.is_own() => Ok(()),
-            RingState::Gone(why) => Err(io::Error::other(why.clone())),
-            RingState::Unmade | RingState::Working(..) => {
-                *state = RingState::Unmade;
-                let mut ring = Ring::new()?;
-                let costs = crate::uring::costs(&mut ring)?;
-                *state = RingState::Working(Box::new(ring), costs);
-                self.ring_gone.store(false, Ordering::Relaxed);
-                Ok(())
-            }
-        }
-    }
-
-    /// Whether its load is one for batches.
-    pub(crate) fn is_loaded(&self) -> bool {
-        self.loaded.load(Ordering::Relaxed)
-    }
-
-    /// Whether adaptive sockets batch for its load.
-    pub(crate) fn is_batched(&self) -> bool {
-        self.batched.load(Ordering::Relaxed)
-    }
-
-    /// Operations of a batch, on average.
-    pub(crate) fn average(&self) -> f32 {
-        f32::from_bits(self.average.load(Ordering::Relaxed))
-    }
-
-    /// Whether a batch can go through a ring here. The first batch makes one.
-    pub(crate) fn may_have_ring(&self) -> bool {
-        !self.ring_gone.load(Ordering::Relaxed)
-    }
-
-    /// A call was made directly: one of those that a ring could have carried. Whether it would under another load.
-    pub(crate) fn called(&self, runtime: &Runtime, adapts: bool) {
-        self.counters.add(Counter::DirectCalls, 1);
-        if !adapts {
-            return;
-        }
-        let calls = self.calls.load(Ordering::Relaxed).wrapping_add(1);
-        self.calls.store(calls, Ordering::Relaxed);
-        if calls.is_multiple_of(SAMPLE) && self.is_busy(runtime) {
-            let waker = lock(&self.inbox).wake();
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-        }
-    }
-
-    /// Whether a sample may show enough load for batches. On a multi_thread runtime waking the driver for one has another
-    /// worker woken, too, which costs as much as some hundred calls.
-    fn is_busy(&self, runtime: &Runtime) -> bool {
-        let (Some(parks), Some(costs)) = (runtime.parks(self.index), crate::uring::known_costs())
-        else {
-            return true;
-        };
-        let parked = parks.wrapping_sub(self.parks.swap(parks, Ordering::Relaxed));
-        SAMPLE as f32 > 2.0 * costs.threshold() * parked as f32
-    }
-}
-
-impl Inbox {
-    fn wake(&mut self) -> Option<Waker> {
-        if std::mem::replace(&mut self.awake, true) { None } else { self.waker.take() }
-    }
-}
 
 /// A send in a batch.
 struct Sending {
@@ -470,7 +294,7 @@ impl Future for DriverTask {
         }
         if !(this.worker.is_loaded() && this.runtime.prefers_batches())
             && calls != this.calls_before
-            && let Some(costs) = crate::uring::known_costs()
+            && let Some(costs) = crate::uring::costs::known_costs()
         {
             this.mode.note_turn(calls.wrapping_sub(this.calls_before), costs);
         }
@@ -517,9 +341,4 @@ impl Drop for DriverTask {
         }
         self.wakers.wake_all();
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing under these locks runs user code or panics half-way.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

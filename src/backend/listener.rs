@@ -5,9 +5,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use super::recv::{Accept, Receive};
+use super::runtimes;
 use super::select::Choice;
 use super::socket::Socket;
-use crate::backend::runtime::Runtime;
 use crate::types::backend::Backend;
 
 /// A listening socket.
@@ -23,7 +23,7 @@ impl Listener {
     pub(crate) fn new(mut choice: Choice, fd: OwnedFd) -> io::Result<Self> {
         if choice.backend == Backend::Uring
             && let Err(error) =
-                Runtime::here().and_then(|runtime| runtime.some_worker().ensure_ring())
+                runtimes::here().and_then(|runtime| runtime.some_worker().ensure_ring())
         {
             if !choice.may_fall_back {
                 return Err(error);

@@ -3,7 +3,8 @@
 use std::io;
 use std::ops::Add;
 
-use super::runtime::Runtime;
+use super::core::Runtime;
+use super::runtimes;
 use crate::common::metrics::Counter;
 
 /// Counters of the current runtime's sockets, since its first socket.
@@ -28,7 +29,7 @@ use crate::common::metrics::Counter;
 /// # Errors
 /// Outside a runtime, or while it shuts down.
 pub fn metrics() -> io::Result<Metrics> {
-    Ok(Runtime::here()?.metrics())
+    Ok(runtimes::here()?.metrics())
 }
 
 /// The counters of a runtime, by worker.
@@ -190,7 +191,7 @@ impl Runtime {
                 },
             }
         });
-        let threshold = crate::uring::known_costs().map(|costs| costs.threshold());
+        let threshold = crate::uring::costs::known_costs().map(|costs| costs.threshold());
         Metrics { workers: workers.collect(), threshold }
     }
 }

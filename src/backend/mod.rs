@@ -7,7 +7,8 @@
 //! | [`recv`], [`send`] | the futures: from the first poll to a result or a drop |
 //! | [`core`] | a socket as its calls, its drivers and its waker know it |
 //! | [`driver`] | the task of each worker that works for all sockets |
-//! | [`runtime`] | the tokio runtime, and its workers |
+//! | [`worker`] | a worker: the inbox of its driver, its ring, its load |
+//! | [`runtime`], [`runtimes`] | a tokio runtime with its workers; those of this process |
 //! | [mod@metrics] | what they counted |
 //!
 //! A backend supplies how operations are *run*; waiting, order and cancellation are the same on both. epoll runs each by a
@@ -22,14 +23,16 @@ mod metrics;
 pub(crate) mod model;
 mod recv;
 mod runtime;
+mod runtimes;
 mod select;
 mod send;
 mod socket;
+mod worker;
 
 pub(crate) use listener::Listener;
 pub use metrics::{Counters, Metrics, Mode, WorkerMetrics, metrics};
 pub(crate) use recv::{Bytes, Plain, Receive, Sink};
-pub use runtime::busy_poll;
+pub use runtimes::busy_poll;
 pub(crate) use select::{Choice, select};
 pub(crate) use send::WaitingSend;
 pub(crate) use socket::Socket;

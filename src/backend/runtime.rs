@@ -3,24 +3,28 @@
 //! A call into the kernel succeeds without tokio, also where the runtime is gone; but then calls are to fail,
 //! whatever the kernel has. The driver task of the first worker is dropped with the runtime, and tells.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use tokio::runtime::{Handle, Id, RuntimeFlavor};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
-use super::driver::{DriverTask, Worker};
-use crate::common::async_fd;
+use super::worker::{Listed, Worker};
 use crate::common::trial::{Trial, Way};
 
-/// An id can be used again when its runtime is gone; the entry is removed before.
-static RUNTIMES: Mutex<Option<HashMap<Id, Weak<Runtime>>>> = Mutex::new(None);
+/// What is above a runtime does for it.
+#[derive(Debug)]
+pub(super) struct Hooks<S> {
+    /// Spawns the driver of a worker that has had none.
+    pub(super) drive: fn(&Arc<Runtime<S>>, &Arc<Worker<S>>),
+    /// Called when the runtime is being dropped.
+    pub(super) ended: fn(&Arc<Runtime<S>>),
+}
 
 /// Shared by the sockets of one runtime.
 #[derive(Debug)]
-pub(crate) struct Runtime {
+pub(crate) struct Runtime<S> {
     over: AtomicBool,
     /// Something has been registered with the I/O driver: there is one.
     has_driver: AtomicBool,
@@ -36,66 +40,33 @@ pub(crate) struct Runtime {
     trial: Mutex<Trial>,
     /// What it says.
     prefers_batches: AtomicBool,
+    hooks: Hooks<S>,
     /// By worker. The first always exists.
-    workers: Box<[OnceLock<Arc<Worker>>]>,
+    workers: Box<[OnceLock<Arc<Worker<S>>>]>,
 }
 
-/// Makes receives of the current runtime's sockets spin: one that finds no message asks the kernel again for at most
-/// `duration` before its task is parked. Zero, as it is from the start, parks at once.
-///
-/// For two sides on different threads that answer each other quickly: waking a parked thread takes
-/// longer than most answers. The price is a core that looks busy while it waits: one
-/// `recv(2)` after the other, 4 µs at a time, then ready tasks, I/O events and timers have their turn.
-/// It pays while other tasks are not kept waiting, so best on a runtime whose threads have nothing else
-/// to do. Applies to receives that begin after this call, on both backends.
-///
-/// # Errors
-/// Without a runtime, or while it shuts down.
-///
-/// ```
-/// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-/// tokio_seqpacket::busy_poll(std::time::Duration::from_micros(50))?;
-/// # Ok(()) }
-/// ```
-pub fn busy_poll(duration: Duration) -> io::Result<()> {
-    let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-    Runtime::here()?.busy.store(nanos, Ordering::Relaxed);
-    Ok(())
-}
+impl<S: Listed> Runtime<S> {
+    pub(super) fn new(handle: Handle, hooks: Hooks<S>) -> Self {
+        let multi_thread = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
+        let workers = if multi_thread { handle.metrics().num_workers() } else { 1 };
+        let trial = Trial::new();
+        Self {
+            over: AtomicBool::new(false),
+            has_driver: AtomicBool::new(false),
+            handle,
+            multi_thread,
+            busy: AtomicU64::new(0),
+            batching: AtomicUsize::new(0),
+            operations: AtomicU64::new(0),
+            prefers_batches: AtomicBool::new(trial.way() == Way::Batched),
+            trial: Mutex::new(trial),
+            hooks,
+            workers: (0..workers.clamp(1, 1 << 15)).map(|_| OnceLock::new()).collect(),
+        }
+    }
 
-impl Runtime {
-    /// That of the current runtime.
-    ///
-    /// # Errors
-    /// Without a runtime, or while it shuts down.
-    pub(crate) fn here() -> io::Result<Arc<Self>> {
-        let handle = Handle::try_current().map_err(|_| async_fd::no_runtime())?;
-        let runtime = {
-            let mut runtimes = runtimes();
-            let runtimes = runtimes.get_or_insert_default();
-            if let Some(runtime) = runtimes.get(&handle.id()).and_then(Weak::upgrade) {
-                return runtime.check().map(|()| runtime);
-            }
-            let multi_thread = handle.runtime_flavor() != RuntimeFlavor::CurrentThread;
-            let workers = if multi_thread { handle.metrics().num_workers() } else { 1 };
-            let trial = Trial::new();
-            let runtime = Arc::new(Self {
-                over: AtomicBool::new(false),
-                has_driver: AtomicBool::new(false),
-                handle: handle.clone(),
-                multi_thread,
-                busy: AtomicU64::new(0),
-                batching: AtomicUsize::new(0),
-                operations: AtomicU64::new(0),
-                prefers_batches: AtomicBool::new(trial.way() == Way::Batched),
-                trial: Mutex::new(trial),
-                workers: (0..workers.clamp(1, 1 << 15)).map(|_| OnceLock::new()).collect(),
-            });
-            runtimes.insert(handle.id(), Arc::downgrade(&runtime));
-            runtime
-        };
-        runtime.worker(0);
-        runtime.check().map(|()| runtime)
+    pub(super) fn set_busy(&self, nanos: u64) {
+        self.busy.store(nanos, Ordering::Relaxed);
     }
 
     /// Until when a receive that begins now looks before it is parked.
@@ -130,17 +101,17 @@ impl Runtime {
     }
 
     /// The worker with that index, with its driver.
-    pub(crate) fn worker(self: &Arc<Self>, index: usize) -> &Arc<Worker> {
+    pub(crate) fn worker(self: &Arc<Self>, index: usize) -> &Arc<Worker<S>> {
         let index = index % self.workers.len();
         self.workers[index].get_or_init(|| {
             let worker = Arc::new(Worker::new(index));
-            self.handle.spawn(DriverTask::new(self.clone(), worker.clone()));
+            (self.hooks.drive)(self, &worker);
             worker
         })
     }
 
     /// The worker with that index, if it has a driver already.
-    pub(crate) fn known_worker(&self, index: usize) -> Option<&Arc<Worker>> {
+    pub(crate) fn known_worker(&self, index: usize) -> Option<&Arc<Worker<S>>> {
         self.workers[index % self.workers.len()].get()
     }
 
@@ -204,13 +175,13 @@ impl Runtime {
 
     /// For work that has to be done some time: the worker of this thread, if it has a driver, else the first. It may be
     /// another runtime's thread.
-    pub(crate) fn some_worker(self: &Arc<Self>) -> &Arc<Worker> {
+    pub(crate) fn some_worker(self: &Arc<Self>) -> &Arc<Worker<S>> {
         let index = tokio::runtime::worker_index().unwrap_or(0);
         self.known_worker(index).unwrap_or_else(|| self.worker(0))
     }
 
     /// The workers that have a driver.
-    pub(crate) fn known_workers(&self) -> impl Iterator<Item = &Arc<Worker>> {
+    pub(crate) fn known_workers(&self) -> impl Iterator<Item = &Arc<Worker<S>>> {
         self.workers.iter().filter_map(OnceLock::get)
     }
 
@@ -227,13 +198,7 @@ impl Runtime {
     /// The runtime is being dropped.
     pub(super) fn end(self: &Arc<Self>) {
         self.over.store(true, Ordering::Release);
-        if let Some(runtimes) = runtimes().as_mut()
-            && runtimes
-                .get(&self.handle.id())
-                .is_some_and(|runtime| runtime.as_ptr() == Arc::as_ptr(self))
-        {
-            runtimes.remove(&self.handle.id());
-        }
+        (self.hooks.ended)(self);
     }
 
     /// # Errors
@@ -241,10 +206,6 @@ impl Runtime {
     pub(crate) fn check(&self) -> io::Result<()> {
         if self.over.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
     }
-}
-
-fn runtimes() -> MutexGuard<'static, Option<HashMap<Id, Weak<Runtime>>>> {
-    RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The error of every call on a socket whose runtime is gone.

@@ -4,7 +4,8 @@ use std::io;
 use std::sync::OnceLock;
 
 use crate::types::backend::{Backend, Selection, Submission};
-use crate::uring::probe::{UringSupport, is_available, probe};
+use crate::uring::probe::{is_available, probe};
+use crate::uring::support::UringSupport;
 
 /// The operators' switches. Each is read once.
 const VARIABLE: &str = "TOKIO_SEQPACKET_BACKEND";

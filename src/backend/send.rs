@@ -8,8 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::task::coop;
 
-use super::core::Core;
-use super::driver::{Work, Worker};
+use super::core::{Core, Worker};
+use super::worker::Work;
 use crate::ancillary::AncillaryBuffer;
 use crate::buf::owned::Parts;
 use crate::common::pending_send::PendingSend;

@@ -11,7 +11,7 @@ use tokio::io::{Interest, Ready};
 
 use super::core::Core;
 use super::recv::{Borrowed, Bytes, Many, Owned, Receive, Sink, Stream, Vectored};
-use super::runtime::Runtime;
+use super::runtimes;
 use super::select::Choice;
 use super::send::{Lent, LentSend, Reason, Spare, WaitingSend};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
@@ -40,7 +40,7 @@ impl Socket {
         fd: OwnedFd,
         submission: Option<Submission>,
     ) -> Result<Self, (io::Error, Option<OwnedFd>)> {
-        let runtime = match Runtime::here() {
+        let runtime = match runtimes::here() {
             Ok(runtime) => runtime,
             Err(error) => return Err((error, Some(fd))),
         };
@@ -484,7 +484,7 @@ mod tests {
                     continue;
                 }
                 let refused = || {
-                    let runtime = Runtime::here().unwrap();
+                    let runtime = runtimes::here().unwrap();
                     runtime.some_worker().counters.get(Counter::Refused)
                 };
                 runtime.block_on(async {

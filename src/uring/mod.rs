@@ -11,70 +11,8 @@
 //! - Nothing is in flight between two batches ([`ring`]): no cancel, no buffer lent for longer than one system call, and a
 //!   ring that breaks takes nothing with it: its sockets call directly from then on.
 
+pub(crate) mod costs;
 pub(crate) mod probe;
 mod recv_slots;
 pub(crate) mod ring;
-
-use std::os::fd::AsFd;
-use std::sync::OnceLock;
-use std::time::Instant;
-
-use crate::common::metrics::Counters;
-use crate::common::policy::Costs;
-use crate::sys;
-use probe::Unavailable;
-use ring::{Operation, Ring};
-
-static COSTS: OnceLock<Costs> = OnceLock::new();
-
-/// What system calls and batches cost in this process, if a ring has been made.
-pub(crate) fn known_costs() -> Option<&'static Costs> {
-    COSTS.get()
-}
-
-/// What system calls and batches cost in this process. Measured with the first ring, in some 100 us.
-///
-/// # Errors
-/// The ring is refused service, and is to be dropped: entries of a batch may be left in its queue.
-pub(crate) fn costs(ring: &mut Ring) -> Result<Costs, Unavailable> {
-    if let Some(costs) = COSTS.get() {
-        return Ok(*costs);
-    }
-    let measured = measure(ring)?;
-    Ok(*COSTS.get_or_init(|| measured))
-}
-
-/// Receives that find nothing, one by one and in batches. Filters and audit differ by system call, so it is a call that a
-/// batch saves.
-fn measure(ring: &mut Ring) -> Result<Costs, Unavailable> {
-    const ROUNDS: usize = 5;
-    const SINGLES: usize = 8;
-    let Ok((socket, _peer)) = sys::socketpair() else {
-        return Ok(Costs { call: 200.0, enter: 450.0 });
-    };
-    let (fd, counters) = (socket.as_fd(), Counters::default());
-    let size = ring.receives_at_once();
-    let mut best = [f32::MAX; 3];
-    for _ in 0..ROUNDS {
-        let begin = Instant::now();
-        for _ in 0..size {
-            let _ = sys::recv(fd, &mut [0; 64]);
-        }
-        let called = Instant::now();
-        let batch = std::iter::repeat_n(Operation::Recv(fd), size);
-        ring.run(batch, &counters, |_, _| {})?;
-        let batched = Instant::now();
-        for _ in 0..SINGLES {
-            ring.run(std::iter::once(Operation::Recv(fd)), &counters, |_, _| {})?;
-        }
-        let times =
-            [(called - begin, size), (batched - called, size), (batched.elapsed(), SINGLES)];
-        for (best, (time, count)) in best.iter_mut().zip(times) {
-            *best = best.min(time.as_nanos() as f32 / count as f32);
-        }
-    }
-    let [call, batched, single] = best;
-    // A batch costs an enter and its operations.
-    let enter = ((single - batched) / (1.0 - 1.0 / size as f32)).max(0.0);
-    Ok(Costs { call, enter })
-}
+pub(crate) mod support;

@@ -13,8 +13,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use super::probe::{self, Unavailable};
 use super::recv_slots::{self, RecvSlots, SLOT_LEN};
+use super::support::{self, Unavailable};
 use crate::ancillary::ReceivedControl;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::common::metrics::{Counter, Counters};
@@ -114,9 +114,9 @@ impl std::fmt::Debug for Ring {
 
 impl Ring {
     /// # Errors
-    /// The kernel refuses one, or has no memory for it. A refusal that lasts is remembered ([`probe`]).
+    /// The kernel refuses one, or has no memory for it. A refusal that lasts is remembered ([`support`]).
     pub(crate) fn new() -> Result<Self, Unavailable> {
-        Self::made(&ENTRIES, &recv_slots::COUNTS).inspect_err(probe::refused)
+        Self::made(&ENTRIES, &recv_slots::COUNTS).inspect_err(support::refused)
     }
 
     /// The least that [`new`](Self::new) would be content with, to find out whether there can be one.
@@ -252,7 +252,7 @@ impl Ring {
                 failed => {
                     let error = failed.err().unwrap_or_else(does_nothing);
                     let refused = Unavailable::at_enter(&error);
-                    probe::refused(&refused);
+                    support::refused(&refused);
                     let taken = pushed - self.ring.submission().len();
                     for at in (0..pushed).filter(|at| open[at / 64] & (1 << (at % 64)) != 0) {
                         if at < taken {
