@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
+use super::runtime;
+use super::worker;
 use super::worker::{Listed, Work};
-use super::{runtime, worker};
 use crate::common::completed::Completed;
 use crate::common::idle_notify::{IdleNotify, WakeList};
 use crate::common::marks::Marks;

@@ -42,7 +42,7 @@ pub(crate) struct Worker<S> {
     pub(super) batched: AtomicBool,
     /// Calls that were made directly, for the sample.
     pub(super) calls: AtomicU32,
-    /// Operations of a batch on average, as [`Mode`] last had it: the bits of an `f32`.
+    /// Operations of a batch on average, as [`Mode`](crate::common::policy::Mode) last had it: the bits of an `f32`.
     pub(super) average: AtomicU32,
     /// How often the worker had parked at the last sample.
     parks: AtomicU64,

@@ -11,7 +11,7 @@ pub(super) const OLDEST_KERNEL: (u32, u32) = (6, 1);
 pub(super) const SETUP: &str = "io_uring_setup";
 pub(super) const ENTER: &str = "io_uring_enter";
 
-/// Whether io_uring can be used in this process; see [`probe()`].
+/// Whether io_uring can be used in this process; see [`probe`](crate::probe).
 ///
 /// ```
 /// use tokio_seqpacket::{UringSupport, probe};
