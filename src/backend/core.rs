@@ -21,7 +21,7 @@ use crate::common::source::Source;
 use crate::epoll::readiness::{Direction, Readiness};
 use crate::sys;
 use crate::types::backend::Submission;
-use crate::uring::ring::{Done, Operation};
+use crate::uring::ring::{Completion, Operation};
 use crate::util::catch_panic;
 
 /// The runtime of a socket.
@@ -42,7 +42,7 @@ pub(crate) struct Core {
     wants_control: AtomicBool,
     /// The socket is dropped or its descriptor handed out: no inbox takes it any more.
     closed: AtomicBool,
-    pub(super) recv: Mutex<Recv>,
+    pub(super) recv: Mutex<RecvDirection>,
     pub(super) send: SharedSendQueue,
     pub(super) readiness: Readiness,
     pub(super) notify: IdleNotify,
@@ -50,7 +50,7 @@ pub(crate) struct Core {
 
 /// The receive direction.
 #[derive(Debug)]
-pub(super) struct Recv {
+pub(super) struct RecvDirection {
     pub(super) queue: RecvQueue<Box<Completed>>,
     pub(super) policy: RecvPolicy,
     /// Through how many more batches the attempt goes before the socket parks.
@@ -96,7 +96,7 @@ impl Core {
             submission,
             wants_control: AtomicBool::new(false),
             closed: AtomicBool::new(false),
-            recv: Mutex::new(Recv {
+            recv: Mutex::new(RecvDirection {
                 queue: RecvQueue::new(),
                 policy: RecvPolicy::default(),
                 attempts_left: 0,
@@ -139,7 +139,7 @@ impl Core {
         Source::new(self.fd(), self.wants_control(), marks)
     }
 
-    pub(super) fn lock_recv(&self) -> MutexGuard<'_, Recv> {
+    pub(super) fn lock_recv(&self) -> MutexGuard<'_, RecvDirection> {
         // The queue's methods do not panic half-way, and no user code runs under this lock.
         self.recv.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -291,7 +291,7 @@ impl Core {
                 return (sent, self.full(slot, payload, wakes));
             }
             sent += 1;
-            next = self.settle_send(slot, payload, result, wakes, |queue| {
+            next = self.complete_send(slot, payload, result, wakes, |queue| {
                 if sent < most { queue.next() } else { None }
             });
         }
@@ -325,14 +325,14 @@ impl Core {
         if result.as_ref().is_err_and(is_no_answer) {
             return self.full(slot, payload, wakes);
         }
-        let list = self.settle_send(slot, payload, result, wakes, SendQueue::list);
+        let list = self.complete_send(slot, payload, result, wakes, SendQueue::list);
         // Now that it does not wait itself.
         self.did_without();
         list
     }
 
     /// The send has a result. `then` looks after those behind it.
-    fn settle_send<T>(
+    fn complete_send<T>(
         &self,
         slot: usize,
         payload: Box<PendingSend>,
@@ -345,7 +345,7 @@ impl Core {
         if let Some(spare) = spare {
             send.spares.keep(spare);
         }
-        let effects = send.queue.settle(slot, payload, result);
+        let effects = send.queue.complete(slot, payload, result);
         let then = then(&mut send.queue);
         drop(send);
         self.collect_send(effects, wakes);
@@ -376,7 +376,7 @@ impl Core {
     pub(super) fn send_lost(&self, slot: usize, wakes: &mut WakeList) -> bool {
         let error =
             io::Error::other("io_uring stopped working: whether the message was sent is unknown");
-        let effects = self.send.lock().queue.settle(slot, None, Err(error));
+        let effects = self.send.lock().queue.complete(slot, None, Err(error));
         self.collect_send(effects, wakes);
         self.relist_send()
     }
@@ -398,7 +398,7 @@ impl Core {
                         Some(errno) => io::Error::from_raw_os_error(errno),
                         None => runtime::gone(),
                     };
-                    next = self.settle_send(slot, payload, Err(error), wakes, SendQueue::next);
+                    next = self.complete_send(slot, payload, Err(error), wakes, SendQueue::next);
                 }
                 false
             }
@@ -426,19 +426,19 @@ impl Core {
     /// A batch has an answer for the attempt.
     pub(super) fn attempt_done(
         self: &Arc<Self>,
-        done: Done<'_>,
+        done: Completion<'_>,
         worker: &Worker,
         wakes: &mut WakeList,
     ) -> Attempted {
         let mut recv = self.lock_recv();
         let (woken, closed) = match done {
-            Done::Received { bytes, message_len, control } => {
+            Completion::Received { bytes, message_len, control } => {
                 let (received, control) = recv.marks.attempted(self.fd(), message_len, control);
                 recv.policy.note_message(message_len, control.count_fds() > 0);
                 let message = Completed::of(recv.spare.take(), bytes, received, control);
                 recv.queue.complete(Ok(message))
             }
-            Done::NotReceived(errno) => {
+            Completion::NotReceived(errno) => {
                 let error = io::Error::from_raw_os_error(errno);
                 if is_no_answer(&error) {
                     return self.attempt_was_empty(recv, wakes);
@@ -465,7 +465,7 @@ impl Core {
 
     fn attempt_was_empty(
         self: &Arc<Self>,
-        mut recv: MutexGuard<'_, Recv>,
+        mut recv: MutexGuard<'_, RecvDirection>,
         wakes: &mut WakeList,
     ) -> Attempted {
         let nothing = Attempted { empty: true, again: None };

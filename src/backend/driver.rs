@@ -31,14 +31,14 @@ use super::worker::{Listed, RingState, Work, lock};
 use crate::common::idle_notify::WakeList;
 use crate::common::metrics::Counter;
 use crate::common::pending_send::PendingSend;
-use crate::common::policy::{self, Decision, Mode};
-use crate::uring::ring::{Done, Operation};
+use crate::common::policy::{self, Decision, WorkerLoad};
+use crate::uring::ring::{Completion, Operation};
 
 /// Sends of one socket that the driver makes by system calls before other sockets have their turn.
 const SENDS_AT_ONCE: u32 = 128;
 
 /// A worker tells its runtime of its operations after so many.
-const TELL: u32 = 128;
+const OPERATIONS_PER_REPORT: u32 = 128;
 
 /// A send in a batch.
 struct Sending {
@@ -51,7 +51,7 @@ struct Sending {
 pub(super) struct DriverTask {
     runtime: Arc<Runtime>,
     worker: Arc<Worker>,
-    mode: Mode,
+    mode: WorkerLoad,
     /// It has let the tasks run that were ready when it was woken.
     is_behind: bool,
     /// How many direct calls there were when it began to let them run.
@@ -67,13 +67,13 @@ pub(super) struct DriverTask {
     // Kept for their allocations; empty between two passes.
     listed: Vec<(Arc<Core>, Work)>,
     sends: Vec<Sending>,
-    sent: Vec<Sent>,
+    sent: Vec<SendOutcome>,
     receives: Vec<Arc<Core>>,
     again: Vec<(Arc<Core>, Work)>,
     wakers: WakeList,
 }
 
-enum Sent {
+enum SendOutcome {
     Done(io::Result<usize>),
     NotTaken,
     Unknown,
@@ -84,7 +84,7 @@ impl DriverTask {
         Self {
             runtime,
             worker,
-            mode: Mode::new(),
+            mode: WorkerLoad::new(),
             is_behind: false,
             calls_before: 0,
             passed: 0,
@@ -147,7 +147,7 @@ impl DriverTask {
         let mut state = lock(&worker.ring);
         let (sends, receives) = (&self.sends, &self.receives);
         let (sent, wakers, again) = (&mut self.sent, &mut self.wakers, &mut self.again);
-        sent.extend(sends.iter().map(|_| Sent::NotTaken));
+        sent.extend(sends.iter().map(|_| SendOutcome::NotTaken));
         let mut reported = sends.len();
         let mut empty = 0;
         let refused = match &mut *state {
@@ -167,9 +167,9 @@ impl DriverTask {
                         return;
                     }
                     sent[index] = match done {
-                        Done::Sent(result) => Sent::Done(result),
-                        Done::Unknown => Sent::Unknown,
-                        _ => Sent::NotTaken,
+                        Completion::Sent(result) => SendOutcome::Done(result),
+                        Completion::Unknown => SendOutcome::Unknown,
+                        _ => SendOutcome::NotTaken,
                     };
                 });
                 worker.counters.add(Counter::EmptyAttempts, empty);
@@ -192,22 +192,22 @@ impl DriverTask {
         drop(state);
         // Those that the kernel never saw.
         for core in &receives[(reported - sends.len()).min(receives.len())..] {
-            let attempted = core.attempt_done(Done::NotTaken, worker, wakers);
+            let attempted = core.attempt_done(Completion::NotTaken, worker, wakers);
             again.extend(attempted.again.map(|work| (core.clone(), work)));
         }
         for (Sending { core, slot, payload }, sent) in self.sends.drain(..).zip(self.sent.drain(..))
         {
-            let settled = match sent {
-                Sent::Done(result) => {
+            let list = match sent {
+                SendOutcome::Done(result) => {
                     core.sent_in_batch(slot, payload, result, worker, &mut self.wakers)
                 }
-                Sent::NotTaken => core.send_not_taken(slot, payload, &mut self.wakers),
-                Sent::Unknown => {
+                SendOutcome::NotTaken => core.send_not_taken(slot, payload, &mut self.wakers),
+                SendOutcome::Unknown => {
                     std::mem::forget(payload);
                     core.send_lost(slot, &mut self.wakers)
                 }
             };
-            if settled {
+            if list {
                 self.again.push((core, Work::Send));
             }
         }
@@ -271,10 +271,10 @@ impl DriverTask {
     fn tell_runtime(&mut self, loaded: bool) {
         let made = self.passed.wrapping_add(self.worker.calls.load(Ordering::Relaxed));
         let more = made.wrapping_sub(self.told);
-        if !loaded || more >= TELL {
+        if !loaded || more >= OPERATIONS_PER_REPORT {
             self.told = made;
         }
-        if loaded && more >= TELL {
+        if loaded && more >= OPERATIONS_PER_REPORT {
             self.runtime.note_operations(more);
         }
     }

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::task::coop;
 
-use super::core::{Core, Recv};
+use super::core::{Core, RecvDirection};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl};
 use crate::buf::owned::{Capacity, PartsMut, Scatter};
 use crate::common::completed::{Completed, capacity, scatter};
@@ -403,7 +403,7 @@ impl<S: Sink> Receive<'_, S> {
 
     fn park(
         &mut self,
-        mut recv: MutexGuard<'_, Recv>,
+        mut recv: MutexGuard<'_, RecvDirection>,
         conditions: &Conditions,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<S::Output>> {
@@ -423,7 +423,7 @@ impl<S: Sink> Receive<'_, S> {
 
     fn wait(
         &mut self,
-        mut recv: MutexGuard<'_, Recv>,
+        mut recv: MutexGuard<'_, RecvDirection>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<S::Output>> {
         let replaced = recv.queue.wait(&mut self.id, cx.waker());
@@ -440,7 +440,7 @@ impl<S: Sink> Receive<'_, S> {
     /// A direct call has a message or an error.
     fn found(
         &mut self,
-        mut recv: MutexGuard<'_, Recv>,
+        mut recv: MutexGuard<'_, RecvDirection>,
         conditions: &Conditions,
         result: io::Result<S::Output>,
     ) -> io::Result<S::Output> {
@@ -474,7 +474,7 @@ impl<S> Drop for Receive<'_, S> {
 /// Takes the completed message or error.
 fn claim<S: Sink>(
     core: &Arc<Core>,
-    mut recv: MutexGuard<'_, Recv>,
+    mut recv: MutexGuard<'_, RecvDirection>,
     id: &mut Option<WaiterId>,
     sink: &mut S,
 ) -> io::Result<S::Output> {

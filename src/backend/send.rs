@@ -20,7 +20,7 @@ use crate::util::coop as budget;
 
 /// Why a send has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reason {
+pub(crate) enum WaitReason {
     /// It is left to the next batch, or others are ahead of it.
     Queued,
     /// The peer's queue is full.
@@ -32,12 +32,12 @@ pub(crate) type Spare = Option<Box<PendingSend>>;
 
 /// A message that the caller lends.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Lent<'a> {
+pub(crate) enum LentMessage<'a> {
     Bytes(&'a [u8]),
     Message(&'a [IoSlice<'a>], &'a [u8]),
 }
 
-impl Lent<'_> {
+impl LentMessage<'_> {
     fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         match *self {
             Self::Bytes(bytes) => sys::send(fd, bytes),
@@ -68,7 +68,7 @@ impl Lent<'_> {
 /// A send of a message that the caller lends.
 pub(crate) struct LentSend<'a> {
     core: &'a Arc<Core>,
-    message: Lent<'a>,
+    message: LentMessage<'a>,
     state: LentState<'a>,
 }
 
@@ -80,7 +80,7 @@ enum LentState<'a> {
 }
 
 impl<'a> LentSend<'a> {
-    pub(super) fn new(core: &'a Arc<Core>, message: Lent<'a>) -> Self {
+    pub(super) fn new(core: &'a Arc<Core>, message: LentMessage<'a>) -> Self {
         Self { core, message, state: LentState::New }
     }
 
@@ -88,7 +88,7 @@ impl<'a> LentSend<'a> {
         let core = self.core;
         let coop = coop::poll_proceed(cx);
         core.runtime.check()?;
-        let mut reason = Reason::Queued;
+        let mut reason = WaitReason::Queued;
         if core.send.is_idle() {
             if self.message.may_batch()
                 && let Some(worker) = core.batching_worker()
@@ -98,7 +98,9 @@ impl<'a> LentSend<'a> {
                 return Poll::Pending;
             }
             match self.message.send_now(core.fd()) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => reason = Reason::Full,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    reason = WaitReason::Full
+                }
                 result => {
                     core.called();
                     match coop {
@@ -134,7 +136,7 @@ impl<'a> LentSend<'a> {
         if list {
             core.list(worker, Work::Send);
         }
-        Some(WaitingSend { core, payload: None, reason: Reason::Queued, slot: Some(slot) })
+        Some(WaitingSend { core, payload: None, reason: WaitReason::Queued, slot: Some(slot) })
     }
 }
 
@@ -173,7 +175,7 @@ impl Core {
                 && message.iter().map(|part| part.len()).sum::<usize>() <= COPY_MAX
             {
                 // A copy is cheaper than giving the buffer away and back, and needs no allocation.
-                Ok(LentSend::new(self, Lent::Message(&message, &[])).await)
+                Ok(LentSend::new(self, LentMessage::Message(&message, &[])).await)
             } else {
                 let call = |fd: BorrowedFd<'_>| sys::send_with_ancillary(fd, &message, &ancillary);
                 self.send_directly(call).await
@@ -191,7 +193,7 @@ impl Core {
         self: &Arc<Self>,
         parts: P,
         ancillary: AncillaryBuffer,
-        (reason, spare): (Reason, Spare),
+        (reason, spare): (WaitReason, Spare),
     ) -> (io::Result<usize>, P, AncillaryBuffer) {
         let payload = match PendingSend::given(parts, ancillary, spare) {
             Ok(payload) => payload,
@@ -210,7 +212,7 @@ impl Core {
     pub(super) async fn send_directly(
         self: &Arc<Self>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> Result<io::Result<usize>, (Reason, Spare)> {
+    ) -> Result<io::Result<usize>, (WaitReason, Spare)> {
         let mut done = None;
         std::future::poll_fn(|cx| {
             let coop = coop::poll_proceed(cx);
@@ -219,11 +221,11 @@ impl Core {
                     return Poll::Ready(Ok(Err(gone)));
                 }
                 if !self.send.is_idle() {
-                    return Poll::Ready(Err((Reason::Queued, self.send.spare())));
+                    return Poll::Ready(Err((WaitReason::Queued, self.send.spare())));
                 }
                 match call(self.fd()) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        return Poll::Ready(Err((Reason::Full, self.send.spare())));
+                        return Poll::Ready(Err((WaitReason::Full, self.send.spare())));
                     }
                     // Also without budget, for the first poll decides the order; then the task yields before it
                     // learns of it.
@@ -242,7 +244,7 @@ impl Core {
     async fn wait_for(
         self: &Arc<Self>,
         payload: Box<PendingSend>,
-        reason: Reason,
+        reason: WaitReason,
     ) -> (io::Result<usize>, Option<Box<PendingSend>>) {
         let mut waiting = WaitingSend::new(self, payload, reason);
         std::future::poll_fn(|cx| waiting.poll(cx)).await
@@ -310,13 +312,13 @@ pub(crate) struct WaitingSend<'a> {
     core: &'a Arc<Core>,
     /// Until the first poll.
     payload: Option<Box<PendingSend>>,
-    reason: Reason,
+    reason: WaitReason,
     /// From then on, until it leaves the queue.
     slot: Option<usize>,
 }
 
 impl<'a> WaitingSend<'a> {
-    pub(super) fn new(core: &'a Arc<Core>, payload: Box<PendingSend>, reason: Reason) -> Self {
+    pub(super) fn new(core: &'a Arc<Core>, payload: Box<PendingSend>, reason: WaitReason) -> Self {
         Self { core, payload: Some(payload), reason, slot: None }
     }
 
@@ -392,8 +394,8 @@ impl<'a> WaitingSend<'a> {
         drop(send);
         if is_first {
             let parked = match self.reason {
-                Reason::Full => core.park_until_writable().unwrap_or(false),
-                Reason::Queued => false,
+                WaitReason::Full => core.park_until_writable().unwrap_or(false),
+                WaitReason::Queued => false,
             };
             if !parked {
                 // Its driver also tells if no readiness can be had.
@@ -409,12 +411,12 @@ impl<'a> WaitingSend<'a> {
     ) -> Poll<(io::Result<usize>, Option<Box<PendingSend>>)> {
         match self.core.runtime.check() {
             Ok(()) => Poll::Pending,
-            Err(gone) => self.give_up(cx, gone),
+            Err(gone) => self.leave_with_error(cx, gone),
         }
     }
 
     /// The runtime is gone: no driver sends it any more.
-    fn give_up(
+    fn leave_with_error(
         &mut self,
         cx: &mut Context<'_>,
         gone: io::Error,
@@ -442,7 +444,7 @@ impl<'a> WaitingSend<'a> {
 impl Drop for WaitingSend<'_> {
     fn drop(&mut self) {
         if let Some(slot) = self.slot {
-            let mut effects = self.core.send.lock().queue.forget(slot);
+            let mut effects = self.core.send.lock().queue.cancel(slot);
             let payload = effects.release.take();
             self.core.apply_send(effects);
             // Last: what the user's destructors do is their own.

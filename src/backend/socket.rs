@@ -13,7 +13,7 @@ use super::core::Core;
 use super::recv::{Borrowed, Bytes, Many, Owned, Receive, Sink, Stream, Vectored};
 use super::runtimes;
 use super::select::Choice;
-use super::send::{Lent, LentSend, Reason, Spare, WaitingSend};
+use super::send::{LentMessage, LentSend, Spare, WaitReason, WaitingSend};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buf::owned::{Parts, PartsMut, Scatter};
 use crate::common::async_fd;
@@ -25,7 +25,7 @@ use crate::types::backend::{Backend, Submission};
 use crate::types::message_info::MessageInfo;
 
 /// How often a socket that is taken apart waits for a driver that works for it.
-const PATIENCE: usize = 10_000;
+const DRIVER_WAITS: usize = 10_000;
 
 /// A connected socket.
 #[derive(Debug)]
@@ -120,7 +120,7 @@ impl Socket {
     pub(crate) fn into_fd(self) -> OwnedFd {
         let mut core = self.core.clone();
         drop(self);
-        for _ in 0..PATIENCE {
+        for _ in 0..DRIVER_WAITS {
             match Arc::try_unwrap(core) {
                 Ok(Core { fd, readiness, .. }) => {
                     drop(readiness);
@@ -149,7 +149,7 @@ impl Socket {
     // ----- send -----
 
     pub(crate) fn send<'a>(&'a self, message: &'a [u8]) -> LentSend<'a> {
-        LentSend::new(&self.core, Lent::Bytes(message))
+        LentSend::new(&self.core, LentMessage::Bytes(message))
     }
 
     pub(crate) fn send_message<'a>(
@@ -157,7 +157,7 @@ impl Socket {
         message: &'a [IoSlice<'a>],
         control: &'a [u8],
     ) -> LentSend<'a> {
-        LentSend::new(&self.core, Lent::Message(message, control))
+        LentSend::new(&self.core, LentMessage::Message(message, control))
     }
 
     pub(crate) async fn send_owned<P: Parts>(
@@ -173,7 +173,7 @@ impl Socket {
         &self,
         parts: P,
         ancillary: AncillaryBuffer,
-        waits: (Reason, Spare),
+        waits: (WaitReason, Spare),
     ) -> (io::Result<usize>, P, AncillaryBuffer) {
         self.core.wait_given(parts, ancillary, waits).await
     }
@@ -182,11 +182,11 @@ impl Socket {
     pub(crate) async fn send_directly(
         &self,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> Result<io::Result<usize>, (Reason, Spare)> {
+    ) -> Result<io::Result<usize>, (WaitReason, Spare)> {
         self.core.send_directly(call).await
     }
 
-    pub(crate) fn wait(&self, payload: Box<PendingSend>, reason: Reason) -> WaitingSend<'_> {
+    pub(crate) fn wait(&self, payload: Box<PendingSend>, reason: WaitReason) -> WaitingSend<'_> {
         WaitingSend::new(&self.core, payload, reason)
     }
 

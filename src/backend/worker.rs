@@ -7,13 +7,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
-use crate::common::metrics::{Counter, Counters};
+use crate::common::metrics::{Counter, CounterCells};
 use crate::common::policy::Costs;
 use crate::uring::costs::{costs, known_costs};
 use crate::uring::ring::Ring;
 
 /// In direct mode the driver takes a sample of the load after so many calls.
-const SAMPLE: u32 = 256;
+const CALLS_PER_SAMPLE: u32 = 256;
 
 /// What an inbox asks of a socket.
 pub(crate) trait Listed {
@@ -42,12 +42,12 @@ pub(crate) struct Worker<S> {
     pub(super) batched: AtomicBool,
     /// Calls that were made directly, for the sample.
     pub(super) calls: AtomicU32,
-    /// Operations of a batch on average, as [`Mode`](crate::common::policy::Mode) last had it: the bits of an `f32`.
+    /// Operations of a batch on average, as [`WorkerLoad`](crate::common::policy::WorkerLoad) last had it: the bits of an `f32`.
     pub(super) average: AtomicU32,
     /// How often the worker had parked at the last sample.
     parks: AtomicU64,
     pub(super) ring_gone: AtomicBool,
-    pub(crate) counters: Counters,
+    pub(crate) counters: CounterCells,
 }
 
 #[derive(Debug)]
@@ -84,7 +84,7 @@ impl<S: Listed> Worker<S> {
             average: AtomicU32::new(0),
             parks: AtomicU64::new(0),
             ring_gone: AtomicBool::new(false),
-            counters: Counters::default(),
+            counters: CounterCells::default(),
         }
     }
 
@@ -168,7 +168,7 @@ impl<S: Listed> Worker<S> {
         }
         let calls = self.calls.load(Ordering::Relaxed).wrapping_add(1);
         self.calls.store(calls, Ordering::Relaxed);
-        if calls.is_multiple_of(SAMPLE) && self.is_busy(parks(self.index)) {
+        if calls.is_multiple_of(CALLS_PER_SAMPLE) && self.is_busy(parks(self.index)) {
             let waker = lock(&self.inbox).wake();
             if let Some(waker) = waker {
                 waker.wake();
@@ -183,7 +183,7 @@ impl<S: Listed> Worker<S> {
             return true;
         };
         let parked = parks.wrapping_sub(self.parks.swap(parks, Ordering::Relaxed));
-        SAMPLE as f32 > 2.0 * costs.threshold() * parked as f32
+        CALLS_PER_SAMPLE as f32 > 2.0 * costs.threshold() * parked as f32
     }
 }
 

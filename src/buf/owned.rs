@@ -36,17 +36,17 @@ pub(crate) fn restore<B: BoundedBuf>(slice: Slice<B::Buf>, bounds: B::Bounds) ->
 }
 
 /// What is needed to restore several views: their bounds, and the vector they were in.
-pub(crate) struct Lent<B: BoundedBuf> {
+pub(crate) struct LentBounds<B: BoundedBuf> {
     bounds: Vec<B::Bounds>,
     home: Vec<B>,
 }
 
-pub(crate) fn lend_all<B: BoundedBuf>(mut views: Vec<B>) -> (Vec<Slice<B::Buf>>, Lent<B>) {
+pub(crate) fn lend_all<B: BoundedBuf>(mut views: Vec<B>) -> (Vec<Slice<B::Buf>>, LentBounds<B>) {
     let (slices, bounds) = views.drain(..).map(lend).unzip();
-    (slices, Lent { bounds, home: views })
+    (slices, LentBounds { bounds, home: views })
 }
 
-impl<B: BoundedBuf> Lent<B> {
+impl<B: BoundedBuf> LentBounds<B> {
     pub(crate) fn restore(mut self, slices: Vec<Slice<B::Buf>>) -> Vec<B> {
         let views = slices.into_iter().zip(self.bounds);
         self.home.extend(views.map(|(slice, bounds)| restore::<B>(slice, bounds)));
@@ -322,7 +322,7 @@ impl<P: PartsMut> Scatter<P> {
     }
 
     /// The buffers, told of what was received. Runs their own methods.
-    pub(crate) fn settle(mut self) -> P {
+    pub(crate) fn into_parts(mut self) -> P {
         if let Some(len) = self.received {
             let rooms = rooms(&self.few, &self.more, self.count);
             // SAFETY: the promise of `received`.

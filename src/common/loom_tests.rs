@@ -32,7 +32,7 @@ fn check(test: impl Fn() + Sync + Send + 'static) {
 
 /// What a driver takes out; whether there still is one.
 #[derive(Default)]
-struct Inbox {
+struct LoomInbox {
     listed: usize,
     dead: bool,
 }
@@ -41,7 +41,7 @@ struct Inbox {
 
 struct SendSide {
     send: SharedSendQueue,
-    inbox: Mutex<Inbox>,
+    inbox: Mutex<LoomInbox>,
     over: AtomicBool,
     /// Messages that went out, by slot. Not loom's: it adds no interleavings.
     sent: Plain<Vec<usize>>,
@@ -51,7 +51,7 @@ impl SendSide {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             send: SharedSendQueue::new(),
-            inbox: Mutex::new(Inbox::default()),
+            inbox: Mutex::new(LoomInbox::default()),
             over: AtomicBool::new(false),
             sent: Plain::new(Vec::new()),
         })
@@ -103,7 +103,7 @@ impl SendSide {
                 let next = self.send.lock().queue.next();
                 let Some((slot, payload)) = next else { break };
                 self.sent.lock().unwrap().push(slot);
-                let effects = self.send.lock().queue.settle(slot, Some(payload), Ok(1));
+                let effects = self.send.lock().queue.complete(slot, Some(payload), Ok(1));
                 self.apply(effects);
             }
             if self.send.lock().queue.list() {
@@ -124,7 +124,7 @@ impl SendSide {
     }
 
     fn forget(&self, slot: usize) {
-        let effects = self.send.lock().queue.forget(slot);
+        let effects = self.send.lock().queue.cancel(slot);
         self.apply(effects);
     }
 

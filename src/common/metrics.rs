@@ -1,4 +1,4 @@
-//! Counters of one worker.
+//! CounterCells of one worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -19,9 +19,9 @@ const COUNTERS: usize = Counter::Direct as usize + 1;
 
 /// Written by one thread nearly always, so an increment is a load and a store. Where two threads meet, one may be lost.
 #[derive(Debug, Default)]
-pub(crate) struct Counters([AtomicU64; COUNTERS]);
+pub(crate) struct CounterCells([AtomicU64; COUNTERS]);
 
-impl Counters {
+impl CounterCells {
     pub(crate) fn add(&self, counter: Counter, count: u64) {
         let counter = &self.0[counter as usize];
         counter.store(counter.load(Ordering::Relaxed) + count, Ordering::Relaxed);

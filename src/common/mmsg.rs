@@ -13,7 +13,7 @@ use crate::sys::{RECV_NOW, SEND_NOW, empty_header, retry};
 use crate::types::recv_meta::RecvMeta;
 
 /// So many messages at most go through one call. The headers lie on the stack.
-pub(crate) const AT_ONCE: usize = 32;
+pub(crate) const MESSAGES_PER_CALL: usize = 32;
 
 /// A message to send: its bytes, and its control data.
 pub(crate) type ToSend<'a> = (&'a [u8], &'a [u8]);
@@ -23,10 +23,10 @@ pub(crate) fn send_many<'a>(
     fd: BorrowedFd<'_>,
     messages: impl Iterator<Item = ToSend<'a>>,
 ) -> io::Result<usize> {
-    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; AT_ONCE];
-    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; AT_ONCE];
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MESSAGES_PER_CALL];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES_PER_CALL];
     let mut count = 0;
-    for (bytes, control) in messages.take(AT_ONCE) {
+    for (bytes, control) in messages.take(MESSAGES_PER_CALL) {
         let mut header = empty_header();
         header.msg_iov = vectors[count].write(vector(bytes.as_ptr(), bytes.len()));
         header.msg_iovlen = 1;
@@ -46,7 +46,7 @@ pub(crate) fn send_many<'a>(
     })
 }
 
-/// Receive as many messages as there are rooms, and no more than [`AT_ONCE`], without waiting; `each`
+/// Receive as many messages as there are rooms, and no more than [`MESSAGES_PER_CALL`], without waiting; `each`
 /// is told of them in order. How many; an error if none. At end of stream every room gets an empty
 /// message. Without `control` there is no room for control data.
 pub(crate) fn receive_many<'r>(
@@ -56,11 +56,12 @@ pub(crate) fn receive_many<'r>(
 ) -> io::Result<usize> {
     let fd = source.fd();
     source.marks.look_first(fd);
-    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; AT_ONCE];
-    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; AT_ONCE];
-    let mut controls = [const { [const { MaybeUninit::<u8>::uninit() }; MAX_CONTROL] }; AT_ONCE];
+    let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MESSAGES_PER_CALL];
+    let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES_PER_CALL];
+    let mut controls =
+        [const { [const { MaybeUninit::<u8>::uninit() }; MAX_CONTROL] }; MESSAGES_PER_CALL];
     let mut count = 0;
-    for room in rooms.take(AT_ONCE) {
+    for room in rooms.take(MESSAGES_PER_CALL) {
         let mut header = empty_header();
         header.msg_iov = vectors[count].write(vector(room.as_mut_ptr().cast(), room.len()));
         header.msg_iovlen = 1;
@@ -152,7 +153,7 @@ pub(crate) fn receive_vectors(
     buffers: &mut [impl AsMut<Vec<u8>>],
     mut each: impl FnMut(RecvMeta, AncillaryMessageReader<'_>),
 ) -> io::Result<usize> {
-    let mut lens = [0; AT_ONCE];
+    let mut lens = [0; MESSAGES_PER_CALL];
     let rooms = buffers.iter_mut().map(|buffer| {
         buffer.as_mut().clear();
         buffer.as_mut().spare_capacity_mut()

@@ -21,7 +21,7 @@ pub(crate) struct SparePayloads(Vec<Box<PendingSend>>);
 
 impl SparePayloads {
     /// How many are kept.
-    const KEPT: usize = 64;
+    const MOST_SPARES: usize = 64;
 
     pub(crate) fn take(&mut self) -> Option<Box<PendingSend>> {
         self.0.pop()
@@ -29,7 +29,7 @@ impl SparePayloads {
 
     /// Keep one, unless there are enough.
     pub(crate) fn keep(&mut self, spare: Box<PendingSend>) {
-        if self.0.len() < Self::KEPT {
+        if self.0.len() < Self::MOST_SPARES {
             self.0.push(spare);
         }
     }

@@ -1,7 +1,7 @@
 //! Whether an operation calls the kernel, is queued for a batch, retries, spins or parks: the one place that decides,
 //! for both backends. Pure: no system call, no lock.
 //!
-//! Two questions. Does a *worker* have load for batches ([`Mode`])? That depends on its operations for each turn of its run
+//! Two questions. Does a *worker* have load for batches ([`WorkerLoad`])? That depends on its operations for each turn of its run
 //! queue, and on what a system call costs here ([`Costs`]); whether batches then are faster is tried ([`super::trial`]). And
 //! what does a *receive* do that finds nothing ([`RecvPolicy`])?
 //! Parking costs most: an event, a wake-up and often a call that finds nothing. A message is often there once the tasks
@@ -36,14 +36,14 @@ const RETRIES_WORKERS: Retries = Retries { count: 5, pause: 4095 };
 const AFTER_EVENTS: u8 = 3;
 
 /// More polls than one other pair makes while a receive is parked.
-const MANY: u32 = 6;
+const MANY_POLLS: u32 = 6;
 
 /// At most so many receives between two whose first call finds nothing, one system call each.
 const FIRST_PAUSE: u16 = 255;
 
 /// From such a pause on, a retry is expected to find nothing. It begins behind the I/O events: no other worker is
 /// woken for that.
-const RARE: u16 = 64;
+const RARE_PAUSE: u16 = 64;
 
 /// How many batches an attempt goes through before its socket parks.
 pub(crate) const ATTEMPTS: u8 = 8;
@@ -99,7 +99,7 @@ pub(crate) struct RecvPolicy {
 /// The state of one receive.
 #[derive(Debug)]
 pub(crate) struct RecvState {
-    phase: Phase,
+    phase: RecvPhase,
     /// When it last yielded or parked.
     yielded: Yielded,
     busy: Busy,
@@ -108,7 +108,7 @@ pub(crate) struct RecvState {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+enum RecvPhase {
     New,
     Retrying { left: u8 },
     Parked,
@@ -116,7 +116,7 @@ enum Phase {
 
 impl RecvState {
     pub(crate) fn new() -> Self {
-        Self { phase: Phase::New, yielded: Yielded::now(), busy: Busy::default(), asked: false }
+        Self { phase: RecvPhase::New, yielded: Yielded::now(), busy: Busy::default(), asked: false }
     }
 
     /// It asks the kernel now.
@@ -139,10 +139,10 @@ impl RecvPolicy {
     pub(crate) fn polled(&mut self, state: &mut RecvState, conditions: &Conditions) -> Decision {
         let queue = conditions.batched && !self.bulky && conditions.busy_until.is_none();
         match state.phase {
-            Phase::New if queue => Decision::Queue,
-            Phase::New if self.first.is_due() => Decision::Call,
-            Phase::New => self.begin_to_wait(state, conditions),
-            Phase::Retrying { .. } | Phase::Parked => Decision::Call,
+            RecvPhase::New if queue => Decision::Queue,
+            RecvPhase::New if self.first.is_due() => Decision::Call,
+            RecvPhase::New => self.begin_to_wait(state, conditions),
+            RecvPhase::Retrying { .. } | RecvPhase::Parked => Decision::Call,
         }
     }
 
@@ -153,11 +153,11 @@ impl RecvPolicy {
         conditions: &Conditions,
     ) -> Decision {
         match state.phase {
-            Phase::New => {
+            RecvPhase::New => {
                 self.first.note(false, FIRST_PAUSE);
                 self.begin_to_wait(state, conditions)
             }
-            Phase::Retrying { left } => {
+            RecvPhase::Retrying { left } => {
                 let worth_it = !conditions.multi_thread || state.yielded.others_ran();
                 let left = if worth_it { left - 1 } else { 0 };
                 if left > 0 && conditions.alone {
@@ -170,26 +170,26 @@ impl RecvPolicy {
                 };
                 if decision == Decision::Park {
                     self.retries.note(false, conditions.retries().pause);
-                    state.phase = Phase::Parked;
+                    state.phase = RecvPhase::Parked;
                 } else {
-                    state.phase = Phase::Retrying { left: 1 };
+                    state.phase = RecvPhase::Retrying { left: 1 };
                 }
                 decision
             }
-            Phase::Parked => Decision::Park,
+            RecvPhase::Parked => Decision::Park,
         }
     }
 
     /// A call of this receive found a message of that size, with or without descriptors.
     pub(crate) fn found(&mut self, state: &RecvState, conditions: &Conditions) {
         match state.phase {
-            Phase::New => self.first.note(true, FIRST_PAUSE),
-            Phase::Retrying { .. } => {
+            RecvPhase::New => self.first.note(true, FIRST_PAUSE),
+            RecvPhase::Retrying { .. } => {
                 let worth_it = !conditions.multi_thread || state.yielded.others_ran();
                 self.retries.note(worth_it, conditions.retries().pause);
             }
-            Phase::Parked if state.yielded.many_ran() => self.retries = Skip::default(),
-            Phase::Parked => {}
+            RecvPhase::Parked if state.yielded.many_ran() => self.retries = Skip::default(),
+            RecvPhase::Parked => {}
         }
     }
 
@@ -207,19 +207,19 @@ impl RecvPolicy {
         state.busy = Busy::new(conditions.busy_until);
         let left = match (self.retries.is_due(), self.retries.interval) {
             (false, _) => u8::from(state.busy.is_on()),
-            (true, ..RARE) => conditions.retries().count,
+            (true, ..RARE_PAUSE) => conditions.retries().count,
             (true, _) => AFTER_EVENTS,
         };
         if left > 0 && conditions.alone {
             return retry(state, left);
         }
-        state.phase = Phase::Parked;
+        state.phase = RecvPhase::Parked;
         Decision::Park
     }
 }
 
 fn retry(state: &mut RecvState, left: u8) -> Decision {
-    state.phase = Phase::Retrying { left };
+    state.phase = RecvPhase::Retrying { left };
     if left == AFTER_EVENTS { Decision::YieldToEvents } else { Decision::Yield }
 }
 
@@ -273,7 +273,7 @@ impl Yielded {
     /// Whether many other receives have been polled here since: there is load, and looks may pay again.
     pub(crate) fn many_ran(self) -> bool {
         let now = Self::now();
-        now.thread == self.thread && now.polled.wrapping_sub(self.polled) > MANY
+        now.thread == self.thread && now.polled.wrapping_sub(self.polled) > MANY_POLLS
     }
 }
 
@@ -359,30 +359,30 @@ pub(crate) struct Costs {
 }
 
 /// What a pass of the driver costs beside `io_uring_enter(2)`: its polls, and tasks that are polled once more.
-const PASS: f32 = 780.0;
+const PASS_NANOS: f32 = 780.0;
 
 /// So much of a call is not saved: what queueing and claiming cost for each operation.
 const QUEUEING: f32 = 30.0;
 
 /// A worker that batches goes on down to this part of the threshold.
-const KEEP: f32 = 0.5;
+const KEEP_FRACTION: f32 = 0.5;
 
 impl Costs {
     /// From how many operations on a batch pays: `n * saved > enter + pass`.
     pub(crate) fn threshold(&self) -> f32 {
-        (self.enter + PASS) / (self.call - QUEUEING).max(10.0)
+        (self.enter + PASS_NANOS) / (self.call - QUEUEING).max(10.0)
     }
 }
 
 /// Whether a worker batches. With hysteresis, so that a changing load does not flap.
 #[derive(Debug)]
-pub(crate) struct Mode {
+pub(crate) struct WorkerLoad {
     batched: bool,
     /// Operations of a batch: of those that were made, or that would have been.
     average: f32,
 }
 
-impl Mode {
+impl WorkerLoad {
     pub(crate) fn new() -> Self {
         Self { batched: false, average: 0.0 }
     }
@@ -410,8 +410,11 @@ impl Mode {
     fn note(&mut self, operations: f32, weight: f32, costs: &Costs) {
         self.average += (operations - self.average) * weight;
         let threshold = costs.threshold();
-        self.batched =
-            if self.batched { self.average > KEEP * threshold } else { self.average > threshold };
+        self.batched = if self.batched {
+            self.average > KEEP_FRACTION * threshold
+        } else {
+            self.average > threshold
+        };
     }
 }
 
@@ -437,11 +440,11 @@ mod tests {
             retried += u32::from(retries);
         }
         assert!((12..16).contains(&retried), "{retried}");
-        let state = RecvState { phase: Phase::Retrying { left: 1 }, ..RecvState::new() };
+        let state = RecvState { phase: RecvPhase::Retrying { left: 1 }, ..RecvState::new() };
         policy.found(&state, &CONDITIONS);
         let mut state = RecvState::new();
         policy.found_nothing(&mut state, &CONDITIONS);
-        assert_eq!(state.phase, Phase::Retrying { left: RETRIES_WORKERS.count });
+        assert_eq!(state.phase, RecvPhase::Retrying { left: RETRIES_WORKERS.count });
     }
 
     #[test]
@@ -483,7 +486,7 @@ mod tests {
     #[test]
     fn a_worker_batches_under_load_and_stops_when_that_is_gone() {
         let costs = Costs { call: 214.0, enter: 480.0 };
-        let mut mode = Mode::new();
+        let mut mode = WorkerLoad::new();
         (0..100).for_each(|_| mode.note_turn(4, &costs));
         assert!(!mode.is_batched(), "one pair");
         (0..8).for_each(|_| mode.note_turn(64, &costs));
@@ -497,7 +500,7 @@ mod tests {
     #[test]
     fn a_load_at_the_threshold_does_not_flap() {
         let costs = Costs { call: 214.0, enter: 480.0 };
-        let mut mode = Mode::new();
+        let mut mode = WorkerLoad::new();
         let (mut changes, mut before) = (0, mode.is_batched());
         for turn in 0..1000 {
             let operations = costs.threshold() as u32 + turn % 2;

@@ -23,23 +23,23 @@ struct BatchSize {
 }
 
 impl BatchSize {
-    const PATIENCE: u32 = 2;
-    const LONGEST: u32 = 256;
+    const FULL_BEFORE_MORE: u32 = 2;
+    const MOST_FULL_BEFORE_MORE: u32 = 256;
 
     fn came(&mut self, count: usize) {
         if count < self.count {
             if self.full == 0 && self.count > 1 && count == 1 {
                 // The last try for more found no more.
-                self.patience = (self.patience * 2).min(Self::LONGEST);
+                self.patience = (self.patience * 2).min(Self::MOST_FULL_BEFORE_MORE);
             }
             (self.count, self.full) = (count.max(1), 0);
             return;
         }
         self.full += 1;
         if self.full >= self.patience {
-            (self.count, self.full) = ((self.count * 4).min(mmsg::AT_ONCE), 0);
-            if self.count == mmsg::AT_ONCE {
-                self.patience = Self::PATIENCE;
+            (self.count, self.full) = ((self.count * 4).min(mmsg::MESSAGES_PER_CALL), 0);
+            if self.count == mmsg::MESSAGES_PER_CALL {
+                self.patience = Self::FULL_BEFORE_MORE;
             }
         }
     }
@@ -47,7 +47,7 @@ impl BatchSize {
 
 impl Default for BatchSize {
     fn default() -> Self {
-        Self { count: 1, full: 0, patience: Self::PATIENCE }
+        Self { count: 1, full: 0, patience: Self::FULL_BEFORE_MORE }
     }
 }
 
@@ -157,11 +157,11 @@ pub(crate) fn recv_many(
     infos: &mut Vec<MessageInfo>,
 ) -> io::Result<()> {
     let before = infos.len();
-    let mut capacities = [0; mmsg::AT_ONCE];
+    let mut capacities = [0; mmsg::MESSAGES_PER_CALL];
     for (capacity, buffer) in capacities.iter_mut().zip(&*buffers) {
         *capacity = buffer.len();
     }
-    let asked = buffers.len().min(mmsg::AT_ONCE);
+    let asked = buffers.len().min(mmsg::MESSAGES_PER_CALL);
     let received = mmsg::receive_many(source, mmsg::lent(buffers), |index, received, reader| {
         infos.push(MessageInfo::new(&received.without(reader.is_empty()), capacities[index]));
     })?;

@@ -56,15 +56,15 @@ pub(crate) enum Withdrawn<P> {
 }
 
 #[derive(Debug)]
-enum State<P> {
+enum SendState<P> {
     Waiting(P),
     Taken,
     Done(io::Result<usize>, Option<P>),
 }
 
 #[derive(Debug)]
-struct Send<P> {
-    state: State<P>,
+struct QueuedSend<P> {
+    state: SendState<P>,
     waker: Option<Waker>,
     /// The future was dropped while the driver had the payload.
     abandoned: bool,
@@ -73,7 +73,7 @@ struct Send<P> {
 /// `P` is a payload.
 #[derive(Debug)]
 pub(crate) struct SendQueue<P> {
-    sends: Slab<Send<P>>,
+    sends: Slab<QueuedSend<P>>,
     /// Those that wait, in the order of their first polls.
     order: VecDeque<usize>,
     /// A driver has taken the first out.
@@ -125,8 +125,9 @@ impl<P> SendQueue<P> {
         if cfg!(planted = "writer_overwritten") && self.observers.any() {
             drop(self.observers.park(waker));
         }
-        let state = State::Waiting(payload);
-        let slot = self.sends.insert(Send { state, waker: Some(waker.clone()), abandoned: false });
+        let state = SendState::Waiting(payload);
+        let slot =
+            self.sends.insert(QueuedSend { state, waker: Some(waker.clone()), abandoned: false });
         self.order.push_back(slot);
         slot
     }
@@ -138,59 +139,59 @@ impl<P> SendQueue<P> {
         waker: &Waker,
     ) -> Result<(io::Result<usize>, Option<P>), Option<Waker>> {
         let Some(send) = self.sends.get_mut(slot) else { return Err(None) };
-        if !matches!(send.state, State::Done(..)) {
+        if !matches!(send.state, SendState::Done(..)) {
             return Err(remember(&mut send.waker, waker));
         }
         match self.sends.remove(slot).state {
-            State::Done(result, payload) => Ok((result, payload)),
-            State::Waiting(_) | State::Taken => Err(None),
+            SendState::Done(result, payload) => Ok((result, payload)),
+            SendState::Waiting(_) | SendState::Taken => Err(None),
         }
     }
 
     /// Whether a send has gone out. `None` while a driver has it.
     pub(crate) fn has_gone_out(&self, slot: usize) -> Option<bool> {
         match &self.sends.get(slot)?.state {
-            State::Waiting(_) => Some(false),
-            State::Taken => None,
-            State::Done(result, _) => Some(result.is_ok()),
+            SendState::Waiting(_) => Some(false),
+            SendState::Taken => None,
+            SendState::Done(result, _) => Some(result.is_ok()),
         }
     }
 
     /// The future is dropped.
-    pub(crate) fn forget(&mut self, slot: usize) -> Effects<P> {
+    pub(crate) fn cancel(&mut self, slot: usize) -> Effects<P> {
         let Some(send) = self.sends.get_mut(slot) else {
             return Effects::default();
         };
-        let is_taken = matches!(send.state, State::Taken)
-            || cfg!(planted = "drop_leaves_queued") && matches!(send.state, State::Waiting(_));
+        let is_taken = matches!(send.state, SendState::Taken)
+            || cfg!(planted = "drop_leaves_queued") && matches!(send.state, SendState::Waiting(_));
         if is_taken {
             send.abandoned = true;
             return Effects::default();
         }
-        let Send { state, waker: unused, .. } = self.sends.remove(slot);
+        let QueuedSend { state, waker: unused, .. } = self.sends.remove(slot);
         let release = match state {
-            State::Waiting(payload) => {
+            SendState::Waiting(payload) => {
                 self.order.retain(|waiting| *waiting != slot);
                 self.direct_next |= self.order.is_empty();
                 Some(payload)
             }
-            State::Done(_, payload) => payload,
-            State::Taken => None,
+            SendState::Done(_, payload) => payload,
+            SendState::Taken => None,
         };
-        Effects { release, unused, ..self.settled() }
+        Effects { release, unused, ..self.after_one_left() }
     }
 
     /// A send gives up waiting and wants its payload back.
     pub(crate) fn withdraw(&mut self, slot: usize) -> Withdrawn<P> {
         let state = self.sends.get(slot).map(|send| &send.state);
         match state {
-            Some(State::Taken) => return Withdrawn::Taken,
-            Some(State::Waiting(_)) | None => return Withdrawn::Unsent(self.forget(slot)),
-            Some(State::Done(..)) => {}
+            Some(SendState::Taken) => return Withdrawn::Taken,
+            Some(SendState::Waiting(_)) | None => return Withdrawn::Unsent(self.cancel(slot)),
+            Some(SendState::Done(..)) => {}
         }
         match self.sends.remove(slot).state {
-            State::Done(result, payload) => Withdrawn::Done(result, payload),
-            State::Waiting(_) | State::Taken => Withdrawn::Taken,
+            SendState::Done(result, payload) => Withdrawn::Done(result, payload),
+            SendState::Waiting(_) | SendState::Taken => Withdrawn::Taken,
         }
     }
 
@@ -206,7 +207,7 @@ impl<P> SendQueue<P> {
         self.listed = false;
     }
 
-    /// Takes out the payload of the send that is next. Followed by [`settle`](Self::settle) or
+    /// Takes out the payload of the send that is next. Followed by [`complete`](Self::complete) or
     /// [`put_back`](Self::put_back).
     pub(crate) fn next(&mut self) -> Option<(usize, P)> {
         if self.taken || self.closed {
@@ -214,8 +215,8 @@ impl<P> SendQueue<P> {
         }
         let slot = self.order.pop_front()?;
         self.taken = true;
-        match std::mem::replace(&mut self.sends[slot].state, State::Taken) {
-            State::Waiting(payload) => Some((slot, payload)),
+        match std::mem::replace(&mut self.sends[slot].state, SendState::Taken) {
+            SendState::Waiting(payload) => Some((slot, payload)),
             other => {
                 self.sends[slot].state = other;
                 None
@@ -228,15 +229,15 @@ impl<P> SendQueue<P> {
         self.taken = false;
         if self.closed || self.sends[slot].abandoned {
             let unused = self.sends.remove(slot).waker;
-            return Effects { release: Some(payload), unused, ..self.settled() };
+            return Effects { release: Some(payload), unused, ..self.after_one_left() };
         }
-        self.sends[slot].state = State::Waiting(payload);
+        self.sends[slot].state = SendState::Waiting(payload);
         self.order.push_front(slot);
         Effects::default()
     }
 
     /// The send has a result. Its payload, unless that has another use already, is for its future.
-    pub(crate) fn settle(
+    pub(crate) fn complete(
         &mut self,
         slot: usize,
         payload: Option<P>,
@@ -246,11 +247,11 @@ impl<P> SendQueue<P> {
         let send = &mut self.sends[slot];
         if send.abandoned || self.closed {
             let unused = self.sends.remove(slot).waker;
-            return Effects { release: payload, unused, ..self.settled() };
+            return Effects { release: payload, unused, ..self.after_one_left() };
         }
-        send.state = State::Done(result, payload);
+        send.state = SendState::Done(result, payload);
         let one = send.waker.take();
-        Effects { one, ..self.settled() }
+        Effects { one, ..self.after_one_left() }
     }
 
     /// The runtime is gone: every send that waits asks again, and is told.
@@ -268,17 +269,17 @@ impl<P> SendQueue<P> {
         let (mut payloads, mut wakers) = (Vec::new(), Vec::new());
         self.sends.retain(|_, send| {
             wakers.extend(send.waker.take());
-            match std::mem::replace(&mut send.state, State::Taken) {
-                State::Waiting(payload) => payloads.push(payload),
-                State::Done(_, payload) => payloads.extend(payload),
-                State::Taken => return true,
+            match std::mem::replace(&mut send.state, SendState::Taken) {
+                SendState::Waiting(payload) => payloads.push(payload),
+                SendState::Done(_, payload) => payloads.extend(payload),
+                SendState::Taken => return true,
             }
             false
         });
         (payloads, wakers)
     }
 
-    fn settled(&mut self) -> Effects<P> {
+    fn after_one_left(&mut self) -> Effects<P> {
         let observers =
             if self.is_idle() { self.observers.wake() } else { PendingWakes::default() };
         Effects { observers, ..Effects::default() }
@@ -295,11 +296,11 @@ pub(crate) struct SharedSendQueue {
     /// Whether a send has ever waited.
     used: AtomicBool,
     /// Made with the first send that waits. Most sockets never have one.
-    state: Mutex<Option<Box<Shared>>>,
+    state: Mutex<Option<Box<SendDirection>>>,
 }
 
 #[derive(Debug)]
-pub(crate) struct Shared {
+pub(crate) struct SendDirection {
     pub(crate) queue: SendQueue<Box<PendingSend>>,
     pub(crate) spares: SparePayloads,
 }
@@ -319,7 +320,7 @@ impl SharedSendQueue {
         state.get_or_insert_with(|| {
             // The lock has ordered this with every task that has to know: a send that waits parks after this.
             self.used.store(true, Ordering::Release);
-            Box::new(Shared { queue: SendQueue::new(), spares: SparePayloads::default() })
+            Box::new(SendDirection { queue: SendQueue::new(), spares: SparePayloads::default() })
         });
         Guard { idle: &self.idle, state }
     }
@@ -338,7 +339,7 @@ impl SharedSendQueue {
         self.lock_if_used()?.spares.take()
     }
 
-    fn lock_state(&self) -> MutexGuard<'_, Option<Box<Shared>>> {
+    fn lock_state(&self) -> MutexGuard<'_, Option<Box<SendDirection>>> {
         // The queue's methods do not panic half-way, and no user code runs under this lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -347,19 +348,19 @@ impl SharedSendQueue {
 pub(crate) struct Guard<'a> {
     idle: &'a AtomicBool,
     /// `Some`.
-    state: MutexGuard<'a, Option<Box<Shared>>>,
+    state: MutexGuard<'a, Option<Box<SendDirection>>>,
 }
 
 impl std::ops::Deref for Guard<'_> {
-    type Target = Shared;
+    type Target = SendDirection;
 
-    fn deref(&self) -> &Shared {
+    fn deref(&self) -> &SendDirection {
         self.state.as_ref().expect("made when it was locked")
     }
 }
 
 impl std::ops::DerefMut for Guard<'_> {
-    fn deref_mut(&mut self) -> &mut Shared {
+    fn deref_mut(&mut self) -> &mut SendDirection {
         self.state.as_mut().expect("made when it was locked")
     }
 }

@@ -67,7 +67,7 @@ impl<'a> Source<'a> {
         Ok((received, reader))
     }
 
-    /// Into owned buffers, which are told later ([`Scatter::settle`]): none of their methods runs here. Without an
+    /// Into owned buffers, which are told later ([`Scatter::into_parts`]): none of their methods runs here. Without an
     /// ancillary buffer ancillary data is discarded.
     pub(crate) fn recv_scattered<P>(
         &mut self,

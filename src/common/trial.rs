@@ -1,6 +1,6 @@
 //! Whether batches are faster than system calls here: tried, not computed. Pure: reads no clock, takes no lock.
 //!
-//! The load says whether a worker's operations could share a batch ([`Mode`](super::policy::Mode)). What that saves depends
+//! The load says whether a worker's operations could share a batch ([`WorkerLoad`](super::policy::WorkerLoad)). What that saves depends
 //! on the machine: on one, an entry of a batch costs half a system call and an atomic operation 4 ns; on another, an entry
 //! costs more than a call and an atomic operation 11 ns. So a runtime under load makes its operations in both ways by turns, times
 //! them, and stays with the faster one until it is time to try again.
@@ -44,7 +44,7 @@ const LEAVES: u32 = 4;
 const TOO_LONG: Duration = Duration::from_micros(100);
 
 #[derive(Debug)]
-enum Phase {
+enum TrialPhase {
     /// Timing `TURNS[turn]`.
     Trying {
         turn: usize,
@@ -57,7 +57,7 @@ enum Phase {
 /// A runtime's.
 #[derive(Debug)]
 pub(crate) struct Trial {
-    phase: Phase,
+    phase: TrialPhase,
     verdict: Way,
     hold: u32,
     /// The load as it was in each way in the last trial: what is ready at once is not the same in both.
@@ -89,7 +89,7 @@ struct Window {
 impl Trial {
     pub(crate) fn new() -> Self {
         Self {
-            phase: Phase::Trying { turn: 0 },
+            phase: TrialPhase::Trying { turn: 0 },
             verdict: Way::Batched,
             hold: HOLD[0],
             load: [0.0; 2],
@@ -106,8 +106,8 @@ impl Trial {
     /// How operations are to be made now, where the load is one for batches.
     pub(crate) fn way(&self) -> Way {
         match self.phase {
-            Phase::Trying { turn } => TURNS[turn],
-            Phase::Holding { .. } => self.verdict,
+            TrialPhase::Trying { turn } => TURNS[turn],
+            TrialPhase::Holding { .. } => self.verdict,
         }
     }
 
@@ -132,27 +132,29 @@ impl Trial {
         let Window { operations: count, took, load, samples } = std::mem::take(&mut self.window);
         let load = load / samples;
         match self.phase {
-            Phase::Holding { windows: left } => {
+            TrialPhase::Holding { windows: left } => {
                 let before = self.load[self.verdict as usize];
                 let changed = load > CHANGED * before || CHANGED * load < before;
                 self.changed = if changed { self.changed + 1 } else { 0 };
                 let windows = u32::try_from(count / window).unwrap_or(u32::MAX);
                 if left > windows && self.changed < CHANGED_WINDOWS {
-                    self.phase = Phase::Holding { windows: left - windows };
+                    self.phase = TrialPhase::Holding { windows: left - windows };
                 } else {
                     self.best = [f64::MAX; 2];
-                    self.turn(Phase::Trying { turn: 0 }, operations);
+                    self.turn(TrialPhase::Trying { turn: 0 }, operations);
                 }
             }
-            Phase::Trying { .. } if took.as_nanos() > TOO_LONG.as_nanos() * u128::from(count) => {
-                self.turn(Phase::Holding { windows: self.hold }, operations);
+            TrialPhase::Trying { .. }
+                if took.as_nanos() > TOO_LONG.as_nanos() * u128::from(count) =>
+            {
+                self.turn(TrialPhase::Holding { windows: self.hold }, operations);
             }
-            Phase::Trying { turn } => {
+            TrialPhase::Trying { turn } => {
                 self.load[TURNS[turn] as usize] = load;
                 let best = &mut self.best[TURNS[turn] as usize];
                 *best = best.min(took.as_nanos() as f64 / count as f64);
                 if turn + 1 < TURNS.len() {
-                    self.turn(Phase::Trying { turn: turn + 1 }, operations);
+                    self.turn(TrialPhase::Trying { turn: turn + 1 }, operations);
                 } else {
                     let [direct, batched] = self.best;
                     let verdict = if batched < direct { Way::Batched } else { Way::Direct };
@@ -160,13 +162,13 @@ impl Trial {
                     self.hold =
                         if verdict == self.verdict { (self.hold * 2).min(most) } else { least };
                     self.verdict = verdict;
-                    self.turn(Phase::Holding { windows: self.hold }, operations);
+                    self.turn(TrialPhase::Holding { windows: self.hold }, operations);
                 }
             }
         }
     }
 
-    fn turn(&mut self, phase: Phase, operations: u64) {
+    fn turn(&mut self, phase: TrialPhase, operations: u64) {
         let before = self.way();
         self.phase = phase;
         (self.window, self.changed, self.leaves) = (Window::default(), 0, 0);
@@ -179,14 +181,14 @@ impl Trial {
     /// The load is not one for batches any more. The window goes on when it is again.
     pub(crate) fn pause(&mut self) {
         self.last = None;
-        let Phase::Trying { turn } = self.phase else { return };
+        let TrialPhase::Trying { turn } = self.phase else { return };
         if TURNS[turn] == Way::Batched {
             self.leaves += 1;
             if self.leaves >= LEAVES {
                 // It looked like load in direct calls, which come in long series where a sender is ahead of its receiver.
                 // Batches were nearly empty: a message or two.
                 (self.verdict, self.hold) = (Way::Direct, HOLD[0]);
-                self.turn(Phase::Holding { windows: self.hold }, self.settled);
+                self.turn(TrialPhase::Holding { windows: self.hold }, self.settled);
             }
         }
     }
@@ -272,7 +274,7 @@ mod tests {
     fn too_little_to_do_says_nothing() {
         let mut machine = Machine::new();
         machine.run(SETTLING + 2 * WINDOW, [500_000, 400_000], 8.0);
-        assert!(matches!(machine.trial.phase, Phase::Holding { .. }));
+        assert!(matches!(machine.trial.phase, TrialPhase::Holding { .. }));
         assert_eq!(machine.trial.way(), Way::Batched, "as the load has it");
     }
 

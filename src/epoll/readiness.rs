@@ -2,7 +2,7 @@
 //!
 //! A registration costs an event for every message that arrives, wanted or not, a quarter of a round trip where no
 //! operation waits; and for every message that the peer takes, if it is for sending too. So it is made when an
-//! operation has to wait, for sending only once a send has to, and dropped after [`UNUSED`] operations that did not.
+//! operation has to wait, for sending only once a send has to, and dropped after [`UNUSED_OPERATIONS`] operations that did not.
 //!
 //! epoll tells of changes only. tokio remembers them until the kernel was asked and had nothing ([`Readiness::park`]).
 
@@ -24,7 +24,7 @@ type Registration = AsyncFd<Arc<OwnedFd>>;
 
 /// The registration is dropped after so many operations in a row that did not need it. Making it anew costs as much as
 /// some ten events.
-const UNUSED: u8 = 16;
+const UNUSED_OPERATIONS: u8 = 16;
 
 /// What to wait for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,13 +35,13 @@ pub(crate) enum Direction {
 
 #[derive(Debug, Default)]
 pub(crate) struct Readiness {
-    state: Mutex<State>,
+    state: Mutex<RegistrationState>,
     /// Whether there is a registration, as the last holder of the lock left it.
     registered: AtomicBool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct RegistrationState {
     registration: Option<Registration>,
     /// It is for both directions.
     wide: bool,
@@ -91,7 +91,7 @@ impl Readiness {
 
     fn park_in<T>(
         &self,
-        state: &mut State,
+        state: &mut RegistrationState,
         direction: Direction,
         fd: &Arc<OwnedFd>,
         runtime: &Handle,
@@ -151,13 +151,13 @@ impl Readiness {
         }
         let mut state = self.lock();
         state.unused = state.unused.saturating_add(1);
-        state.unused >= UNUSED
+        state.unused >= UNUSED_OPERATIONS
     }
 
     /// Nothing waited for the registration when the caller looked. Drops it if nothing has come to wait since.
     pub(crate) fn drop_unused(&self) -> bool {
         let mut state = self.lock();
-        let unused = state.unused >= UNUSED;
+        let unused = state.unused >= UNUSED_OPERATIONS;
         if unused {
             self.drop_registration(&mut state);
         }
@@ -177,13 +177,13 @@ impl Readiness {
     }
 
     /// The waker in it is the socket's own, so no user code runs under the lock.
-    fn drop_registration(&self, state: &mut State) {
+    fn drop_registration(&self, state: &mut RegistrationState) {
         state.registration = None;
         (state.wide, state.armed, state.unused) = (false, false, 0);
         self.registered.store(false, Ordering::Relaxed);
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RegistrationState> {
         // Nothing under this lock panics half-way.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::time::Instant;
 
-use crate::common::metrics::Counters;
+use crate::common::metrics::CounterCells;
 use crate::common::policy::Costs;
 use crate::sys;
 use crate::uring::ring::{Operation, Ring};
@@ -37,7 +37,7 @@ fn measure(ring: &mut Ring) -> Result<Costs, Unavailable> {
     let Ok((socket, _peer)) = sys::socketpair() else {
         return Ok(Costs { call: 200.0, enter: 450.0 });
     };
-    let (fd, counters) = (socket.as_fd(), Counters::default());
+    let (fd, counters) = (socket.as_fd(), CounterCells::default());
     let size = ring.receives_at_once();
     let mut best = [f32::MAX; 3];
     for _ in 0..ROUNDS {

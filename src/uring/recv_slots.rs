@@ -26,7 +26,7 @@ const STRIDE: usize = SLOT_LEN + 17 * 64;
 const CONTROL_STRIDE: usize = MAX_CONTROL.next_multiple_of(64);
 
 /// Memory that a slot keeps after a large message.
-const KEPT: usize = 64 << 10;
+const MOST_RESIDENT: usize = 64 << 10;
 
 /// How many slots to ask for, one after the other.
 pub(super) const COUNTS: [usize; 3] = [32, 8, 2];
@@ -114,10 +114,10 @@ impl RecvSlots {
 
     /// Gives memory of a large message back to the kernel.
     pub(super) fn trim(&mut self, slot: usize, len: usize) {
-        if len > KEPT {
+        if len > MOST_RESIDENT {
             // Whole pages, of whatever size.
-            let page = KEPT;
-            let from = (self.payload(slot) as usize + KEPT).next_multiple_of(page);
+            let page = MOST_RESIDENT;
+            let from = (self.payload(slot) as usize + MOST_RESIDENT).next_multiple_of(page);
             let to = (self.payload(slot) as usize + len.min(SLOT_LEN)) / page * page;
             if from < to {
                 // SAFETY: the pages lie within this slot, whose contents have been copied out; no reference to them

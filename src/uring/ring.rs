@@ -17,7 +17,7 @@ use super::recv_slots::{self, RecvSlots, SLOT_LEN};
 use super::support::{self, Unavailable};
 use crate::ancillary::ReceivedControl;
 use crate::ancillary::wire::MAX_CONTROL;
-use crate::common::metrics::{Counter, Counters};
+use crate::common::metrics::{Counter, CounterCells};
 use crate::common::pending_send::{PendingSend, vector};
 use crate::sys::{RECV_NOW, SEND_NOW, empty_header};
 
@@ -29,7 +29,7 @@ const ENTRIES: [u32; 2] = [256, 32];
 const GETEVENTS: u32 = 1;
 
 /// How often a ring that is short of memory is asked again before it counts as broken.
-const PATIENCE: u32 = 16;
+const ENTER_RETRIES: u32 = 16;
 
 /// One operation of a batch.
 #[derive(Clone, Copy)]
@@ -74,7 +74,7 @@ impl Key {
 }
 
 /// The outcome of one operation.
-pub(crate) enum Done<'a> {
+pub(crate) enum Completion<'a> {
     Sent(io::Result<usize>),
     /// The whole message, or as much as a slot holds. `control` owns the descriptors that came with it; `None` if the
     /// kernel was not asked for any.
@@ -95,10 +95,10 @@ pub(crate) struct Ring {
     /// `None` once they are leaked: the kernel may still write to them.
     slots: Option<RecvSlots>,
     /// By slot. Empty once they are leaked.
-    messages: Box<[Message]>,
+    messages: Box<[SlotHeader]>,
 }
 
-struct Message {
+struct SlotHeader {
     header: libc::msghdr,
     vector: libc::iovec,
 }
@@ -141,7 +141,7 @@ impl Ring {
             ring => ring,
         });
         let ring = ring.map_err(|error| Unavailable::at_setup(&error))?;
-        let message = || Message { header: empty_header(), vector: vector(std::ptr::null(), 0) };
+        let message = || SlotHeader { header: empty_header(), vector: vector(std::ptr::null(), 0) };
         let messages = (0..slots.count()).map(|_| message()).collect();
         let mut ring = Self { ring, slots: Some(slots), messages };
         ring.try_out().map_err(|error| Unavailable::at_enter(&error))?;
@@ -160,7 +160,7 @@ impl Ring {
         let full = unsafe { self.ring.submission().push(&opcode::Nop::new().build()) };
         full.expect("an empty queue");
         let mut last = does_nothing();
-        for _ in 0..=PATIENCE {
+        for _ in 0..=ENTER_RETRIES {
             let left = self.ring.submission().len();
             let entered = self.enter(left, 1);
             if self.ring.completion().next().is_some() {
@@ -189,8 +189,8 @@ impl Ring {
     pub(crate) fn run<'a>(
         &mut self,
         operations: impl Iterator<Item = Operation<'a>>,
-        counters: &Counters,
-        mut report: impl FnMut(usize, Done<'_>),
+        counters: &CounterCells,
+        mut report: impl FnMut(usize, Completion<'_>),
     ) -> Result<(), Unavailable> {
         let mut operations = operations.peekable();
         let mut first = 0;
@@ -229,10 +229,10 @@ impl Ring {
         &mut self,
         pushed: usize,
         first: usize,
-        counters: &Counters,
-        report: &mut impl FnMut(usize, Done<'_>),
+        counters: &CounterCells,
+        report: &mut impl FnMut(usize, Completion<'_>),
     ) -> Result<(), Unavailable> {
-        let (mut reported, mut patience) = (0, PATIENCE);
+        let (mut reported, mut patience) = (0, ENTER_RETRIES);
         let mut open = [u64::MAX; 4];
         loop {
             let left = self.ring.submission().len();
@@ -259,9 +259,9 @@ impl Ring {
                             std::mem::forget(self.slots.take());
                             // RECVMSG writes to its header.
                             std::mem::forget(std::mem::take(&mut self.messages));
-                            report(first + at, Done::Unknown);
+                            report(first + at, Completion::Unknown);
                         } else {
-                            report(first + at, Done::NotTaken);
+                            report(first + at, Completion::NotTaken);
                         }
                     }
                     return Err(refused);
@@ -292,7 +292,7 @@ impl Ring {
         &mut self,
         first: usize,
         open: &mut [u64; 4],
-        report: &mut impl FnMut(usize, Done<'_>),
+        report: &mut impl FnMut(usize, Completion<'_>),
     ) -> usize {
         let Self { ring, slots: Some(slots), messages } = self else { return 0 };
         let mut count = 0;
@@ -307,15 +307,15 @@ impl Ring {
                 report(
                     first + at,
                     match kind {
-                        SEND => Done::Sent(Err(io::Error::from_raw_os_error(-result))),
-                        _ => Done::NotReceived(-result),
+                        SEND => Completion::Sent(Err(io::Error::from_raw_os_error(-result))),
+                        _ => Completion::NotReceived(-result),
                     },
                 );
                 continue;
             }
             let message_len = result as usize;
             if kind == SEND {
-                report(first + at, Done::Sent(Ok(message_len)));
+                report(first + at, Completion::Sent(Ok(message_len)));
                 continue;
             }
             let control =
@@ -324,7 +324,7 @@ impl Ring {
             // SAFETY: the kernel has written so many bytes of the message into this slot (its completion, and the length
             // it was given), which nothing else refers to until the next batch.
             let bytes = unsafe { std::slice::from_raw_parts(slots.payload(slot), len) };
-            report(first + at, Done::Received { bytes, message_len, control });
+            report(first + at, Completion::Received { bytes, message_len, control });
             slots.trim(slot, len);
         }
         count
@@ -334,7 +334,7 @@ impl Ring {
 fn entry(
     operation: Operation<'_>,
     slots: &RecvSlots,
-    messages: &mut [Message],
+    messages: &mut [SlotHeader],
     slot: usize,
 ) -> squeue::Entry {
     match operation {
@@ -356,7 +356,7 @@ fn entry(
         Operation::RecvMsg(fd) => {
             let fd = target(fd);
             let (payload, control) = (slots.payload(slot), slots.control(slot));
-            let Message { header, vector: one } = &mut messages[slot];
+            let SlotHeader { header, vector: one } = &mut messages[slot];
             *one = vector(payload, SLOT_LEN);
             *header = empty_header();
             (header.msg_iov, header.msg_iovlen) = (one, 1);

@@ -14,13 +14,13 @@ use tokio::task::coop::{self, RestoreOnPending};
 
 /// The time that a unit stands for: with 128 of them a task has its turn for 2 ms at most, if its calls
 /// are quick.
-const UNIT: Duration = Duration::from_micros(16);
+const UNIT_TIME: Duration = Duration::from_micros(16);
 
 /// At most so many calls share a unit. Also, the clock is read once for so many.
 const AT_MOST: u32 = 16;
 
 #[derive(Clone, Copy)]
-struct Shared {
+struct SharedUnit {
     /// How many calls share the current unit.
     calls: u32,
     /// How many of them are still to come.
@@ -31,7 +31,7 @@ struct Shared {
 thread_local! {
     /// Of all calls on this thread. Whose they are does not matter: in the long run every task takes a
     /// unit as often as it has worked for one.
-    static SHARED: Cell<Shared> = const { Cell::new(Shared { calls: 1, left: 1, since: None }) };
+    static SHARED: Cell<SharedUnit> = const { Cell::new(SharedUnit { calls: 1, left: 1, since: None }) };
 }
 
 /// A call is done that had `budget` for it.
@@ -41,7 +41,7 @@ pub(crate) fn take(budget: RestoreOnPending) {
         shared.left -= 1;
         if shared.left == 0 {
             let now = Instant::now();
-            let took = shared.since.map_or(UNIT, |since| now.duration_since(since));
+            let took = shared.since.map_or(UNIT_TIME, |since| now.duration_since(since));
             shared.calls = share(shared.calls, took);
             shared.left = shared.calls;
             shared.since = Some(now);
@@ -53,7 +53,7 @@ pub(crate) fn take(budget: RestoreOnPending) {
 
 /// How many calls are to share a unit if the last `calls` took so long.
 fn share(calls: u32, took: Duration) -> u32 {
-    let fitting = UNIT.as_nanos() * u128::from(calls) / took.as_nanos().max(1);
+    let fitting = UNIT_TIME.as_nanos() * u128::from(calls) / took.as_nanos().max(1);
     u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, AT_MOST)
 }
 

@@ -10,10 +10,10 @@ use crate::common::recv_queue::{Outcome, Wakes};
 use crate::common::send_queue::Effects;
 
 const SENDS_AT_ONCE: usize = 3;
-const SAMPLE: u32 = 3;
+const MODEL_CALLS_PER_SAMPLE: u32 = 3;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Work {
+pub(super) enum ModelWork {
     Send,
     Receive,
     Relay,
@@ -21,7 +21,7 @@ pub(super) enum Work {
 
 #[derive(Debug)]
 pub(super) struct Worker {
-    pub(super) listed: Vec<Work>,
+    pub(super) listed: Vec<ModelWork>,
     awake: bool,
     pub(super) waker: bool,
     pub(super) dead: bool,
@@ -90,14 +90,14 @@ enum Next {
 }
 
 #[derive(Debug)]
-enum Sent {
+enum ModelSent {
     Done(io::Result<usize>),
     NotTaken,
     Unknown,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Attempt {
+enum ModelAttempt {
     RecvMeta(Outcome<u64>, bool),
     Nothing,
     Refused,
@@ -108,17 +108,17 @@ enum Attempt {
 pub(super) struct Pass {
     next: Next,
     had_work: bool,
-    listed: VecDeque<Work>,
+    listed: VecDeque<ModelWork>,
     send: Option<(usize, u64)>,
-    sent: Option<Sent>,
+    sent: Option<ModelSent>,
     receives: bool,
-    attempt: Attempt,
-    again: Vec<Work>,
+    attempt: ModelAttempt,
+    again: Vec<ModelWork>,
     wakers: WakeList,
 }
 
 impl Model {
-    pub(super) fn list(&mut self, worker: usize, work: Work) {
+    pub(super) fn list(&mut self, worker: usize, work: ModelWork) {
         if self.workers[worker].dead {
             let mut wakers = WakeList::default();
             self.wake_all(&mut wakers);
@@ -131,11 +131,11 @@ impl Model {
 
     pub(super) fn list_send(&mut self, worker: usize) {
         if self.send.list() {
-            self.list(worker, Work::Send);
+            self.list(worker, ModelWork::Send);
         }
     }
 
-    pub(super) fn is_listed(&self, work: Work) -> bool {
+    pub(super) fn is_listed(&self, work: ModelWork) -> bool {
         self.workers.iter().any(|worker| {
             let pass = worker.pass.iter();
             let in_pass = |pass: &Pass| pass.listed.contains(&work) || pass.again.contains(&work);
@@ -161,7 +161,7 @@ impl Model {
         let worker = self.some_worker();
         let worker = &mut self.workers[worker];
         worker.calls += 1;
-        if worker.calls.is_multiple_of(SAMPLE) {
+        if worker.calls.is_multiple_of(MODEL_CALLS_PER_SAMPLE) {
             worker.wake();
         }
     }
@@ -179,7 +179,7 @@ impl Model {
 
     pub(super) fn apply_wakes(&mut self, wakes: Wakes) {
         if wakes.relay {
-            self.list(self.some_worker(), Work::Relay);
+            self.list(self.some_worker(), ModelWork::Relay);
         }
         if let Some(waker) = wakes.one {
             waker.wake();
@@ -226,15 +226,15 @@ impl Model {
         let list = attempts && self.recv.queue_attempt();
         if list {
             self.attempts_left = 1;
-            self.list(worker, Work::Receive);
+            self.list(worker, ModelWork::Receive);
         }
         if self.collect(woken, wakers) {
-            self.list(worker, Work::Relay);
+            self.list(worker, ModelWork::Relay);
         }
         let list = self.send.list();
         let observers = self.send.observers.wake();
         if list {
-            self.list(worker, Work::Send);
+            self.list(worker, ModelWork::Send);
         }
         observers.collect(&self.notify, wakers);
     }
@@ -279,7 +279,7 @@ impl Model {
                 send: None,
                 sent: None,
                 receives: false,
-                attempt: Attempt::NotTaken,
+                attempt: ModelAttempt::NotTaken,
                 again: Vec::new(),
                 wakers: WakeList::default(),
             });
@@ -322,7 +322,7 @@ impl Model {
                     Next::PutBack { send, park: true, batched: false }
                 }
                 Some(send) => {
-                    self.settle_send(send, Ok(1), &mut pass.wakers);
+                    self.complete_send(send, Ok(1), &mut pass.wakers);
                     Next::Call(left - 1)
                 }
             },
@@ -369,9 +369,9 @@ impl Model {
         Some(next)
     }
 
-    fn attend_to(&mut self, at: usize, work: Work, pass: &mut Pass) -> Next {
+    fn attend_to(&mut self, at: usize, work: ModelWork, pass: &mut Pass) -> Next {
         match work {
-            Work::Send => {
+            ModelWork::Send => {
                 self.send.unlist();
                 match self.send.waiting() {
                     0 => {}
@@ -379,72 +379,74 @@ impl Model {
                     _ => return Next::Call(SENDS_AT_ONCE),
                 }
             }
-            Work::Receive => pass.receives |= self.recv.submit(),
-            Work::Relay => {
+            ModelWork::Receive => pass.receives |= self.recv.submit(),
+            ModelWork::Relay => {
                 let woken = self.recv.relay();
                 if self.collect(woken, &mut pass.wakers) {
-                    pass.again.push(Work::Relay);
+                    pass.again.push(ModelWork::Relay);
                 }
             }
         }
         Next::Listed
     }
 
-    fn run_send(&mut self, at: usize, message: u64, fate: Fate) -> Sent {
-        let would_block = || Sent::Done(Err(io::ErrorKind::WouldBlock.into()));
+    fn run_send(&mut self, at: usize, message: u64, fate: Fate) -> ModelSent {
+        let would_block = || ModelSent::Done(Err(io::ErrorKind::WouldBlock.into()));
         match fate {
-            _ if !self.workers[at].has_ring => Sent::NotTaken,
+            _ if !self.workers[at].has_ring => ModelSent::NotTaken,
             Fate::Normal => {
-                self.kernel_send(message).map_or_else(would_block, |()| Sent::Done(Ok(1)))
+                self.kernel_send(message).map_or_else(would_block, |()| ModelSent::Done(Ok(1)))
             }
             Fate::Cancelled => would_block(),
             // `sent_in_batch` makes the call then.
-            Fate::Refused => Sent::Done(Err(io::ErrorKind::PermissionDenied.into())),
+            Fate::Refused => ModelSent::Done(Err(io::ErrorKind::PermissionDenied.into())),
             Fate::NotTaken => {
                 self.workers[at].has_ring = false;
-                Sent::NotTaken
+                ModelSent::NotTaken
             }
             Fate::Unknown => {
                 self.workers[at].has_ring = false;
                 self.sends.lost.insert(message);
                 let _ = self.kernel_send(message);
-                Sent::Unknown
+                ModelSent::Unknown
             }
         }
     }
 
-    fn run_receive(&mut self, at: usize, fate: Fate) -> Attempt {
+    fn run_receive(&mut self, at: usize, fate: Fate) -> ModelAttempt {
         match fate {
-            _ if !self.workers[at].has_ring => Attempt::NotTaken,
-            Fate::Normal => self
-                .kernel_receive()
-                .map_or(Attempt::Nothing, |(outcome, bulky)| Attempt::RecvMeta(outcome, bulky)),
-            Fate::Cancelled => Attempt::Nothing,
-            Fate::Refused => Attempt::Refused,
+            _ if !self.workers[at].has_ring => ModelAttempt::NotTaken,
+            Fate::Normal => {
+                self.kernel_receive().map_or(ModelAttempt::Nothing, |(outcome, bulky)| {
+                    ModelAttempt::RecvMeta(outcome, bulky)
+                })
+            }
+            Fate::Cancelled => ModelAttempt::Nothing,
+            Fate::Refused => ModelAttempt::Refused,
             Fate::NotTaken | Fate::Unknown => {
                 self.workers[at].has_ring = false;
-                Attempt::NotTaken
+                ModelAttempt::NotTaken
             }
         }
     }
 
     fn attempt_done(&mut self, pass: &mut Pass) {
         let (woken, closed) = match pass.attempt {
-            Attempt::RecvMeta(outcome, bulky) => {
+            ModelAttempt::RecvMeta(outcome, bulky) => {
                 if outcome.is_ok() {
                     self.policy.note_message(if bulky { COPY_MAX + 1 } else { 1 }, false);
                 }
                 self.recv.complete(outcome)
             }
-            Attempt::Nothing => return self.attempt_was_empty(pass),
-            Attempt::Refused | Attempt::NotTaken => {
+            ModelAttempt::Nothing => return self.attempt_was_empty(pass),
+            ModelAttempt::Refused | ModelAttempt::NotTaken => {
                 self.recv.attempt_over(false);
                 (self.recv.hand_over(), None)
             }
         };
         assert!(closed.is_none() || self.closed, "no message is thrown away");
         if self.collect(woken, &mut pass.wakers) {
-            pass.again.push(Work::Relay);
+            pass.again.push(ModelWork::Relay);
         }
     }
 
@@ -463,48 +465,48 @@ impl Model {
                 Err(Gone) => {
                     let woken = self.recv.hand_over();
                     if self.collect(woken, &mut pass.wakers) {
-                        pass.again.push(Work::Relay);
+                        pass.again.push(ModelWork::Relay);
                     }
                     return;
                 }
             }
         }
         if self.recv.queue_attempt() {
-            pass.again.push(Work::Receive);
+            pass.again.push(ModelWork::Receive);
         }
     }
 
-    fn report_send(&mut self, send: (usize, u64), sent: Sent, pass: &mut Pass) -> Next {
+    fn report_send(&mut self, send: (usize, u64), sent: ModelSent, pass: &mut Pass) -> Next {
         let result = match sent {
-            Sent::NotTaken => return Next::PutBack { send, park: false, batched: true },
-            Sent::Unknown => {
+            ModelSent::NotTaken => return Next::PutBack { send, park: false, batched: true },
+            ModelSent::Unknown => {
                 let error = io::Error::other("unknown");
-                let effects = self.send.settle(send.0, None, Err(error));
+                let effects = self.send.complete(send.0, None, Err(error));
                 self.collect_effects(effects, &mut pass.wakers);
                 self.relist_send(pass);
                 return Next::Finish;
             }
-            Sent::Done(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => self
+            ModelSent::Done(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => self
                 .kernel_send(send.1)
                 .map_or_else(|| Err(io::ErrorKind::WouldBlock.into()), |()| Ok(1)),
-            Sent::Done(result) => result,
+            ModelSent::Done(result) => result,
         };
         if result.is_err() {
             return Next::PutBack { send, park: true, batched: true };
         }
-        self.settle_send(send, result, &mut pass.wakers);
+        self.complete_send(send, result, &mut pass.wakers);
         self.did_without();
         self.relist_send(pass);
         Next::Finish
     }
 
-    fn settle_send(
+    fn complete_send(
         &mut self,
         (slot, message): (usize, u64),
         result: io::Result<usize>,
         wakers: &mut WakeList,
     ) {
-        let effects = self.send.settle(slot, Some(message), result);
+        let effects = self.send.complete(slot, Some(message), result);
         self.collect_effects(effects, wakers);
     }
 
@@ -532,7 +534,7 @@ impl Model {
 
     fn relist_send(&mut self, pass: &mut Pass) {
         if self.send.list() {
-            pass.again.push(Work::Send);
+            pass.again.push(ModelWork::Send);
         }
     }
 
@@ -541,7 +543,7 @@ impl Model {
             Ok(parked) => !parked,
             Err(Gone) => {
                 while let Some(send) = self.send.next() {
-                    self.settle_send(send, Err(io::Error::other("no readiness")), wakers);
+                    self.complete_send(send, Err(io::Error::other("no readiness")), wakers);
                 }
                 false
             }

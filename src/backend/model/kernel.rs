@@ -10,7 +10,7 @@ use crate::epoll::readiness::Direction;
 const CAPACITY: usize = 2;
 
 /// Operations that do without a registration before it is dropped.
-const UNUSED: u8 = 3;
+const MODEL_UNUSED_OPERATIONS: u8 = 3;
 
 /// Errors are numbered as messages are.
 const FIRST_ERROR: i32 = 1000;
@@ -38,7 +38,7 @@ pub(super) struct Kernel {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Readiness {
+pub(super) struct ModelReadiness {
     registered: bool,
     wide: bool,
     armed: bool,
@@ -59,7 +59,7 @@ pub(super) struct Readiness {
     signalling: u32,
 }
 
-impl Readiness {
+impl ModelReadiness {
     pub(super) fn has_event(&self) -> bool {
         self.registered && self.event
     }
@@ -94,11 +94,11 @@ impl Readiness {
             return false;
         }
         self.unused += 1;
-        self.unused >= UNUSED
+        self.unused >= MODEL_UNUSED_OPERATIONS
     }
 
     pub(super) fn drop_unused(&mut self) {
-        if self.unused >= UNUSED {
+        if self.unused >= MODEL_UNUSED_OPERATIONS {
             self.drop_registration();
         }
     }

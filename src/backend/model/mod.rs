@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
 use driver::Worker;
-use kernel::{Kernel, Kind, Readiness};
+use kernel::{Kernel, Kind, ModelReadiness};
 use receive::{Readable, Receiver};
 use send::{Sender, Sends, Writable};
 
@@ -159,7 +159,7 @@ pub(crate) struct Model {
     on: usize,
     now: u64,
     kernel: Kernel,
-    readiness: Readiness,
+    readiness: ModelReadiness,
     workers: [Worker; 2],
     multi_thread: bool,
     over: bool,
@@ -192,7 +192,7 @@ impl Model {
             on: 0,
             now: 0,
             kernel: Kernel::default(),
-            readiness: Readiness::default(),
+            readiness: ModelReadiness::default(),
             // One batches from the start.
             workers: [Worker::new(true), Worker::new(false)],
             multi_thread: false,

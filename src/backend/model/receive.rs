@@ -5,7 +5,7 @@ use std::task::Context;
 
 use tokio::sync::futures::OwnedNotified;
 
-use super::driver::Work;
+use super::driver::ModelWork;
 use super::kernel::number;
 use super::{Gone, Model, Task};
 use crate::common::policy::{ATTEMPTS, COPY_MAX, Conditions, Decision, RecvState, note_poll};
@@ -125,7 +125,7 @@ impl Model {
                 }
                 let pending = self.wait(receiver);
                 if list && let Some(worker) = worker {
-                    self.list(worker, Work::Receive);
+                    self.list(worker, ModelWork::Receive);
                 }
                 pending
             }
@@ -333,9 +333,9 @@ impl Model {
         }
         let queue = &self.recv;
         let parked = queue.is_parked() && self.readiness.will_wake(Direction::Read);
-        let attempted = queue.is_queued() && self.is_listed(Work::Receive)
+        let attempted = queue.is_queued() && self.is_listed(ModelWork::Receive)
             || queue.is_submitted() && self.has_attempt();
-        let relayed = queue.is_relaying() && self.is_listed(Work::Relay);
+        let relayed = queue.is_relaying() && self.is_listed(ModelWork::Relay);
         assert!(
             parked || attempted || relayed,
             "a waiter sleeps that nothing will wake: {queue:?}, {:?}",

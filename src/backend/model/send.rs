@@ -7,13 +7,13 @@ use std::task::Context;
 
 use tokio::sync::futures::OwnedNotified;
 
-use super::driver::Work;
+use super::driver::ModelWork;
 use super::{Gone, Model, Task};
 use crate::common::send_queue::{Effects, Withdrawn};
 use crate::epoll::readiness::Direction;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reason {
+enum ModelReason {
     Queued,
     Full,
 }
@@ -24,9 +24,9 @@ enum Stage {
     /// As `send_directly`.
     Begin,
     /// As the first part of `poll_first`.
-    Join(Reason),
+    Join(ModelReason),
     /// As the second.
-    Attend(Reason),
+    Attend(ModelReason),
     Waiting,
 }
 
@@ -133,19 +133,19 @@ impl Model {
         let reason = if !self.send.is_idle()
             || sender.may_batch && self.batching_worker().is_some() && !self.send.take_direct_next()
         {
-            Reason::Queued
+            ModelReason::Queued
         } else if self.kernel_send(sender.message).is_some() {
             self.is_placed(sender.message);
             self.called();
             return false;
         } else {
-            Reason::Full
+            ModelReason::Full
         };
         sender.stage = Stage::Join(reason);
         true
     }
 
-    fn join(&mut self, sender: &mut Sender, reason: Reason) -> bool {
+    fn join(&mut self, sender: &mut Sender, reason: ModelReason) -> bool {
         let is_first = self.send.is_idle();
         sender.slot = self.send.enqueue(&sender.task.waker, sender.message);
         self.is_placed(sender.message);
@@ -157,10 +157,10 @@ impl Model {
         self.is_pending_unless_gone(sender)
     }
 
-    fn attend(&mut self, sender: &mut Sender, reason: Reason) -> bool {
+    fn attend(&mut self, sender: &mut Sender, reason: ModelReason) -> bool {
         let parked = match reason {
-            Reason::Full => self.park_until_writable().unwrap_or(false),
-            Reason::Queued => false,
+            ModelReason::Full => self.park_until_writable().unwrap_or(false),
+            ModelReason::Queued => false,
         };
         if !parked {
             self.list_send(self.some_worker());
@@ -235,7 +235,7 @@ impl Model {
         if self.send.has_gone_out(sender.slot) == Some(false) {
             self.fails(sender.message);
         }
-        let mut effects = self.send.forget(sender.slot);
+        let mut effects = self.send.cancel(sender.slot);
         effects.release.take();
         self.apply_effects(effects);
     }
@@ -333,7 +333,7 @@ impl Model {
         }
         let attends = |sender: &Sender| matches!(sender.stage, Stage::Attend(_));
         assert!(
-            self.is_listed(Work::Send)
+            self.is_listed(ModelWork::Send)
                 || self.has_sends_in_hand()
                 || self.readiness.will_wake(Direction::Write)
                 || self.senders.iter().any(attends),

@@ -1108,7 +1108,7 @@ impl UnixSeqpacket {
         self.stream_end().await;
         let mut scatter = Scatter::new(parts);
         let received = self.inner.recv_owned(&mut scatter, ancillary).await;
-        (received, scatter.settle())
+        (received, scatter.into_parts())
     }
 
     /// Receive a message if there is one.

@@ -318,6 +318,6 @@ impl UnixSeqpacket {
         }
         let mut scatter = Scatter::new(parts);
         let received = self.inner.try_recv_owned(&mut scatter, ancillary);
-        (received, scatter.settle())
+        (received, scatter.into_parts())
     }
 }
