@@ -1,10 +1,13 @@
-//! Errors that name the limit which was exceeded, or what the kernel lacks. Off the hot path: asked only after a failure.
+//! Errors that name the limit which was exceeded. Off the hot path: asked only after a failure.
 
 use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::ancillary::{too_many_fds, wire};
 use crate::sys;
+
+// For sys/mod.rs, which may import it from where it is.
+pub(crate) use crate::util::unsupported::too_old;
 
 /// What of a message's length the kernel keeps for itself in the send buffer.
 pub(crate) const SEND_BUFFER_OVERHEAD: usize = 32;
@@ -44,19 +47,6 @@ pub(crate) fn refused_send(
         Some(libc::EINVAL) if wire::count_fds(control) > wire::MAX_FDS => {
             too_many_fds(wire::count_fds(control))
         }
-        _ => error,
-    }
-}
-
-/// `Unsupported` for an option of a later kernel.
-pub(crate) fn too_old(error: io::Error, option: &str, version: &str) -> io::Error {
-    unsupported(error, || format!("this kernel does not know {option}: Linux {version} does"))
-}
-
-/// `Unsupported` for an option that the kernel does not know.
-pub(crate) fn unsupported(error: io::Error, what: impl FnOnce() -> String) -> io::Error {
-    match error.raw_os_error() {
-        Some(libc::ENOPROTOOPT) => io::Error::new(io::ErrorKind::Unsupported, what()),
         _ => error,
     }
 }

@@ -10,10 +10,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::gid_t;
 
-use crate::net::send_error::{too_old, unsupported};
 use crate::net::socket::UnixSeqpacket;
 use crate::sys;
 use crate::types::ucred::UCred;
+use crate::util::unsupported::{too_old, unsupported};
 
 impl UnixSeqpacket {
     /// Have the sender's credentials come with every message from now on (`SO_PASSCRED`,
