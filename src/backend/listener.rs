@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
-use super::recv::{Accept, Receive};
+use super::recv::Receive;
 use super::runtimes;
 use super::select::Choice;
+use super::sink::AcceptSink;
 use super::socket::Socket;
 use crate::types::backend::Backend;
 
@@ -62,10 +63,10 @@ impl Listener {
     }
 
     pub(crate) async fn accept(&self) -> io::Result<OwnedFd> {
-        Receive::new(self.inner.core(), Accept).await
+        Receive::new(self.inner.core(), AcceptSink).await
     }
 
     pub(crate) fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<io::Result<OwnedFd>> {
-        self.inner.core().poll_receive(cx, &mut Accept)
+        self.inner.core().poll_receive(cx, &mut AcceptSink)
     }
 }

@@ -5,6 +5,7 @@
 //! | [`select`](mod@select) | the choice of a backend, and of how io_uring is used |
 //! | [`socket`], [`listener`] | the calls |
 //! | [`recv`], [`send`] | the futures: from the first poll to a result or a drop |
+//! | [`sink`] | what each kind of receive does with its message |
 //! | [`core`] | a socket as its calls, its drivers and its waker know it |
 //! | [`driver`] | the task of each worker that works for all sockets |
 //! | [`worker`] | a worker: the inbox of its driver, its ring, its load |
@@ -26,15 +27,15 @@ mod runtime;
 mod runtimes;
 mod select;
 mod send;
+mod sink;
 mod socket;
 mod worker;
 
 pub(crate) use listener::Listener;
 pub use metrics::{Counters, Metrics, Mode, WorkerMetrics, metrics};
-pub(crate) use recv::{Bytes, Plain, Receive, Sink};
+pub(crate) use recv::Receive;
 pub use runtimes::busy_poll;
 pub(crate) use select::{Choice, select};
 pub(crate) use send::WaitingSend;
+pub(crate) use sink::{BytesSink, PlainSink, Sink};
 pub(crate) use socket::Socket;
-
-pub(crate) use crate::types::backend::{Backend, Selection, Submission};

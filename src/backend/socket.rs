@@ -10,10 +10,11 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
 use super::core::Core;
-use super::recv::{Borrowed, Bytes, Many, Owned, Receive, Sink, Stream, Vectored};
+use super::recv::Receive;
 use super::runtimes;
 use super::select::Choice;
 use super::send::{LentMessage, LentSend, Spare, WaitReason, WaitingSend};
+use super::sink::{BorrowedSink, BytesSink, ManySink, OwnedSink, Sink, StreamSink, VectoredSink};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buf::owned::{Parts, PartsMut, Scatter};
 use crate::common::async_fd;
@@ -240,7 +241,7 @@ impl Socket {
         &self,
         buffers: &mut [IoSliceMut<'_>],
     ) -> impl Future<Output = io::Result<usize>> + Unpin {
-        Receive::new(&self.core, Vectored(buffers))
+        Receive::new(&self.core, VectoredSink(buffers))
     }
 
     pub(crate) fn poll_recv_vectored(
@@ -248,11 +249,11 @@ impl Socket {
         cx: &mut Context<'_>,
         buffers: &mut [IoSliceMut<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.core.poll_receive(cx, &mut Vectored(buffers))
+        self.core.poll_receive(cx, &mut VectoredSink(buffers))
     }
 
     pub(crate) fn try_recv_vectored(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        self.core.try_receive(&mut Vectored(buffers))
+        self.core.try_receive(&mut VectoredSink(buffers))
     }
 
     /// With capacity for ancillary data, or at least a report that there was none.
@@ -262,7 +263,7 @@ impl Socket {
         control: &'a mut [u8],
     ) -> impl Future<Output = io::Result<(MessageInfo, AncillaryMessageReader<'a>)>> + Unpin {
         self.want_control();
-        Receive::new(&self.core, Borrowed { buffers, control })
+        Receive::new(&self.core, BorrowedSink { buffers, control })
     }
 
     /// Without an ancillary buffer there is no capacity for control data.
@@ -270,16 +271,16 @@ impl Socket {
         &'c self,
         scatter: &'c mut Scatter<P>,
         ancillary: Option<&'c mut AncillaryBuffer>,
-    ) -> Receive<'c, Owned<'c, P>> {
+    ) -> Receive<'c, OwnedSink<'c, P>> {
         if ancillary.is_some() {
             self.want_control();
         }
-        Receive::new(&self.core, Owned { scatter, ancillary })
+        Receive::new(&self.core, OwnedSink { scatter, ancillary })
     }
 
     pub(crate) async fn recv_many(&self, batch: &mut RecvBatch) -> io::Result<()> {
         self.want_control();
-        Receive::new(&self.core, Stream(batch)).await
+        Receive::new(&self.core, StreamSink(batch)).await
     }
 
     pub(crate) fn poll_recv_many(
@@ -288,7 +289,7 @@ impl Socket {
         batch: &mut RecvBatch,
     ) -> Poll<io::Result<()>> {
         self.want_control();
-        self.core.poll_receive(cx, &mut Stream(batch))
+        self.core.poll_receive(cx, &mut StreamSink(batch))
     }
 
     pub(crate) async fn recv_batch(
@@ -296,7 +297,7 @@ impl Socket {
         buffers: &mut [IoSliceMut<'_>],
         infos: &mut Vec<MessageInfo>,
     ) -> io::Result<()> {
-        Receive::new(&self.core, Many { buffers, infos }).await
+        Receive::new(&self.core, ManySink { buffers, infos }).await
     }
 
     pub(crate) fn poll_recv(
@@ -304,7 +305,7 @@ impl Socket {
         cx: &mut Context<'_>,
         buffer: &mut [u8],
     ) -> Poll<io::Result<usize>> {
-        self.core.poll_receive(cx, &mut Bytes(buffer))
+        self.core.poll_receive(cx, &mut BytesSink(buffer))
     }
 
     pub(crate) fn poll_recv_message<'a>(
@@ -314,11 +315,11 @@ impl Socket {
         control: &'a mut [u8],
     ) -> Poll<io::Result<(MessageInfo, AncillaryMessageReader<'a>)>> {
         self.want_control();
-        self.core.poll_receive(cx, &mut Borrowed { buffers, control })
+        self.core.poll_receive(cx, &mut BorrowedSink { buffers, control })
     }
 
     pub(crate) fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.core.try_receive(&mut Bytes(buffer))
+        self.core.try_receive(&mut BytesSink(buffer))
     }
 
     pub(crate) fn try_recv_message<'a>(
@@ -327,7 +328,7 @@ impl Socket {
         control: &'a mut [u8],
     ) -> io::Result<(MessageInfo, AncillaryMessageReader<'a>)> {
         self.want_control();
-        self.core.try_receive(&mut Borrowed { buffers, control })
+        self.core.try_receive(&mut BorrowedSink { buffers, control })
     }
 
     pub(crate) fn try_recv_owned<P: PartsMut>(
@@ -338,7 +339,7 @@ impl Socket {
         if ancillary.is_some() {
             self.want_control();
         }
-        self.core.try_receive(&mut Owned { scatter, ancillary })
+        self.core.try_receive(&mut OwnedSink { scatter, ancillary })
     }
 
     /// The completed message if there is one, else what the kernel has. A completed error is reported, once.
@@ -522,7 +523,7 @@ mod tests {
         for number in 0..100_u32 {
             assert_eq!(socket.send(&number.to_ne_bytes()).await.unwrap(), 4);
             let mut message = [0; 8];
-            assert_eq!(socket.receive(Bytes(&mut message)).await.unwrap(), 4);
+            assert_eq!(socket.receive(BytesSink(&mut message)).await.unwrap(), 4);
             assert_eq!(message[..4], number.to_ne_bytes());
         }
         assert!(!matches!(socket.try_recv(&mut [0; 8]), Ok(1..)));

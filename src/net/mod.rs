@@ -1,14 +1,23 @@
 //! The public API: sockets, listeners, their options, and what is built on them.
 
-pub(crate) mod backoff;
-pub(crate) mod connect;
+// rustdoc lists the methods of a type in the order of these modules.
+pub(crate) mod options;
+
+mod connect;
+
+pub(crate) mod socket;
+
+pub(crate) mod listener;
+
+pub(crate) mod messages;
+pub(crate) mod send_batch;
+
 #[cfg(feature = "codec")]
 pub(crate) mod framed;
-mod from_raw_fd;
-pub(crate) mod listener;
-pub(crate) mod messages;
-pub(crate) mod options;
 pub(crate) mod sealed_memory;
-pub(crate) mod send_batch;
+
+mod from_fd;
+mod from_raw_fd;
+
+mod backoff;
 pub(crate) mod send_error;
-pub(crate) mod socket;

@@ -1,19 +1,15 @@
 //! [`Options`]: how a socket is to be made.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
-use crate::backend::{self, Selection, Submission};
-use crate::net::connect;
-use crate::net::listener::UnixSeqpacketListener;
-use crate::net::listener::socket_file::{self, SocketFile, Wishes};
+use libc::{gid_t, uid_t};
+
+use crate::backend::{self, Choice};
 use crate::net::socket::UnixSeqpacket;
 use crate::sys;
+use crate::types::backend::{Selection, Submission};
 use crate::types::socket_addr::SocketAddr;
-use crate::util::close;
-use libc::gid_t;
-use libc::uid_t;
 
 /// How sockets are made: which backend they run on, where a client is bound, and what becomes of a
 /// listener's socket file.
@@ -34,10 +30,20 @@ use libc::uid_t;
 pub struct Options {
     selection: Selection,
     submission: Option<Submission>,
-    keep_ancillary: bool,
+    pub(super) keep_ancillary: bool,
     pass_rights: Option<bool>,
-    local: Option<SocketAddr>,
-    file: Wishes,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) file: Wishes,
+}
+
+/// What is wanted of the socket file of a listener.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wishes {
+    pub(crate) mode: Option<u32>,
+    pub(crate) user: Option<uid_t>,
+    pub(crate) group: Option<gid_t>,
+    pub(crate) replace_stale: bool,
+    pub(crate) unlink_on_drop: bool,
 }
 
 impl Options {
@@ -139,18 +145,6 @@ impl Options {
     pub fn pass_rights(mut self, pass: bool) -> Self {
         self.pass_rights = Some(pass);
         self
-    }
-
-    fn prepare(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
-        self.pass_rights.map_or(Ok(()), |pass| sys::set_pass_rights(fd, pass))
-    }
-
-    fn socket_on(&self, choice: backend::Choice, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
-        let socket = UnixSeqpacket::on(choice, fd)?;
-        if self.keep_ancillary {
-            socket.inner.want_control();
-        }
-        Ok(socket)
     }
 
     /// Bind a connecting socket to this address first, which the listener's side sees as
@@ -287,250 +281,20 @@ impl Options {
         self
     }
 
-    /// See [`UnixSeqpacket::connect`].
-    ///
-    /// # Errors
-    /// As [`UnixSeqpacket::connect`], if the backend cannot be had, and what `bind(2)` says to
-    /// [`local_addr`](Self::local_addr).
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use tokio_seqpacket::{Backend, Options, UnixSeqpacketListener};
-    ///
-    /// # let directory = tempfile::tempdir()?;
-    /// # let path = directory.path().join("service.sock");
-    /// let listener = UnixSeqpacketListener::bind(&path)?;
-    /// let socket = Options::new().backend(Backend::Epoll).connect(&path).await?;
-    /// assert_eq!(socket.backend(), Backend::Epoll);
-    /// # drop(listener);
-    /// # Ok(()) }
-    /// ```
-    pub async fn connect<P: AsRef<Path>>(&self, address: P) -> io::Result<UnixSeqpacket> {
-        self.connect_addr(&SocketAddr::from_path(address)?).await
+    /// What a socket or a listener is going to run on.
+    pub(super) fn select(&self) -> io::Result<Choice> {
+        backend::select(self.selection, self.submission)
     }
 
-    /// Connect to a listener at an address. Else as [`connect`](Self::connect).
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect); `InvalidInput` for an unnamed address.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use std::io::ErrorKind;
-    /// use tokio_seqpacket::{Options, SocketAddr};
-    ///
-    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
-    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
-    /// client.send(b"hello").await?;
-    /// // That address leads to no listener.
-    /// let refused = Options::new().connect_addr(&SocketAddr::unnamed()).await.unwrap_err();
-    /// assert_eq!(refused.kind(), ErrorKind::InvalidInput);
-    /// # Ok(()) }
-    /// ```
-    pub async fn connect_addr(&self, address: &SocketAddr) -> io::Result<UnixSeqpacket> {
-        let backend = backend::select(self.selection, self.submission)?;
-        let (fd, file) = self.connecting(address)?;
-        let fd = connect::connect(fd, address).await?;
-        let socket = self.socket_on(backend, fd)?;
-        file.into_iter().for_each(SocketFile::keep);
-        Ok(socket)
+    pub(super) fn prepare(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.pass_rights.map_or(Ok(()), |pass| sys::set_pass_rights(fd, pass))
     }
 
-    /// Connect to a listener, waiting on this thread while its backlog is full: for code that is not
-    /// async but runs where there is a runtime ([`tokio::runtime::Runtime::enter`],
-    /// `spawn_blocking`). The socket that comes back is like any other.
-    ///
-    /// # Errors
-    /// As [`connect`](Self::connect).
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use tokio_seqpacket::{Options, UnixSeqpacketListener};
-    ///
-    /// # let name = format!("\0seqpacket-example-blocking-{}", std::process::id());
-    /// let listener = UnixSeqpacketListener::bind(&name)?;
-    /// let connecting = tokio::task::spawn_blocking(|| Options::new().connect_blocking(name));
-    /// let client = connecting.await??;
-    /// client.send(b"hello").await?;
-    /// assert_eq!(listener.accept().await?.recv(&mut [0; 16]).await?, 5);
-    /// # Ok(()) }
-    /// ```
-    pub fn connect_blocking<P: AsRef<Path>>(&self, address: P) -> io::Result<UnixSeqpacket> {
-        let backend = backend::select(self.selection, self.submission)?;
-        let address = SocketAddr::from_path(address)?;
-        let (fd, file) = self.connecting(&address)?;
-        sys::connect_waiting(fd.as_fd(), &address)?;
-        let socket = self.socket_on(backend, fd)?;
-        file.into_iter().for_each(SocketFile::keep);
-        Ok(socket)
-    }
-
-    /// A socket that is to be connected to `to`, bound if that was asked for.
-    fn connecting(&self, to: &SocketAddr) -> io::Result<(OwnedFd, Option<SocketFile>)> {
-        if to.is_unnamed() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                "an unnamed address leads to no listener",
-            ));
-        }
-        let fd = sys::socket()?;
-        self.prepare(fd.as_fd())?;
-        let file = match &self.local {
-            Some(local) => SocketFile::bind(fd.as_fd(), local)?,
-            None => None,
-        };
-        Ok((fd, file))
-    }
-
-    /// See [`UnixSeqpacket::pair`].
-    ///
-    /// # Errors
-    /// As [`UnixSeqpacket::pair`], and if the backend cannot be had.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use tokio_seqpacket::{Backend, Options};
-    ///
-    /// let (a, b) = Options::new().backend(Backend::Epoll).pair()?;
-    /// assert_eq!((a.backend(), b.backend()), (Backend::Epoll, Backend::Epoll));
-    /// # Ok(()) }
-    /// ```
-    pub fn pair(&self) -> io::Result<(UnixSeqpacket, UnixSeqpacket)> {
-        let backend = backend::select(self.selection, self.submission)?;
-        let (a, b) = sys::socketpair()?;
-        self.prepare(a.as_fd())?;
-        self.prepare(b.as_fd())?;
-        Ok((self.socket_on(backend, a)?, self.socket_on(backend, b)?))
-    }
-
-    /// Checks a descriptor that is taken over. What it runs on, and whether its messages carry control data.
-    fn adopt(
-        &self,
-        fd: OwnedFd,
-        listening: bool,
-    ) -> io::Result<(OwnedFd, (backend::Choice, bool))> {
-        close::checked(fd, |fd| {
-            sys::adopt(fd, listening)?;
-            self.prepare(fd)?;
-            let marked = sys::marks_messages(fd)?;
-            Ok((backend::select(self.selection, self.submission)?, marked))
-        })
-    }
-
-    /// Take over a connected socket; it is made non-blocking.
-    ///
-    /// # Errors
-    /// `InvalidInput` if it is not a Unix seqpacket socket, listens, or is not connected; if the backend cannot be had.
-    /// The descriptor is closed then.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use std::os::fd::OwnedFd;
-    /// use tokio_seqpacket::{Options, UnixSeqpacket};
-    ///
-    /// let (a, b) = UnixSeqpacket::pair()?;
-    /// let inherited = OwnedFd::from(a);
-    /// let a = Options::new().socket_from_fd(inherited)?;
-    /// a.send(b"message").await?;
-    /// assert_eq!(b.recv(&mut [0; 16]).await?, 7);
-    ///
-    /// let file = std::fs::File::open("/dev/null")?;
-    /// assert!(Options::new().socket_from_fd(file.into()).is_err());
-    /// # Ok(()) }
-    /// ```
-    pub fn socket_from_fd(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
-        let (fd, (choice, marked)) = self.adopt(fd, false)?;
-        let socket = self.socket_on(choice, fd)?;
-        if marked {
+    pub(super) fn socket_on(&self, choice: Choice, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
+        let socket = UnixSeqpacket::on(choice, fd)?;
+        if self.keep_ancillary {
             socket.inner.want_control();
         }
         Ok(socket)
-    }
-
-    /// See [`UnixSeqpacketListener::bind_with_backlog`]. Accepted sockets run on the listener's
-    /// backend.
-    ///
-    /// # Errors
-    /// As [`UnixSeqpacketListener::bind`], and if the backend cannot be had.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use tokio_seqpacket::{Options, UnixSeqpacket};
-    ///
-    /// # let name = format!("\0seqpacket-example-options-{}", std::process::id());
-    /// let listener = Options::new().bind(&name, 1024)?;
-    /// let client = UnixSeqpacket::connect(&name).await?;
-    /// assert_eq!(listener.accept().await?.backend(), listener.backend());
-    /// # drop(client);
-    /// # Ok(()) }
-    /// ```
-    pub fn bind<P: AsRef<Path>>(
-        &self,
-        address: P,
-        backlog: i32,
-    ) -> io::Result<UnixSeqpacketListener> {
-        self.bind_addr(&SocketAddr::from_path(address)?, backlog)
-    }
-
-    /// Listen at an address. [`SocketAddr::unnamed`] has the kernel choose a free name in the abstract
-    /// namespace (autobind), which
-    /// [`local_socket_addr`](UnixSeqpacketListener::local_socket_addr) tells. Else as
-    /// [`bind`](Self::bind).
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind).
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use tokio_seqpacket::{Options, SocketAddr};
-    ///
-    /// # let name = format!("seqpacket-example-bind-addr-{}", std::process::id());
-    /// let address = SocketAddr::from_abstract_name(name)?;
-    /// let listener = Options::new().bind_addr(&address, 128)?;
-    /// assert_eq!(listener.local_socket_addr()?, address);
-    /// assert!(Options::new().bind_addr(&address, 128).is_err());
-    /// # Ok(()) }
-    /// ```
-    pub fn bind_addr(
-        &self,
-        address: &SocketAddr,
-        backlog: i32,
-    ) -> io::Result<UnixSeqpacketListener> {
-        let backend = backend::select(self.selection, self.submission)?;
-        let fd = sys::socket()?;
-        self.prepare(fd.as_fd())?;
-        // Registered once it listens, not before: a socket that does not listen yet counts as hung
-        // up, which tokio remembers for good, and then accept(2) would be tried without end.
-        let file = socket_file::listen(fd.as_fd(), address, backlog, &self.file)?;
-        let listener = UnixSeqpacketListener::on(backend, fd)?;
-        if self.keep_ancillary {
-            listener.inner.want_control();
-        }
-        Ok(listener.with_file(file, self.file.unlink_on_drop))
-    }
-
-    /// Take over a listening socket; it is made non-blocking.
-    ///
-    /// # Errors
-    /// `InvalidInput` if it is not a listening Unix seqpacket socket; if the backend cannot be had.
-    /// The descriptor is closed then.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use std::os::fd::OwnedFd;
-    /// use tokio_seqpacket::{Options, SocketAddr};
-    ///
-    /// let inherited = OwnedFd::from(Options::new().bind_addr(&SocketAddr::unnamed(), 16)?);
-    /// let listener = Options::new().listener_from_fd(inherited)?;
-    /// # drop(listener);
-    /// # Ok(()) }
-    /// ```
-    pub fn listener_from_fd(&self, fd: OwnedFd) -> io::Result<UnixSeqpacketListener> {
-        let (fd, (choice, marked)) = self.adopt(fd, true)?;
-        let listener = UnixSeqpacketListener::on(choice, fd)?;
-        if marked || self.keep_ancillary {
-            listener.inner.want_control();
-        }
-        Ok(listener)
     }
 }

@@ -1,4 +1,4 @@
-//! Errors that name the limit which was exceeded, or what the kernel lacks. Off the hot path: asked only after a failure.
+//! Errors that name the limit which was exceeded. Off the hot path: asked only after a failure.
 
 use std::io;
 use std::os::fd::BorrowedFd;

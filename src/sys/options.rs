@@ -6,6 +6,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::net::sockopt;
 
+use crate::util::unsupported::too_old;
+
 /// `SO_PASSRIGHTS` (Linux 6.16), which the libc crate does not have yet: `asm/socket.h`.
 const SO_PASSRIGHTS: libc::c_int =
     if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
@@ -164,17 +166,4 @@ pub(crate) fn pass_credentials(fd: BorrowedFd<'_>) -> io::Result<bool> {
 
 pub(crate) fn set_pass_credentials(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
     Ok(sockopt::set_socket_passcred(fd, pass)?)
-}
-
-/// `Unsupported` for an option of a later kernel.
-pub(crate) fn too_old(error: io::Error, option: &str, version: &str) -> io::Error {
-    unsupported(error, || format!("this kernel does not know {option}: Linux {version} does"))
-}
-
-/// `Unsupported` for an option that the kernel does not know.
-pub(crate) fn unsupported(error: io::Error, what: impl FnOnce() -> String) -> io::Error {
-    match error.raw_os_error() {
-        Some(libc::ENOPROTOOPT) => io::Error::new(io::ErrorKind::Unsupported, what()),
-        _ => error,
-    }
 }

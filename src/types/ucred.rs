@@ -1,11 +1,6 @@
 //! [`UCred`]: user, group and process id of a peer.
 
-use std::io;
-use std::os::fd::AsRawFd;
-
 use libc::{gid_t, pid_t, uid_t};
-
-use crate::sys;
 
 /// Credentials of a process.
 ///
@@ -63,28 +58,6 @@ impl UCred {
             gid: rustix::process::getgid().as_raw(),
             pid: rustix::process::getpid().as_raw_pid(),
         }
-    }
-
-    /// The credentials of the process that connected, or listened on, the other end of a Unix
-    /// socket, as they were at that time: its effective ids (`SO_PEERCRED`, see `unix(7)`).
-    ///
-    /// # Errors
-    /// What `getsockopt(2)` says: `EBADF`, `ENOTSOCK`.
-    ///
-    /// ```
-    /// # fn main() -> std::io::Result<()> {
-    /// use std::os::unix::net::UnixStream;
-    /// use tokio_seqpacket::UCred;
-    ///
-    /// // Any Unix socket will do.
-    /// let (a, _b) = UnixStream::pair()?;
-    /// assert_eq!(UCred::from_socket_peer(&a)?.pid(), Some(std::process::id() as i32));
-    /// // A file has no peer.
-    /// assert!(UCred::from_socket_peer(&std::fs::File::open("/dev/null")?).is_err());
-    /// # Ok(()) }
-    /// ```
-    pub fn from_socket_peer<T: AsRawFd>(socket: &T) -> io::Result<Self> {
-        sys::peer_credentials(socket.as_raw_fd()).map(Self::from_raw)
     }
 
     /// The user id.

@@ -1,28 +1,30 @@
 //! [`UnixSeqpacketListener`].
 
 pub(crate) mod activation;
+mod bind;
 pub(crate) mod incoming;
+mod properties;
 pub(crate) mod socket_file;
 
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::task::{Context, Poll, ready};
 
-use crate::backend::{self, Backend, Choice};
+use crate::backend::{self, Choice};
 use crate::common::trace::Span;
 use crate::net::listener::socket_file::SocketFile;
-use crate::net::options::Options;
 use crate::net::socket::UnixSeqpacket;
 use crate::sys;
+use crate::types::backend::Backend;
 use crate::types::socket_addr::SocketAddr;
 
 /// A listening Unix seqpacket socket.
 ///
 /// Dropping it closes it; the socket file stays, unless
-/// [`Options::unlink_on_drop`] was set. Connections that were not accepted are closed, and the next call of each
-/// client fails with `ECONNRESET`.
+/// [`Options::unlink_on_drop`](crate::Options::unlink_on_drop) was set. Connections that were not
+/// accepted are closed, and the next call of each client fails with `ECONNRESET`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -60,55 +62,6 @@ impl UnixSeqpacketListener {
             }
             file => Self { file, ..self },
         }
-    }
-
-    /// Listen at `address`, with a backlog of 128.
-    ///
-    /// A leading NUL byte makes the address a name in the abstract namespace.
-    ///
-    /// # Errors
-    /// `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside;
-    /// `EADDRINUSE` if the path exists, also where nobody listens any more; else what `bind(2)` and
-    /// `listen(2)` say. Outside a runtime, or in one without its I/O driver.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use std::io::ErrorKind;
-    /// use tokio_seqpacket::UnixSeqpacketListener;
-    ///
-    /// # let name = format!("\0seqpacket-example-bind-{}", std::process::id());
-    /// let listener = UnixSeqpacketListener::bind(&name)?;
-    /// let taken = UnixSeqpacketListener::bind(&name).unwrap_err();
-    /// assert_eq!(taken.kind(), ErrorKind::AddrInUse);
-    /// // A name in the abstract namespace goes with its socket; a file would stay.
-    /// drop(listener);
-    /// UnixSeqpacketListener::bind(&name)?;
-    /// # Ok(()) }
-    /// ```
-    pub fn bind<P: AsRef<Path>>(address: P) -> io::Result<Self> {
-        Self::bind_with_backlog(address, 128)
-    }
-
-    /// Listen at `address`, with a backlog of the given length.
-    ///
-    /// The kernel caps it at `net.core.somaxconn`, and holds one connection more than that. See
-    /// `listen(2)`.
-    ///
-    /// # Errors
-    /// As [`bind`](Self::bind).
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use tokio_seqpacket::UnixSeqpacketListener;
-    ///
-    /// # let directory = tempfile::tempdir()?;
-    /// # let path = directory.path().join("service.sock");
-    /// let listener = UnixSeqpacketListener::bind_with_backlog(&path, 1024)?;
-    /// # drop(listener);
-    /// # Ok(()) }
-    /// ```
-    pub fn bind_with_backlog<P: AsRef<Path>>(address: P, backlog: i32) -> io::Result<Self> {
-        Options::new().bind(address, backlog)
     }
 
     /// Accept a connection.
@@ -307,15 +260,6 @@ impl AsRawFd for UnixSeqpacketListener {
 impl IntoRawFd for UnixSeqpacketListener {
     fn into_raw_fd(self) -> RawFd {
         self.into_raw_fd()
-    }
-}
-
-impl TryFrom<OwnedFd> for UnixSeqpacketListener {
-    type Error = io::Error;
-
-    /// Take over a listening socket, inherited for example; it is made non-blocking.
-    fn try_from(fd: OwnedFd) -> io::Result<Self> {
-        Options::new().listener_from_fd(fd)
     }
 }
 

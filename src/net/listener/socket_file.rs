@@ -8,22 +8,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use libc::{gid_t, uid_t};
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use crate::net::options::Wishes;
 use crate::sys;
 use crate::types::socket_addr::SocketAddr;
-
-/// What is wanted of the file, beside that it be there.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Wishes {
-    pub(crate) mode: Option<u32>,
-    pub(crate) user: Option<uid_t>,
-    pub(crate) group: Option<gid_t>,
-    pub(crate) replace_stale: bool,
-    pub(crate) unlink_on_drop: bool,
-}
 
 fn directory_of(path: &Path) -> &Path {
     match path.parent() {

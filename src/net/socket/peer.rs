@@ -1,19 +1,19 @@
 //! Who is at the other end: what the kernel can be asked, and what its answers are worth.
 //!
-//! Two kinds of answer. About the *peer*: whoever called `connect(2)`, `listen(2)` or `socketpair(2)`
-//! at the other end, as that process was then. About the *sender* of one message: the process that
+//! Two kinds of answer. About the *peer*: the process that called `connect(2)`, `listen(2)` or `socketpair(2)`
+//! at the other end, as it was then. About the *sender* of one message: the process that
 //! called `sendmsg(2)`, as it is at that moment, checked by the kernel. A socket can be inherited and
 //! passed on, so that the two need not be the same process.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use libc::gid_t;
 
-use crate::net::listener::UnixSeqpacketListener;
 use crate::net::socket::UnixSeqpacket;
 use crate::sys;
-use crate::sys::{too_old, unsupported};
+use crate::types::ucred::UCred;
+use crate::util::unsupported::{too_old, unsupported};
 
 impl UnixSeqpacket {
     /// Have the sender's credentials come with every message from now on (`SO_PASSCRED`,
@@ -135,6 +135,24 @@ impl UnixSeqpacket {
         Ok(value.iter().any(|byte| *byte != 0))
     }
 
+    /// The credentials of the process that connected or made the pair, or that listened, as they
+    /// were then (`SO_PEERCRED`): its effective user and group id. Not necessarily of the process that
+    /// holds the other end now; see [`guide::credentials`](crate::guide::credentials).
+    ///
+    /// # Errors
+    /// What `getsockopt(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// // Both ends were made by this process.
+    /// assert_eq!(a.peer_cred()?.pid(), Some(std::process::id() as i32));
+    /// # Ok(()) }
+    /// ```
+    pub fn peer_cred(&self) -> io::Result<UCred> {
+        UCred::from_socket_peer(self)
+    }
+
     /// A descriptor of the peer's process (`SO_PEERPIDFD`, Linux 6.5), close-on-exec.
     ///
     /// **Proves** which process connected, listened or made the pair, and stays that process, where
@@ -216,63 +234,31 @@ impl UnixSeqpacket {
     }
 }
 
-impl UnixSeqpacketListener {
-    /// Have the sender's credentials come with every message on the sockets that are accepted, also
-    /// with those that were sent before they were. See [`UnixSeqpacket::set_pass_credentials`].
+impl UCred {
+    /// The credentials of the process that connected, or listened on, the other end of a Unix
+    /// socket, as they were at that time: its effective ids (`SO_PEERCRED`, see `unix(7)`).
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// What `getsockopt(2)` says: `EBADF`, `ENOTSOCK`.
     ///
     /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
-    /// use tokio_seqpacket::{Options, SocketAddr, UCred};
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::os::unix::net::UnixStream;
+    /// use tokio_seqpacket::UCred;
     ///
-    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
-    /// listener.set_pass_credentials(true)?;
-    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
-    /// client.send(b"first words").await?;
-    ///
-    /// let server = listener.accept().await?;
-    /// let (received, _, ancillary) =
-    ///     server.recv_owned_with_ancillary(vec![0; 64], AncillaryBuffer::new()).await;
-    /// received?;
-    /// assert_eq!(ancillary.credentials(), Some(UCred::from_current_process()));
+    /// // Any Unix socket will do.
+    /// let (a, _b) = UnixStream::pair()?;
+    /// assert_eq!(UCred::from_socket_peer(&a)?.pid(), Some(std::process::id() as i32));
+    /// // A file has no peer.
+    /// assert!(UCred::from_socket_peer(&std::fs::File::open("/dev/null")?).is_err());
     /// # Ok(()) }
     /// ```
-    pub fn set_pass_credentials(&self, pass: bool) -> io::Result<()> {
-        self.inner.want_control();
-        sys::set_pass_credentials(self.as_fd(), pass)
-    }
-
-    /// Have a descriptor of the sending process come with every message on the sockets that are
-    /// accepted. See [`UnixSeqpacket::set_pass_pidfd`].
-    ///
-    /// # Errors
-    /// As [`UnixSeqpacket::set_pass_pidfd`].
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use std::io::ErrorKind;
-    /// use tokio_seqpacket::{Options, SocketAddr};
-    ///
-    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
-    /// match listener.set_pass_pidfd(true) {
-    ///     Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
-    ///     set => set?,
-    /// }
-    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
-    /// assert!(listener.accept().await?.pass_pidfd()?);
-    /// # drop(client);
-    /// # Ok(()) }
-    /// ```
-    pub fn set_pass_pidfd(&self, pass: bool) -> io::Result<()> {
-        self.inner.want_control();
-        set_pass_pidfd(self.as_fd(), pass)
+    pub fn from_socket_peer<T: AsRawFd>(socket: &T) -> io::Result<Self> {
+        sys::peer_credentials(socket.as_raw_fd()).map(Self::from_raw)
     }
 }
 
-fn set_pass_pidfd(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
+pub(crate) fn set_pass_pidfd(fd: BorrowedFd<'_>, pass: bool) -> io::Result<()> {
     sys::set_socket_option(fd, libc::SO_PASSPIDFD, pass.into())
         .map_err(|error| too_old(error, "SO_PASSPIDFD", "6.5"))
 }

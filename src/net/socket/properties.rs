@@ -1,10 +1,8 @@
-//! What a connected socket can be asked and told beside messages: addresses, sizes, its descriptor.
+//! What a connected socket can be asked and told beside messages: addresses, sizes, its end.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net;
+use std::os::fd::AsFd;
 
-use crate::net::listener::UnixSeqpacketListener;
 use crate::net::send_error::SEND_BUFFER_OVERHEAD;
 use crate::net::socket::UnixSeqpacket;
 use crate::sys;
@@ -156,8 +154,8 @@ impl UnixSeqpacket {
     /// how long that takes. See [`guide::descriptors`](crate::guide::descriptors#descriptors-that-nothing-asked-for).
     ///
     /// What is under way already still arrives. [`Options::pass_rights`](crate::Options::pass_rights), or
-    /// [the same of a listener](UnixSeqpacketListener::set_pass_rights), comes before the first message. The option belongs
-    /// to the socket: it holds for all its duplicates, in other processes too.
+    /// [the same of a listener](crate::UnixSeqpacketListener::set_pass_rights), comes before the first message. The option
+    /// belongs to the socket: it holds for all its duplicates, in other processes too.
     ///
     /// # Errors
     /// `Unsupported` before Linux 6.16; else what `setsockopt(2)` says.
@@ -203,88 +201,44 @@ impl UnixSeqpacket {
         sys::pass_rights(self.as_fd())
     }
 
-    /// Leave the runtime and give the file descriptor away, unless a message would be lost by that.
+    /// Take the pending error of the socket (`SO_ERROR`), if there is one.
     ///
     /// # Errors
-    /// The socket comes back if something is not settled. A message that a dropped receive has left, on io_uring, or a
-    /// stream: [`try_recv`](Self::try_recv) takes it. A receive that is queued for a batch, or a send: both are over when
-    /// the runtime has run for a moment.
+    /// What `getsockopt(2)` says.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// let fd = a.try_into_fd().expect("nothing was left unfinished");
-    /// # drop(fd); Ok(()) }
-    /// ```
-    pub fn try_into_fd(self) -> Result<OwnedFd, Self> {
-        if self.inner.is_settled() { Ok(self.into()) } else { Err(self) }
-    }
-}
-
-impl UnixSeqpacketListener {
-    /// Sets whether messages to the sockets that are accepted may carry file descriptors, from their first message on. See
-    /// [`UnixSeqpacket::set_pass_rights`].
-    ///
-    /// A connection that waits to be accepted already has what the listener had when it connected.
-    ///
-    /// # Errors
-    /// As [`UnixSeqpacket::set_pass_rights`].
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use std::io::ErrorKind;
-    /// use tokio_seqpacket::{Options, SocketAddr};
-    ///
-    /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
-    /// match listener.set_pass_rights(false) {
-    ///     Err(error) if error.kind() == ErrorKind::Unsupported => return Ok(()),
-    ///     set => set?,
-    /// }
-    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
-    /// assert!(!listener.accept().await?.pass_rights()?);
-    /// # drop(client);
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"never read").await?;
+    /// drop(b);
+    /// let reset = a.take_error()?.expect("the peer has closed with a message unread");
+    /// assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
+    /// assert!(a.take_error()?.is_none());
     /// # Ok(()) }
     /// ```
-    pub fn set_pass_rights(&self, pass: bool) -> io::Result<()> {
-        sys::set_pass_rights(self.as_fd(), pass)
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
+        sys::take_error(self.as_fd())
     }
-}
 
-/// std has no type for seqpacket sockets; its other Unix sockets serve to carry one at times.
-macro_rules! from_std {
-    ($std:ident, $ours:ident, $what:literal) => {
-        impl TryFrom<net::$std> for $ours {
-            type Error = io::Error;
-
-            #[doc = $what]
-            /// as std has no type of its own for one: the descriptor is checked and made non-blocking,
-            /// and refused with `InvalidInput` if it is what its type says.
-            fn try_from(socket: net::$std) -> io::Result<Self> {
-                OwnedFd::from(socket).try_into()
-            }
-        }
-    };
-}
-
-from_std!(UnixStream, UnixSeqpacket, "Take over a connected seqpacket socket in std's clothes,");
-from_std!(UnixDatagram, UnixSeqpacket, "Take over a connected seqpacket socket in std's clothes,");
-from_std!(
-    UnixListener,
-    UnixSeqpacketListener,
-    "Take over a listening seqpacket socket in std's clothes,"
-);
-
-impl From<UnixSeqpacket> for net::UnixDatagram {
-    /// The descriptor in std's clothes, still non-blocking: a datagram socket's calls keep message
-    /// boundaries, too.
-    fn from(socket: UnixSeqpacket) -> Self {
-        OwnedFd::from(socket).into()
-    }
-}
-
-impl From<UnixSeqpacketListener> for net::UnixListener {
-    /// The descriptor in std's clothes, still non-blocking. What it accepts is a seqpacket socket.
-    fn from(listener: UnixSeqpacketListener) -> Self {
-        OwnedFd::from(listener).into()
+    /// Shut down reading, writing or both, for all duplicates of the socket in all processes. Calls
+    /// that wait return; see `shutdown(2)`. After `Shutdown::Write` a send that waits on a full queue returns only
+    /// once the peer has made room in it or has gone: the kernel reports nothing before.
+    ///
+    /// # Errors
+    /// What `shutdown(2)` says.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"the last").await?;
+    /// a.shutdown(std::net::Shutdown::Write)?;
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 8);
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 0);
+    /// b.send(b"still heard").await?;
+    /// assert_eq!(a.recv(&mut [0; 16]).await?, 11);
+    /// # Ok(()) }
+    /// ```
+    pub fn shutdown(&self, how: std::net::Shutdown) -> io::Result<()> {
+        sys::shutdown(self.as_fd(), how)
     }
 }

@@ -4,6 +4,24 @@ use std::ops::Deref;
 
 use crate::net::socket::UnixSeqpacket;
 
+impl UnixSeqpacket {
+    /// Borrow the socket twice. All calls work through `&self`, so this is never needed; it is here
+    /// for code written for the first releases of tokio-seqpacket.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (socket, peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// let (reader, writer) = socket.split();
+    /// writer.send(b"question").await?;
+    /// peer.send(b"answer").await?;
+    /// assert_eq!(reader.recv(&mut [0; 16]).await?, 6);
+    /// # Ok(()) }
+    /// ```
+    pub fn split(&self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        (ReadHalf(self), WriteHalf(self))
+    }
+}
+
 /// The reading half of a socket, from [`UnixSeqpacket::split`]. Dereferences to the socket.
 ///
 /// ```
@@ -21,7 +39,7 @@ use crate::net::socket::UnixSeqpacket;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy)]
-pub struct ReadHalf<'a>(pub(crate) &'a UnixSeqpacket);
+pub struct ReadHalf<'a>(&'a UnixSeqpacket);
 
 /// The writing half of a socket, from [`UnixSeqpacket::split`]. Dereferences to the socket.
 ///
@@ -41,7 +59,7 @@ pub struct ReadHalf<'a>(pub(crate) &'a UnixSeqpacket);
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy)]
-pub struct WriteHalf<'a>(pub(crate) &'a UnixSeqpacket);
+pub struct WriteHalf<'a>(&'a UnixSeqpacket);
 
 impl Deref for ReadHalf<'_> {
     type Target = UnixSeqpacket;

@@ -1,189 +1,175 @@
-//! The `try_*` calls with ancillary data and with owned buffers.
+//! The calls that take the buffers they receive into, and give them back with the result.
+#![expect(
+    clippy::manual_async_fn,
+    reason = "calls with owned buffers say that they are Send: of an async fn the compiler cannot tell, \
+              where it holds associated types of a `&'static str`"
+)]
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io;
 
 use tokio_uring::BufResult;
-use tokio_uring::buf::{BoundedBuf, BoundedBufMut};
+use tokio_uring::buf::BoundedBufMut;
 
-use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, AncillaryMessageWriter};
-use crate::buf::owned::{self, One, Parts, PartsMut, Scatter};
+use crate::ancillary::AncillaryBuffer;
+use crate::backend::PlainSink;
+use crate::buf::owned::{self, Capacity, One, PartsMut, Scatter};
 use crate::net::socket::UnixSeqpacket;
+use crate::net::socket::recv::{Receiving, RecvPlain};
 use crate::types::message_info::MessageInfo;
 
 impl UnixSeqpacket {
-    /// Send a message with ancillary data, if that is possible at once.
+    /// Receive a message into an owned buffer: from the start of its bounds, over what is in it. The
+    /// buffer comes back with the result; it is marked as initialised as far as the message reached,
+    /// so a vector that was longer keeps its length.
+    ///
+    /// [`MessageInfo`] tells whether the message was cut. Ancillary data is discarded, which it need not tell: see
+    /// [`MessageInfo::ancillary_truncated`].
+    ///
+    /// # Cancel safety
+    /// A future that is dropped loses no message: it goes to the next receive. The buffer is dropped
+    /// with the future, at the latest when the receive has settled.
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// See [`UnixSeqpacket`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
-    ///
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// let file = std::fs::File::open("/dev/null")?;
-    /// let mut control = [0; 32];
-    /// let mut ancillary = AncillaryMessageWriter::new(&mut control);
-    /// ancillary.add_fds(&[&file])?;
-    /// assert_eq!(a.try_send_with_ancillary(b"a file", &mut ancillary)?, 6);
-    /// # drop(b);
+    /// a.send(b"message").await?;
+    /// let (received, buffer) = b.recv_owned(Vec::with_capacity(4)).await;
+    /// let info = received?;
+    /// assert_eq!(buffer, b"mess");
+    /// assert!(info.truncated());
+    /// assert_eq!((info.bytes_read(), info.message_len()), (4, 7));
     /// # Ok(()) }
     /// ```
-    pub fn try_send_with_ancillary(
-        &self,
-        buffer: &[u8],
-        ancillary: &mut AncillaryMessageWriter<'_>,
-    ) -> io::Result<usize> {
-        self.try_send_vectored_with_ancillary(&[IoSlice::new(buffer)], ancillary)
-    }
-
-    /// Send a message from an owned buffer, if that is possible at once. The buffer comes back with
-    /// the result, whatever it is.
-    ///
-    /// # Errors
-    /// As [`try_send`](Self::try_send).
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use std::io::ErrorKind;
-    ///
-    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// let (sent, message) = a.try_send_owned(b"message".to_vec());
-    /// assert_eq!(sent?, 7);
-    /// assert_eq!(b.recv(&mut [0; 16]).await?, 7);
-    /// drop(b);
-    /// let (refused, message) = a.try_send_owned(message);
-    /// assert_eq!(refused.unwrap_err().kind(), ErrorKind::BrokenPipe);
-    /// assert_eq!(message, b"message");
-    /// # Ok(()) }
-    /// ```
-    pub fn try_send_owned<B>(&self, buffer: B) -> BufResult<usize, B>
+    pub fn recv_owned<B>(&self, buffer: B) -> impl Future<Output = BufResult<MessageInfo, B>> + Send
     where
-        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
     {
-        let (slice, bounds) = owned::lend(buffer);
-        let (sent, One(slice), _) = self.try_send_parts(One(slice), AncillaryBuffer::new());
-        (sent, owned::restore(slice, bounds))
+        async move {
+            let (mut slice, bounds) = owned::lend(buffer);
+            let mut capacity = Capacity::of(&mut slice);
+            let received = RecvPlain(Receiving::New(self, Some(PlainSink(&mut capacity)))).await;
+            let written = capacity.written();
+            owned::note_written(&mut slice, written);
+            (received, owned::restore(slice, bounds))
+        }
     }
 
-    /// Send a message from an owned buffer, with ancillary data, if that is possible at once. Both
-    /// come back with the result; the peer gets duplicates of the file descriptors.
+    /// Receive a message into an owned buffer, with its ancillary data. Else as
+    /// [`recv_owned`](Self::recv_owned).
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// See [`UnixSeqpacket`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// use tokio_seqpacket::ancillary::AncillaryBuffer;
     ///
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
-    /// let (sent, _, file) = a.try_send_owned_with_ancillary("a file", file);
-    /// assert_eq!((sent?, file.fds().len()), (6, 1));
-    /// # drop(b);
+    /// # let ancillary = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// # a.send_owned_with_ancillary("a file", ancillary).await.0?;
+    /// let (received, bytes, mut ancillary) =
+    ///     b.recv_owned_with_ancillary(Vec::with_capacity(64), AncillaryBuffer::new()).await;
+    /// assert_eq!((received?.bytes_read(), &bytes[..]), (6, &b"a file"[..]));
+    /// assert_eq!(ancillary.take_fds().len(), 1);
     /// # Ok(()) }
     /// ```
-    pub fn try_send_owned_with_ancillary<B>(
+    pub fn recv_owned_with_ancillary<B>(
         &self,
         buffer: B,
-        ancillary: AncillaryBuffer,
-    ) -> (io::Result<usize>, B, AncillaryBuffer)
+        mut ancillary: AncillaryBuffer,
+    ) -> impl Future<Output = (io::Result<MessageInfo>, B, AncillaryBuffer)> + Send
     where
-        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
     {
-        let (slice, bounds) = owned::lend(buffer);
-        let (sent, One(slice), ancillary) = self.try_send_parts(One(slice), ancillary);
-        (sent, owned::restore(slice, bounds), ancillary)
+        async move {
+            let (slice, bounds) = owned::lend(buffer);
+            let (received, One(slice)) = self.recv_parts(One(slice), Some(&mut ancillary)).await;
+            (received, owned::restore(slice, bounds), ancillary)
+        }
     }
 
-    /// Send a message gathered from several owned buffers, if that is possible at once. Else as
-    /// [`try_send_owned`](Self::try_send_owned).
+    /// Receive a message scattered into several owned buffers. Else as
+    /// [`recv_owned`](Self::recv_owned).
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// See [`UnixSeqpacket`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// let (sent, parts) = a.try_send_owned_vectored(vec!["head", "body"]);
-    /// assert_eq!((sent?, parts), (8, vec!["head", "body"]));
-    /// assert_eq!(b.recv(&mut [0; 16]).await?, 8);
+    /// a.send(b"headbody").await?;
+    /// let parts = vec![Vec::with_capacity(4), Vec::with_capacity(60)];
+    /// let (received, parts) = b.recv_owned_vectored(parts).await;
+    /// assert_eq!(received?.bytes_read(), 8);
+    /// assert_eq!(parts, [b"head", b"body"]);
     /// # Ok(()) }
     /// ```
-    pub fn try_send_owned_vectored<B>(&self, buffers: Vec<B>) -> BufResult<usize, Vec<B>>
+    pub fn recv_owned_vectored<B>(
+        &self,
+        buffers: Vec<B>,
+    ) -> impl Future<Output = BufResult<MessageInfo, Vec<B>>> + Send
     where
-        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
     {
-        let (slices, lent) = owned::lend_all(buffers);
-        let (sent, slices, _) = self.try_send_parts(slices, AncillaryBuffer::new());
-        (sent, lent.restore(slices))
+        async move {
+            let (slices, lent) = owned::lend_all(buffers);
+            let (received, slices) = self.recv_parts(slices, None).await;
+            (received, lent.restore(slices))
+        }
     }
 
-    /// Send a message gathered from several owned buffers, with ancillary data, if that is possible at
-    /// once. Else as [`try_send_owned_with_ancillary`](Self::try_send_owned_with_ancillary).
+    /// Receive a message scattered into several owned buffers, with its ancillary data. Else as
+    /// [`recv_owned`](Self::recv_owned).
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// See [`UnixSeqpacket`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// use tokio_seqpacket::ancillary::AncillaryBuffer;
     ///
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
-    /// let parts = vec!["a", " file"];
-    /// let (sent, parts, _file) = a.try_send_owned_vectored_with_ancillary(parts, file);
-    /// assert_eq!((sent?, parts.len()), (6, 2));
-    /// # drop(b);
+    /// # let ancillary = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
+    /// # a.send_owned_with_ancillary("a file", ancillary).await.0?;
+    /// let parts = vec![Vec::with_capacity(2), Vec::with_capacity(60)];
+    /// let (received, parts, ancillary) =
+    ///     b.recv_owned_vectored_with_ancillary(parts, AncillaryBuffer::new()).await;
+    /// received?;
+    /// assert_eq!(parts, [&b"a "[..], b"file"]);
+    /// assert_eq!(ancillary.fds().len(), 1);
     /// # Ok(()) }
     /// ```
-    pub fn try_send_owned_vectored_with_ancillary<B>(
+    pub fn recv_owned_vectored_with_ancillary<B>(
         &self,
         buffers: Vec<B>,
-        ancillary: AncillaryBuffer,
-    ) -> (io::Result<usize>, Vec<B>, AncillaryBuffer)
+        mut ancillary: AncillaryBuffer,
+    ) -> impl Future<Output = (io::Result<MessageInfo>, Vec<B>, AncillaryBuffer)> + Send
     where
-        B: BoundedBuf<Buf: Send, Bounds: Send> + Send,
+        B: BoundedBufMut<Buf: Send, Bounds: Send> + Send,
     {
-        let (slices, lent) = owned::lend_all(buffers);
-        let (sent, slices, ancillary) = self.try_send_parts(slices, ancillary);
-        (sent, lent.restore(slices), ancillary)
+        async move {
+            let (slices, lent) = owned::lend_all(buffers);
+            let (received, slices) = self.recv_parts(slices, Some(&mut ancillary)).await;
+            (received, lent.restore(slices), ancillary)
+        }
     }
 
-    fn try_send_parts<P: Parts>(
+    async fn recv_parts<P: PartsMut>(
         &self,
         parts: P,
-        ancillary: AncillaryBuffer,
-    ) -> (io::Result<usize>, P, AncillaryBuffer) {
-        let sent = self.inner.try_send_owned(&parts, &ancillary);
-        (self.explained(sent, || parts.total(), &[]), parts, ancillary)
-    }
-
-    /// Receive a message with its ancillary data, if there is one. Else as
-    /// [`try_recv_vectored_with_ancillary`](Self::try_recv_vectored_with_ancillary).
-    ///
-    /// # Errors
-    /// As [`try_recv`](Self::try_recv).
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use std::io::ErrorKind;
-    ///
-    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// let (mut bytes, mut control) = ([0; 64], [0; 64]);
-    /// let none = b.try_recv_with_ancillary(&mut bytes, &mut control).unwrap_err();
-    /// assert_eq!(none.kind(), ErrorKind::WouldBlock);
-    /// a.send(b"message").await?;
-    /// let (len, ancillary) = b.try_recv_with_ancillary(&mut bytes, &mut control)?;
-    /// assert_eq!((len, ancillary.is_empty()), (7, true));
-    /// # Ok(()) }
-    /// ```
-    pub fn try_recv_with_ancillary<'a>(
-        &self,
-        buffer: &mut [u8],
-        ancillary_buffer: &'a mut [u8],
-    ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
-        self.try_recv_vectored_with_ancillary(&mut [IoSliceMut::new(buffer)], ancillary_buffer)
+        mut ancillary: Option<&mut AncillaryBuffer>,
+    ) -> (io::Result<MessageInfo>, P) {
+        if let Some(ancillary) = &mut ancillary {
+            // Closing what the caller had in it can take a while: not under the lock.
+            ancillary.clear();
+        }
+        self.stream_end().await;
+        let mut scatter = Scatter::new(parts);
+        let received = self.inner.recv_owned(&mut scatter, ancillary).await;
+        (received, scatter.into_parts())
     }
 
     /// Receive a message into an owned buffer, if there is one. The buffer comes back with the result,
