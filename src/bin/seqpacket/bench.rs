@@ -1,4 +1,4 @@
-//! `bench`: the short comparison of the backends. `cargo bench --bench round_trip` is the long one.
+//! `bench`: the short comparison of the backends. `cargo bench --bench compare` in the repository is the long one.
 
 use std::fmt::Write;
 use std::io;
