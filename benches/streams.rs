@@ -1,6 +1,6 @@
 //! What many messages per call, busy polling and sealed memory give.
 //!
-//! `cargo bench --bench streams`; `-- --quick` for a smoke run, `-- ROW` for rows that contain it. All
+//! `cargo bench --bench streams` in `benches/`; `-- --quick` for a smoke run, `-- ROW` for rows that contain it. All
 //! contestants of a row run in one process, in alternating rounds; the ratio is that of the first
 //! contestant's time to each one's, round by round, of which the median is shown.
 

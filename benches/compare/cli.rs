@@ -5,7 +5,7 @@ use std::path::PathBuf;
 pub const HELP: &str = "\
 Compare ways of passing messages over Unix sockets: speed, latency, memory, system calls.
 
-    cargo bench --bench compare -- [OPTIONS]
+    cargo bench --manifest-path benches/Cargo.toml -- [OPTIONS]
 
     --quick             short rounds, about a minute in all; for a first look
     --filter TEXT       only rows whose name or id contains TEXT (may be repeated)

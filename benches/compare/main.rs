@@ -5,7 +5,7 @@
 //! like on a noisy machine: a ratio is the median of the ratios of neighbouring rounds, and above 1 means
 //! better than tokio-seqpacket 0.8.2.
 //!
-//! `cargo bench --bench compare -- --help`
+//! `cargo bench --manifest-path benches/Cargo.toml -- --help`
 
 mod children;
 mod cli;
@@ -156,7 +156,7 @@ fn compare(options: &Options) -> Result<(), String> {
     println!("{}", terminal::grid(&report));
     println!("{}", goals::table(&report));
 
-    let directory = options.out.clone().unwrap_or_else(default_directory);
+    let directory = options.out.as_deref().map_or_else(default_directory, as_typed);
     let written = write(&directory, &report);
     written.map_err(|error| format!("{}: {error}", directory.display()))?;
     println!("written: compare.html, compare.json, speed.svg in {}", directory.display());
@@ -201,6 +201,11 @@ fn measure_row(
         },
         _ => measure::row(contestants, row, plan, descriptors, progress),
     }
+}
+
+/// A path as the shell understands it: cargo starts the program in `benches/`, but leaves `PWD` as it was.
+fn as_typed(path: &Path) -> PathBuf {
+    std::env::var_os("PWD").map_or_else(|| path.to_owned(), |shell| Path::new(&shell).join(path))
 }
 
 /// target/compare, wherever the target directory is: the program lies in target/release/deps.

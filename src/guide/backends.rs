@@ -60,7 +60,7 @@
 //! - **Speed.** With one busy connection on a thread both make the same system calls, and are level. With more, io_uring
 //!   batches where that is faster, which it finds out by timing both ways. The more a system call costs, the more that
 //!   saves: with 16 connections on a thread io_uring was a quarter ahead at 500 ns, and on one of two machines 6 % behind
-//!   below 165 ns. `cargo bench --bench compare` in the repository measures yours; BENCHMARKS.md says how to read it.
+//!   below 165 ns. The comparison in the repository (`benches/`) measures yours; BENCHMARKS.md says how to run and read it.
 //! - **Resources.** A ring for each runtime, on a multi_thread runtime one for each worker that batches: one descriptor, 32 KiB of
 //!   memory or 8 KiB where the limit is tight, which some kernels count as locked (see [containers](super::containers)), and 136 MiB of address space, of
 //!   which some hundred KiB become memory.

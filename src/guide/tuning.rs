@@ -1,7 +1,7 @@
 //! Tuning: what can be changed, and when it pays.
 //!
-//! Measure first: `cargo bench --bench compare` and `--bench streams` in the repository, on the machine in
-//! question, or `seqpacket bench` for a first look. BENCHMARKS.md has figures and what did not pay.
+//! Measure first: with the comparison in the repository (`benches/`, BENCHMARKS.md), on the machine in
+//! question, or `seqpacket bench` for a first look. BENCHMARKS.md also has figures and what did not pay.
 //!
 //! # Send buffers: how large, how many
 //!

@@ -83,7 +83,7 @@ pub fn speed(report: &Report) -> String {
     }
     let title = "Round trips of 64 bytes over a Unix seqpacket socket";
     let quick = if report.quick { " -- --quick" } else { "" };
-    let command = format!("cargo bench --bench compare{quick}");
+    let command = format!("cargo bench --manifest-path benches/Cargo.toml{quick}");
     let mut body = bold(label(10.0, 22.0, "start", title));
     body += &label(
         10.0,

@@ -1,4 +1,4 @@
-//! `bench`: the short comparison of the backends. `cargo bench --bench round_trip` is the long one.
+//! `bench`: the short comparison of the backends. The long one is in the repository, `benches/`.
 
 use std::fmt::Write;
 use std::io;
