@@ -73,7 +73,7 @@
 //! - **No confirmation that the peer has read a message.** G1 ends at the peer's queue.
 //! - **No resending or reconnecting**, and no timeouts. Every call may be dropped by one of tokio's.
 //! - **No own threads or runtime**, except for threads that close descriptors whose close may take long.
-//! - **No sharing of a runtime with a forked child.** Sockets may be inherited, their runtime must not run on.
+//! - **No use of inherited sockets after `fork(2)`.** Parent and child share tokio's epoll set, see [`guide::backends`].
 //!
 //! RELIABILITY.md lists the known limits of each guarantee.
 //!
