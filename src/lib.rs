@@ -94,8 +94,8 @@
 //! | [`Backend::Epoll`] | a system call each | everywhere |
 //!
 //! Operations that have to wait do so on tokio's I/O driver, on both. The choice is io_uring where it is available.
-//! [`Options::backend`] overrides it in code, and the environment variable `TOKIO_SEQPACKET_BACKEND` (`auto`, `uring` or
-//! `epoll`) for operators. [`probe()`] explains in words whether io_uring is available here.
+//! [`Options::backend`] overrides it in code. Operators set the environment variable `TOKIO_SEQPACKET_BACKEND` (`auto`, `uring` or
+//! `epoll`). [`probe()`] explains in words whether io_uring is available here.
 //!
 //! On io_uring, [`Submission`] and `TOKIO_SEQPACKET_SUBMISSION` (`adaptive`, `ring` or `direct`) choose whether operations
 //! go through the ring. [`metrics()`] counts what was done.
@@ -124,8 +124,7 @@
 //! | `accept`, in its listener's | `fd` | a connection was taken; it is a socket |
 //!
 //! Sockets and listeners have no parent and follow from the span in which they are made. For an accepted
-//! socket that is `accept`. Events report what the library does by itself: it falls back to epoll, loses a
-//! ring, changes how a worker submits, waits for descriptors, or replaces a stale socket file.
+//! socket that is `accept`. Events report what the library does by itself: fall back to epoll, lose a ring, change how a worker submits, wait for descriptors, replace a stale socket file.
 //!
 //! Messages make no spans and enter none. A span for each call costs about a quarter of the system call of a small
 //! message. Put a span around your call where it matters.

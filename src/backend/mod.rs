@@ -22,9 +22,9 @@
 //!
 //! # Modules
 //!
-//! [`socket`] and [`listener`] have the calls, [`recv`] and [`send`] the futures. [`core`] is the state of a socket, [`driver`] the
-//! task that works for all sockets of a worker, and [`worker`] its inbox and its ring. [`runtime`] is a tokio runtime with its
-//! workers, [`runtimes`] has those of this process, and [mod@metrics] counts.
+//! [`socket`] and [`listener`] have the calls, [`recv`] and [`send`] the futures. [`core`] is the state of a socket. [`driver`] is
+//! the task that works for all sockets of a worker, and [`worker`] has its inbox and its ring. [`runtime`] is a tokio runtime with
+//! its workers, and [`runtimes`] has those of this process. [mod@metrics] counts.
 //!
 //! # The state of an operation
 //!
@@ -32,8 +32,12 @@
 //! call, or it *retries*, *waits* for an attempt, or is *parked* until it claims a message. A future that is dropped takes its
 //! operation out of the queue. The tables of [`send_queue`] and [`recv_queue`] say what happens to the message.
 //!
-//! Four parties touch this state: *futures* and other calls, on any thread; the *driver* of a worker, in a pass; the socket's own *waker*,
-//! called by tokio's I/O driver; and *close*, once, when the socket is dropped or its descriptor handed out.
+//! Four parties touch this state:
+//!
+//! - *futures* and other calls, on any thread
+//! - the *driver* of a worker, in a pass
+//! - the socket's own *waker*, which tokio's I/O driver calls
+//! - *close*, once, when the socket is dropped or its descriptor handed out
 //!
 //! | field | who changes it, and when | guarded by |
 //! |---|---|---|
