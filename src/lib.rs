@@ -34,47 +34,84 @@
 //! The [`guide`] has chapters on choosing a backend, moving from tokio-seqpacket, owned buffers, passing
 //! descriptors, credentials, cancel safety, containers and tuning.
 //!
-//! # What can be relied on
+//! # Guarantees
 //!
-//! On both backends, with the same tests. The numbers are those of RELIABILITY.md.
+//! They hold on both backends, with the same tests. RELIABILITY.md names the tests of each number.
 //!
-//! - **G1 Delivery.** A send that returns `Ok` was delivered whole, exactly once. Sends on one socket are delivered
-//!   in the order in which they were first polled, also from several tasks and when the peer's
-//!   queue was full.
-//! - **G2 Dropped receive.** Dropping a receive at any point loses nothing: bytes, and file descriptors, reach the next
-//!   receive, in order. One exception, for descriptors only: see [`Options::keep_ancillary`].
+//! - **G1 Delivery.** A send that returns `Ok` was delivered whole, exactly once. Sends on one socket are delivered in
+//!   the order of their first polls, also from several tasks and when the peer's queue was full.
+//! - **G2 Dropped receive.** Dropping a receive at any point loses nothing. Bytes, truncation flags and file descriptors
+//!   reach the next receive of the socket, in order. One exception, for descriptors only: [`Options::keep_ancillary`].
 //! - **G3 Dropped send.** The message went out whole or never will. It cannot appear behind a later one.
-//! - **G4 Dropped accept.** Loses no connection.
-//! - **G5 Truncation.** Calls with capacity for ancillary data that return [`MessageInfo`] report truncated data and truncated
-//!   ancillary data separately.
-//! - **G6 End of stream** and an empty message can be told apart: always in a stream ([`Messages`]), and by
-//!   [`MessageInfo::end_of_stream`] while [`set_pass_credentials`](UnixSeqpacket::set_pass_credentials) is on.
-//! - **G7 Reset.** If the peer closes with unread messages in its queue, one call fails with `ECONNRESET`. That is
-//!   not the end: messages that the peer had sent are still delivered, then end of stream.
-//! - **G8 Descriptors** that were received are close-on-exec and owned from the start; those that no task takes are closed.
-//! - **G9 Sharing.** Any number of tasks may use one socket through `&self`. Waiters are woken first in, first out. A message
-//!   goes to the receive that asks first, and a future that is alive but not polled, or forgotten, holds no other up.
-//! - **G10 Threads and runtimes.** A socket may be used and dropped on any thread.
-//! - **G11 Memory.** The kernel has pointers to buffers during system calls only, whatever is dropped, leaked or forgotten.
-//! - **G12 Close.** Dropping a socket closes it at once; while a driver on another thread works for it, some microseconds
-//!   later.
-//! - **G13 Bad input** is an error that names the limit; nothing is sent, nothing lost.
+//! - **G4 Dropped accept.** Dropping an accept loses no connection.
+//! - **G5 Truncation.** Calls with capacity for ancillary data that return [`MessageInfo`] report truncated data and
+//!   truncated ancillary data separately.
+//! - **G6 End of stream.** It can be told from an empty message: always in a stream ([`Messages`]), and by
+//!   [`MessageInfo::end_of_stream`] while [`set_pass_credentials`](UnixSeqpacket::set_pass_credentials) is on. Plain
+//!   [`recv`](UnixSeqpacket::recv) returns 0 for both.
+//! - **G7 Reset.** If the peer closes with unread messages in its queue, one call fails with `ECONNRESET`. Messages that
+//!   the peer had sent are still delivered, then the end of the stream.
+//! - **G8 Descriptors.** Received descriptors are close-on-exec and owned from the start. Those that no task takes are
+//!   closed.
+//! - **G9 Sharing.** Any number of tasks may use one socket through `&self`. Waiters are woken first in, first out. A
+//!   message goes to the receive that asks first. A future that is alive but not polled, or forgotten, holds no other up.
+//! - **G10 Threads and runtimes.** A socket may be used and dropped on any thread. A runtime that is gone, missing or
+//!   without I/O driver is an error, never a panic.
+//! - **G11 Memory.** The kernel has pointers to buffers during system calls only, whatever is dropped, leaked or
+//!   forgotten.
+//! - **G12 Close.** Dropping a socket closes it at once. While a driver on another thread works for it, that takes some
+//!   microseconds longer. `shutdown(2)` is never called for it.
+//! - **G13 Bad input.** It is an [`io::Error`](std::io::Error) that names the limit. Nothing is sent, nothing lost.
+//!
+//! # What it does not do
+//!
+//! - **No other systems than Linux**, and no other socket types. For bytes without boundaries there is
+//!   [`tokio::net::UnixStream`].
+//! - **No messages larger than the kernel takes.** The send buffer limits them. [`SealedMemory`] passes more.
+//! - **No `AsyncRead` or `AsyncWrite`.** They have no message boundaries. `Framed` (feature `codec`) is a stream and a
+//!   sink of values.
+//! - **No confirmation that the peer has read a message.** G1 ends at the peer's queue.
+//! - **No resending or reconnecting**, and no timeouts. Every call may be dropped by one of tokio's.
+//! - **No own threads or runtime**, except for threads that close descriptors whose close may take long.
+//! - **No use of inherited sockets after `fork(2)`.** Parent and child share tokio's epoll set, see [`guide::backends`].
+//!
+//! RELIABILITY.md lists the known limits of each guarantee.
 //!
 //! # Errors that every call can return
 //!
 //! Creating a socket outside a tokio runtime, or in a runtime without its I/O driver, is an error.
-//! A socket belongs to the runtime it was created in; once that is gone, calls return an error. Both are
+//! A socket belongs to the runtime it was created in. Once that is gone, calls return an error. Both are
 //! [`ErrorKind::Other`](std::io::ErrorKind::Other), and the text says which it is.
 //!
-//! A backend that was asked for and cannot be had is `Unsupported`, with the reason. A wrong value of one of the
+//! A backend that was asked for and is not available is `Unsupported`, with the reason. A wrong value of one of the
 //! environment variables below is `InvalidInput`.
 //!
 //! # Backends
 //!
-//! [`Backend`] says what a socket runs on, [`Options`] chooses in code, and operators choose with
-//! the environment variable `TOKIO_SEQPACKET_BACKEND` (`auto`, `uring` or `epoll`). [`probe()`]
-//! explains in words whether io_uring can be used here. On io_uring, [`Submission`] and `TOKIO_SEQPACKET_SUBMISSION`
-//! (`adaptive`, `ring` or `direct`) say whether operations go through the ring; [`metrics()`] says what was done.
+//! | backend | how operations run | where |
+//! |---|---|---|
+//! | [`Backend::Uring`] | a system call each, and under load many with one `io_uring_enter(2)` | Linux 6.1 or newer, if the process may use io_uring |
+//! | [`Backend::Epoll`] | a system call each | everywhere |
+//!
+//! Operations that have to wait do so on tokio's I/O driver, on both. The choice is io_uring where it is available.
+//! [`Options::backend`] overrides it in code. Operators set the environment variable `TOKIO_SEQPACKET_BACKEND` (`auto`, `uring` or
+//! `epoll`). [`probe()`] explains in words whether io_uring is available here.
+//!
+//! On io_uring, [`Submission`] and `TOKIO_SEQPACKET_SUBMISSION` (`adaptive`, `ring` or `direct`) choose whether operations
+//! go through the ring. [`metrics()`] counts what was done.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `stream` | [`Incoming`] and [`Messages`] are a `futures_core::Stream` |
+//! | `bytes` | `Bytes` and `BytesMut` as owned buffers |
+//! | `codec` | `Framed`, a stream and sink over a codec of tokio-util; implies `bytes` and `stream` |
+//! | `tracing` | spans and events, see below |
+//! | `cli` | the command-line tool `seqpacket` |
+//! | `non-portable` | nothing: it is accepted for programs that set it for tokio-seqpacket 0.9 |
 //!
 //! # Tracing
 //!
@@ -86,19 +123,17 @@
 //! | `listener` | `backend`, `fd` | likewise |
 //! | `accept`, in its listener's | `fd` | a connection was taken; it is a socket |
 //!
-//! Sockets and listeners have no parent and follow from the span in which they are made: for an accepted
-//! socket that is `accept`. Events tell what the library does by itself: it falls back to epoll, loses a
-//! ring, changes how a worker submits, waits for descriptors, replaces a stale socket file.
+//! Sockets and listeners have no parent and follow from the span in which they are made. For an accepted
+//! socket that is `accept`. Events report what the library does by itself: fall back to epoll, lose a ring, change how a worker submits, wait for descriptors, replace a stale socket file.
 //!
-//! Messages make no spans and enter none. One for each call would cost 80 ns where a subscriber keeps
-//! it and writes nothing, and the system call of a small message takes 300 ns. Put a span around your call
-//! where it matters.
+//! Messages make no spans and enter none. A span for each call costs about a quarter of the system call of a small
+//! message. Put a span around your call where it matters.
 //!
 //! # Architecture
 //!
-//! [`UnixSeqpacket`], [`UnixSeqpacketListener`] and the halves are the public API. Below them `backend` has the calls, the
-//! futures and the drivers; `epoll` and `uring` supply how operations wait and how batches run; `common` the queues and the policy.
-//! ARCHITECTURE.md has the map.
+//! [`UnixSeqpacket`], [`UnixSeqpacketListener`] and the halves are the public API (`net`). Below them `backend` has the
+//! calls, the futures and the drivers. `epoll` and `uring` supply how operations wait and how batches run, `common` the
+//! queues and the policy. ARCHITECTURE.md has the layers, the path of a message, and the invariants.
 
 // Set by docs.rs only (Cargo.toml): stable compilers never see the feature.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -16,8 +16,8 @@
 //! Nothing of an operation is left in the kernel between two passes. So there is nothing to cancel, and a driver that dies
 //! only has to wake what waits.
 //!
-//! Locks: the inbox, then none. A queue's lock is taken for each decision and released before anything is woken, dropped
-//! or listed; the ring is this task's alone during a pass.
+//! Locks: the inbox is released before any other is taken. The ring is locked for the batch, and under it a receive queue
+//! for each answer. A queue's lock is released before anything is woken, dropped or listed.
 
 use std::future::Future;
 use std::io;

@@ -6,7 +6,7 @@ use crate::ancillary::ReceivedControl;
 use crate::types::message_info::MessageInfo;
 use crate::types::recv_meta::RecvMeta;
 
-/// A whole message, whatever buffer the next receive brings; but a stream may have cut it. Owns the descriptors that came with it.
+/// A whole message, whatever buffer the next receive brings, unless a stream has truncated it. Owns the descriptors that came with it.
 #[derive(Debug)]
 pub(crate) struct Completed {
     pub(crate) bytes: Vec<u8>,

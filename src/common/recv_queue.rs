@@ -29,7 +29,7 @@
 //!
 //! A waiter with a stored waker is always followed by one of these: the socket is *parked* (registered for
 //! readiness, and nothing was there when it was), an attempt is queued or submitted, or something is *unseen* and
-//! another waiter was woken or a relay is under way. The model in `model.rs` checks it after every step.
+//! another waiter was woken or a relay is under way. The model in `backend/model/` checks it after every step.
 
 use std::task::Waker;
 
@@ -75,9 +75,9 @@ pub(crate) type Outcome<M> = Result<M, i32>;
 pub(crate) struct RecvQueue<M> {
     waiters: WaitQueue<Waiter>,
     ids: WaiterIds,
-    /// RecvMeta by an attempt, not claimed yet.
+    /// Received by an attempt, not claimed yet.
     completed: Option<Outcome<M>>,
-    /// RecvMeta by a stream and not yielded, the first last. They come before `completed`.
+    /// Received by a stream and not yielded, the first last. They come before `completed`.
     #[expect(clippy::box_collection, reason = "one pointer in each of many sockets")]
     left: Option<Box<Vec<Outcome<M>>>>,
     attempt: Attempt,
