@@ -64,10 +64,12 @@
 //!
 //! The locks, in their order, are in ARCHITECTURE.md.
 //!
+//! [`Backend`]: crate::types::backend::Backend
 //! [`Completion`]: crate::uring::ring::Completion
 //! [`Completion::NotTaken`]: crate::uring::ring::Completion::NotTaken
 //! [`Completion::Unknown`]: crate::uring::ring::Completion::Unknown
 //! [`Operation`]: crate::uring::ring::Operation
+//! [`Selection`]: crate::types::backend::Selection
 //! [`PendingSend`]: crate::common::pending_send::PendingSend
 //! [`Readiness`]: crate::epoll::readiness::Readiness
 //! [`Ring::run`]: crate::uring::ring::Ring::run
