@@ -6,9 +6,9 @@
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
-#[path = "ring/trials.rs"]
+#[path = "harness/runner.rs"]
 #[allow(unused_macros, reason = "made for the others")]
-mod trials;
+mod runner;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
@@ -19,10 +19,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use runner::{Need, Test, sleeps, submitted};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::sync::Notify;
 use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
-use trials::{Need, Test, sleeps, submitted};
 
 struct Counting;
 
@@ -361,5 +361,5 @@ fn main() -> ExitCode {
             }
         }
     }
-    trials::main(tests)
+    runner::main(tests)
 }

@@ -5,11 +5,11 @@
 
 #![allow(unsafe_code, reason = "a ring in the raw")]
 
-#[path = "harness/plain.rs"]
-mod plain;
-#[path = "ring/trials.rs"]
+#[path = "harness/syscalls.rs"]
+mod syscalls;
+#[path = "harness/runner.rs"]
 #[macro_use]
-mod trials;
+mod runner;
 
 use std::fs::File;
 use std::io::{IoSlice, Read, Seek, Write};
@@ -20,11 +20,11 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
-use plain::{recv, send, socketpair, would_block};
+use runner::{Need, submitted};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
+use syscalls::{recv, send, socketpair, would_block};
 use tokio_seqpacket::{Backend, Options, Submission};
-use trials::{Need, submitted};
 
 fn main() -> ExitCode {
     let mut tests = tests![&[Need::Uring];
@@ -59,7 +59,7 @@ fn main() -> ExitCode {
     tests.extend(tests![&[Need::Uring, Need::Root];
         the_largest_message_fits_into_an_attempt,
     ]);
-    trials::main(tests)
+    runner::main(tests)
 }
 
 // ----- tools -----

@@ -11,7 +11,7 @@ use tokio_seqpacket::{MessagesOptions, UnixSeqpacket, busy_poll};
 use tokio_test::task;
 
 use crate::harness::peer;
-use crate::harness::tools::{breathe, once, recv, soon};
+use crate::harness::waiting::{breathe, once, recv, soon};
 use crate::harness::{Cell, Flavor, Test, only};
 
 pub fn tests() -> Vec<Test> {

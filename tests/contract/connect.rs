@@ -12,7 +12,7 @@ use tokio_seqpacket::{UCred, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
 use crate::harness::peer::Peer;
-use crate::harness::tools::{
+use crate::harness::waiting::{
     all, arm, arm_all, breathe, is_close_on_exec, is_nonblocking, once, recv, soon, starts_waiting,
     until_woken,
 };

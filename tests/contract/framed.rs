@@ -8,7 +8,7 @@ use tokio_seqpacket::Framed;
 use tokio_test::task;
 use tokio_util::codec::{BytesCodec, LengthDelimitedCodec, LinesCodec};
 
-use crate::harness::tools::{arm, fill, recv, soon};
+use crate::harness::waiting::{arm, fill, recv, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -3,7 +3,7 @@
 use tokio_seqpacket::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_test::task;
 
-use crate::harness::tools::{arm, recv, soon};
+use crate::harness::waiting::{arm, recv, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -17,7 +17,7 @@ use tokio_seqpacket::SocketAddr;
 use tokio_test::task;
 
 use crate::harness::peer::Peer;
-use crate::harness::tools::{breathe, recv, soon, starts_waiting};
+use crate::harness::waiting::{breathe, recv, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, alone, only};
 
 pub fn tests() -> Vec<Test> {

@@ -8,36 +8,36 @@ mod harness;
 
 mod ancillary;
 mod attacks;
-mod busy;
 mod cancel;
 mod closing;
 mod connect;
+mod drop_races;
+mod execution_contexts;
 mod fairness;
 mod first_poll;
 #[cfg(feature = "codec")]
 mod framed;
 mod futurelock;
 mod halves;
-mod hostile;
 mod identity;
-mod large;
-mod life;
-mod lifetimes;
 mod limits;
 mod lingering;
 mod listeners;
-mod marks;
+mod option_changes;
 mod order;
 mod owned;
 mod peek;
-mod places;
 mod properties;
 mod readiness;
 mod readiness_waiters;
+mod registrations;
 mod reset;
+mod sealed_memory;
 mod streams;
+mod threads_and_runtimes;
 #[cfg(feature = "tracing")]
 mod traces;
+mod unwanted_descriptors;
 
 use std::process::ExitCode;
 
@@ -51,21 +51,21 @@ fn main() -> ExitCode {
         limits::tests(),
         readiness::tests(),
         readiness_waiters::tests(),
-        busy::tests(),
+        registrations::tests(),
         connect::tests(),
         owned::tests(),
         fairness::tests(),
         futurelock::tests(),
         first_poll::tests(),
-        life::tests(),
-        lifetimes::tests(),
+        threads_and_runtimes::tests(),
+        drop_races::tests(),
         closing::tests(),
-        hostile::tests(),
+        unwanted_descriptors::tests(),
         lingering::tests(),
-        marks::tests(),
-        places::tests(),
+        option_changes::tests(),
+        execution_contexts::tests(),
         streams::tests(),
-        large::tests(),
+        sealed_memory::tests(),
         peek::tests(),
         #[cfg(feature = "codec")]
         framed::tests(),

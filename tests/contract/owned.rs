@@ -11,7 +11,7 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice};
 use tokio_test::task;
 
-use crate::harness::tools::{
+use crate::harness::waiting::{
     arm, breathe, file, fill, nothing_is_left, recv, soon, starts_waiting, until_woken,
 };
 use crate::harness::{Cell, Test};

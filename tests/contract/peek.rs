@@ -6,7 +6,7 @@ use std::task::Poll;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_test::task;
 
-use crate::harness::tools::{
+use crate::harness::waiting::{
     arm, breathe, content, file, once, recv, soon, starts_waiting, until_woken,
 };
 use crate::harness::{Cell, Test};

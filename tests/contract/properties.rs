@@ -8,7 +8,7 @@ use tokio_seqpacket::{Options, SocketAddr, UnixSeqpacket, UnixSeqpacketListener}
 use tokio_test::task;
 
 use crate::harness::peer::{self, Peer};
-use crate::harness::tools::{arm, breathe, is_nonblocking, recv, soon};
+use crate::harness::waiting::{arm, breathe, is_nonblocking, recv, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

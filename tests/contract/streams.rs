@@ -9,11 +9,11 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Message, MessageInfo, MessagesOptions, UnixSeqpacket};
 use tokio_test::task;
 
-use crate::harness::tools::{
+use crate::harness::call_variants::{self, RecvBy, Room};
+use crate::harness::waiting::{
     FILLER, arm, breathe, content, file, fill, is_close_on_exec, once, recv, soon, starts_waiting,
     traced, until_woken,
 };
-use crate::harness::ways::{self, RecvBy, Room};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -119,7 +119,7 @@ async fn a_stream_whose_mark_was_taken_away_ends(cell: Cell) {
 async fn an_empty_message_left_by_a_dropped_receive_is_not_the_end(cell: Cell) {
     let (a, b) = cell.pair();
     for _ in 0..50 {
-        let mut receive = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &b, Room::AMPLE));
         starts_waiting(&mut receive);
         a.send(b"").await.unwrap();
         a.send(b"two").await.unwrap();
@@ -129,7 +129,7 @@ async fn an_empty_message_left_by_a_dropped_receive_is_not_the_end(cell: Cell) {
         assert_eq!(next(&mut messages).await[..], *b"");
         assert_eq!(next(&mut messages).await[..], *b"two");
     }
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &b, Room::AMPLE));
     starts_waiting(&mut receive);
     a.send(b"").await.unwrap();
     a.send(b"two").await.unwrap();
@@ -368,7 +368,7 @@ async fn what_a_stream_leaves_goes_to_the_next_receives_in_order(cell: Cell) {
         one_yielded(&a).await;
         let mut expected = None;
         loop {
-            let got = soon(ways::recv(way, &a, Room::AMPLE)).await.unwrap();
+            let got = soon(call_variants::recv(way, &a, Room::AMPLE)).await.unwrap();
             let n = got.bytes[0];
             assert_eq!(got.bytes, [n, n]);
             assert_eq!(n, expected.unwrap_or(n), "{way:?}");
@@ -475,9 +475,9 @@ async fn leaves_the_last(socket: &UnixSeqpacket) -> u8 {
 async fn what_a_stream_leaves_wakes_the_receives_that_waited_before_it(cell: Cell) {
     for way in RecvBy::QUEUED {
         let (a, b) = cell.half();
-        let mut first = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut first = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut first).await;
-        let mut second = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut second = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut second).await;
         for n in 0..100 {
             b.send(&[n, n]);
@@ -493,7 +493,7 @@ async fn what_a_stream_leaves_wakes_the_receives_that_waited_before_it(cell: Cel
 async fn what_a_stream_leaves_comes_before_what_the_kernel_has(cell: Cell) {
     for way in RecvBy::ALL {
         let (a, b) = cell.half();
-        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut receive).await;
         for n in 0..100 {
             b.send(&[n, n]);

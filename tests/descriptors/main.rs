@@ -6,8 +6,8 @@
 #[macro_use]
 mod harness;
 
-mod count;
-mod process;
+mod leaks;
+mod process_wide;
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
@@ -16,6 +16,6 @@ use std::sync::OnceLock;
 static INHERITED: OnceLock<Vec<i32>> = OnceLock::new();
 
 fn main() -> ExitCode {
-    INHERITED.get_or_init(|| count::open().into_iter().map(|(number, _)| number).collect());
-    harness::main([count::tests(), process::tests()].concat())
+    INHERITED.get_or_init(|| leaks::open().into_iter().map(|(number, _)| number).collect());
+    harness::main([leaks::tests(), process_wide::tests()].concat())
 }

@@ -20,8 +20,8 @@ use tokio::task::JoinHandle;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{SealedMemory, UnixSeqpacket};
 
+use crate::runner::{Test, descriptors, is_long};
 use crate::sockopt::switch_on;
-use crate::trials::{Test, descriptors, is_long};
 use crate::{Cell, cells, echoes, is_at_end, recv, send, socketpair, soon, until_in_runtime};
 
 pub fn tests() -> Vec<Test> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
 
-use crate::trials::{Need, Test, descriptors, is_long, rings};
+use crate::runner::{Need, Test, descriptors, is_long, rings};
 use crate::{Cell, base_line, is_at_end, recv, send};
 
 /// Set for the workload: `auto` or `uring`, and the kind of runtime.

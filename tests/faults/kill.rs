@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SendFlags;
 
-use crate::trials::Test;
+use crate::runner::Test;
 use crate::{Cell, cells, echoes, soon};
 
 /// Set for the process that is to be killed.

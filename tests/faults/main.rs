@@ -1,13 +1,13 @@
 //! Something breaks, or somebody is hostile: what it costs, and whom.
 //!
-//! Every test has a process of its own (`tests/ring/trials.rs`) and most run in six cells: {epoll,
+//! Every test has a process of its own (`tests/harness/runner.rs`) and most run in six cells: {epoll,
 //! io_uring, io_uring with every operation through the ring} x {current_thread, multi_thread}.
 
-#[path = "../harness/plain.rs"]
-mod plain;
-#[path = "../ring/trials.rs"]
+#[path = "../harness/syscalls.rs"]
+mod syscalls;
+#[path = "../harness/runner.rs"]
 #[macro_use]
-mod trials;
+mod runner;
 
 mod hostile;
 mod inject;
@@ -22,14 +22,14 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Builder, Runtime};
 use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
 
-use plain::{echoes, is_at_end, recv, send, socketpair, soon};
-use trials::{Need, Test, descriptors, rings, until};
+use runner::{Need, Test, descriptors, rings, until};
+use syscalls::{echoes, is_at_end, recv, send, socketpair, soon};
 
 fn main() -> ExitCode {
     if inject::workload() || kill::victim() {
         return ExitCode::SUCCESS;
     }
-    trials::main(
+    runner::main(
         [panics::tests(), inject::tests(), kill::tests(), hostile::tests()]
             .into_iter()
             .flatten()

@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::buf::{IoBuf, IoBufMut};
 
-use crate::trials::{Test, submitted, until};
+use crate::runner::{Test, submitted, until};
 use crate::{
     Cell, base_line, cells, echoes, is_at_end, nothing_is_left, recv, send, soon, until_in_runtime,
 };

@@ -12,10 +12,10 @@
 
 #![allow(dead_code, reason = "each of the two test binaries uses its own part")]
 
+pub mod call_variants;
 pub mod peer;
-pub mod plain;
-pub mod tools;
-pub mod ways;
+pub mod syscalls;
+pub mod waiting;
 
 use std::any::Any;
 use std::collections::{BTreeMap, BTreeSet};

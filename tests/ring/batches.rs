@@ -11,7 +11,7 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Options, UnixSeqpacket};
 
 use crate::refusal::become_user;
-use crate::trials::{Need, Test, descriptors, rings, submitted, until};
+use crate::runner::{Need, Test, descriptors, rings, submitted, until};
 use crate::{current_thread, echoes, half, is_at_end, multi_thread, pair, parked, send, soon};
 
 pub fn tests() -> Vec<Test> {

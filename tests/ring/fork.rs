@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio_seqpacket::UnixSeqpacket;
 
-use crate::trials::{Need, Test, rings, submitted, until};
+use crate::runner::{Need, Test, rings, submitted, until};
 use crate::{
     current_thread, echoes, half, is_at_end, multi_thread, pair, parked, recv, send, soon,
 };

@@ -15,7 +15,7 @@ use tokio_seqpacket::{
     Backend, Options, Submission, Unavailable, UnixSeqpacket, UringSupport, probe,
 };
 
-use crate::trials::{Need, SYSCTL, Test, rings, submitted};
+use crate::runner::{Need, SYSCTL, Test, rings, submitted};
 use crate::{current_thread, echoes, half, multi_thread, pair, parked, send, soon};
 
 pub fn tests() -> Vec<Test> {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use crate::refusal::forbid;
-use crate::trials::{Need, Test, rings, submitted};
+use crate::runner::{Need, Test, rings, submitted};
 use crate::{current_thread, echoes, half, multi_thread, pair, parked, recv, send, soon};
 
 pub fn tests() -> Vec<Test> {
@@ -118,7 +118,7 @@ fn receives_during_computation(runtime: &tokio::runtime::Runtime) -> Duration {
     }
     // The tasks are not awaited, for the hog has their handles: they drop their sockets.
     let start = Instant::now();
-    crate::trials::until("all receives are done while one worker computes", || {
+    crate::runner::until("all receives are done while one worker computes", || {
         halves.iter().all(crate::is_at_end)
     });
     let took = start.elapsed();

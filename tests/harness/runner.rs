@@ -115,7 +115,7 @@ pub struct Test {
 #[macro_export]
 macro_rules! tests {
     ($needs:expr; $($name:ident),* $(,)?) => {
-        vec![$($crate::trials::Test {
+        vec![$($crate::runner::Test {
             name: stringify!($name).to_owned(),
             needs: $needs,
             body: Box::new($name),

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio_seqpacket::{Backend, Options, Submission};
 
-use crate::trials::{Need, Test, descriptors, rings};
+use crate::runner::{Need, Test, descriptors, rings};
 use crate::{base_line, current_thread, echoes, multi_thread, socketpair, soon};
 
 pub fn tests() -> Vec<Test> {
@@ -84,7 +84,7 @@ fn without_a_descriptor_for_the_ring_epoll_is_used() {
             assert!(again.is_ok(), "{again:?}");
         });
         drop(runtime);
-        crate::trials::until("all descriptors are closed", || descriptors().len() <= base);
+        crate::runner::until("all descriptors are closed", || descriptors().len() <= base);
     }
     assert!(on_epoll > 0 && on_uring > 0, "{on_epoll} on epoll, {on_uring} on io_uring");
 }

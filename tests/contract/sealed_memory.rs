@@ -8,7 +8,7 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use tokio_seqpacket::{SealedMemory, busy_poll};
 use tokio_test::task;
 
-use crate::harness::tools::{arm, breathe, file, recv, soon, starts_waiting, traced};
+use crate::harness::waiting::{arm, breathe, file, recv, soon, starts_waiting, traced};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

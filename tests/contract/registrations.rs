@@ -9,7 +9,9 @@ use tokio_seqpacket::{Backend, UnixSeqpacket};
 use tokio_test::task;
 
 use crate::harness::peer::Peer;
-use crate::harness::tools::{FILLER, arm, breathe, fill, nothing_is_left, recv, soon, until_woken};
+use crate::harness::waiting::{
+    FILLER, arm, breathe, fill, nothing_is_left, recv, soon, until_woken,
+};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

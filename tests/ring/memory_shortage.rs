@@ -6,7 +6,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio_seqpacket::{Backend, Options};
 
 use crate::refusal::become_user;
-use crate::trials::{Need, Test, submitted};
+use crate::runner::{Need, Test, submitted};
 use crate::{current_thread, echoes, parked, send, soon, through_the_ring};
 
 pub fn tests() -> Vec<Test> {

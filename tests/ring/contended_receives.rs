@@ -9,7 +9,7 @@ use std::task::Poll;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
-use crate::trials::{Need, Test, descriptors, submitted, until};
+use crate::runner::{Need, Test, descriptors, submitted, until};
 use crate::{
     base_line, current_thread, echoes, half, is_at_end, multi_thread, pair, parked, recv, send,
     soon, would_block,

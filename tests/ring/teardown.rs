@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::buf::{IoBuf, IoBufMut};
 
-use crate::trials::{Need, Test, descriptors, rings, submitted, until};
+use crate::runner::{Need, Test, descriptors, rings, submitted, until};
 use crate::{
     base_line, begin, current_thread, half, is_at_end, multi_thread, parked, recv, send, soon,
     would_block,

@@ -12,7 +12,7 @@ use tokio_seqpacket::{MessageInfo, MessagesOptions, UnixSeqpacket};
 use tokio_test::task;
 
 use crate::harness::peer::Peer;
-use crate::harness::tools::{arm, breathe, file, soon};
+use crate::harness::waiting::{arm, breathe, file, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
