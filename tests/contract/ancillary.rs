@@ -13,11 +13,10 @@ use tokio_seqpacket::ancillary::{
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, CONTROL, RecvBy, Room, SendBy};
+use crate::harness::descriptors::{Trace, content, file, is_close_on_exec, traced};
+use crate::harness::messages::{fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{
-    Trace, arm, breathe, content, file, fill, is_close_on_exec, nothing_is_left, once, recv, soon,
-    starts_waiting, traced, until_woken,
-};
+use crate::harness::waiting::{arm, breathe, once, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -10,9 +10,9 @@ use tokio::sync::Notify;
 use tokio_seqpacket::{MessagesOptions, UnixSeqpacket, busy_poll};
 use tokio_test::task;
 
-use crate::harness::peer;
-use crate::harness::waiting::{breathe, once, recv, soon};
-use crate::harness::{Cell, Flavor, Test, only};
+use crate::harness::messages::recv;
+use crate::harness::waiting::{breathe, once, soon};
+use crate::harness::{Cell, Flavor, Test, only, peer};
 
 pub fn tests() -> Vec<Test> {
     [

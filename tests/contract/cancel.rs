@@ -10,10 +10,11 @@ use std::time::Duration;
 use tokio_test::task::{self, Spawn};
 
 use crate::harness::call_variants::{self, Boxed, Got, RecvBy, Room, SendBy};
+use crate::harness::descriptors::{content, file, traced};
+use crate::harness::messages::{FILLER, Random, escaped, fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
 use crate::harness::waiting::{
-    FILLER, Random, all, all_served, arm, arm_all, breathe, content, escaped, file, fill,
-    nothing_is_left, once, recv, soon, starts_waiting, traced, until_woken,
+    all, all_served, arm, arm_all, breathe, once, soon, starts_waiting, until_woken,
 };
 use crate::harness::{Cell, Test};
 

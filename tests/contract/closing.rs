@@ -16,8 +16,9 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, Boxed, LETTERS, RecvBy, Room, SendBy};
+use crate::harness::messages::fill;
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{all, arm, arm_all, breathe, fill, soon, starts_waiting};
+use crate::harness::waiting::{all, arm, arm_all, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, alone, only};
 
 pub fn tests() -> Vec<Test> {

@@ -16,10 +16,10 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task::{self, Spawn};
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::Full;
+use crate::harness::messages::{FILLER, Random, fill, recv};
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{
-    FILLER, Full, Random, arm, arm_all, breathe, fill, recv, soon, starts_waiting,
-};
+use crate::harness::waiting::{arm, arm_all, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {

@@ -17,7 +17,8 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
-use crate::harness::waiting::{arm, breathe, fill, recv, recv_up_to, soon, starts_waiting};
+use crate::harness::messages::{fill, recv, recv_up_to};
+use crate::harness::waiting::{arm, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, only};
 
 pub fn tests() -> Vec<Test> {

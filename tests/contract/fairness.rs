@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{recv, soon};
+use crate::harness::waiting::soon;
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

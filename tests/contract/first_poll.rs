@@ -13,8 +13,10 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::file;
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{breathe, file, recv, soon};
+use crate::harness::waiting::{breathe, soon};
 use crate::harness::{Cell, Flavor, Test, only};
 
 pub fn tests() -> Vec<Test> {

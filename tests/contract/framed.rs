@@ -8,7 +8,8 @@ use tokio_seqpacket::Framed;
 use tokio_test::task;
 use tokio_util::codec::{BytesCodec, LengthDelimitedCodec, LinesCodec};
 
-use crate::harness::waiting::{arm, fill, recv, soon};
+use crate::harness::messages::{fill, recv};
+use crate::harness::waiting::{arm, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

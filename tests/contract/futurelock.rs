@@ -11,8 +11,9 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, Boxed, LETTERS, RecvBy, Room, SendBy};
+use crate::harness::messages::{fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{all, breathe, fill, nothing_is_left, recv, soon, starts_waiting};
+use crate::harness::waiting::{all, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

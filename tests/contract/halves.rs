@@ -3,7 +3,8 @@
 use tokio_seqpacket::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_test::task;
 
-use crate::harness::waiting::{arm, recv, soon};
+use crate::harness::messages::recv;
+use crate::harness::waiting::{arm, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

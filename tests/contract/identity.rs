@@ -6,7 +6,8 @@ use tokio_seqpacket::ancillary::{AncillaryBuffer, OwnedAncillaryMessage};
 use tokio_seqpacket::{SocketAddr, UCred, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
-use crate::harness::waiting::{arm, file, is_close_on_exec, soon};
+use crate::harness::descriptors::{file, is_close_on_exec};
+use crate::harness::waiting::{arm, soon};
 use crate::harness::{Cell, Test, with_pidfds};
 
 pub fn tests() -> Vec<Test> {

@@ -9,10 +9,10 @@ use rustix::net::sockopt;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::is_nonblocking;
+use crate::harness::messages::{fill, nothing_is_left, recv};
 use crate::harness::peer::{self, Peer};
-use crate::harness::waiting::{
-    arm, breathe, fill, is_nonblocking, nothing_is_left, recv, soon, starts_waiting,
-};
+use crate::harness::waiting::{arm, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

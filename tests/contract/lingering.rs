@@ -14,8 +14,10 @@ use tokio_seqpacket::{MessagesOptions, Options, SealedMemory, SocketAddr, UnixSe
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room};
+use crate::harness::descriptors::file;
+use crate::harness::messages::recv;
 use crate::harness::peer::{self, Peer};
-use crate::harness::waiting::{arm, breathe, file, recv, soon};
+use crate::harness::waiting::{arm, breathe, soon};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {

@@ -1,6 +1,7 @@
-//! The contract of ARCHITECTURE.md: one test body for both backends and every kind of runtime.
+//! The guarantees G1 to G13 of the crate documentation: one test body for both backends and every kind of runtime.
 //!
-//! A module per part of the contract; tests are named after the rule or the interleaving they show.
+//! A module for each subject, whose first lines name its guarantees; tests are named after the rule or the interleaving they
+//! show.
 
 #[path = "../harness/mod.rs"]
 #[macro_use]
@@ -41,6 +42,8 @@ mod unwanted_descriptors;
 
 use std::process::ExitCode;
 
+use harness::AtOnce;
+
 fn main() -> ExitCode {
     let tests = [
         order::tests(),
@@ -76,5 +79,5 @@ fn main() -> ExitCode {
         #[cfg(feature = "tracing")]
         traces::tests(),
     ];
-    harness::main(tests.concat())
+    harness::main(AtOnce::Many, tests.concat())
 }

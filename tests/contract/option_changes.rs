@@ -11,8 +11,9 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{MessageInfo, MessagesOptions, UnixSeqpacket};
 use tokio_test::task;
 
+use crate::harness::descriptors::file;
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{arm, breathe, file, soon};
+use crate::harness::waiting::{arm, breathe, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -8,9 +8,9 @@ use tokio::sync::oneshot;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::{FILLER, fill, recv, recv_up_to};
 use crate::harness::waiting::{
-    FILLER, all, all_served, arm, arm_all, breathe, fill, recv, recv_up_to, soon, starts_waiting,
-    until_woken,
+    all, all_served, arm, arm_all, breathe, soon, starts_waiting, until_woken,
 };
 use crate::harness::{Cell, Test};
 

@@ -11,9 +11,9 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice};
 use tokio_test::task;
 
-use crate::harness::waiting::{
-    arm, breathe, file, fill, nothing_is_left, recv, soon, starts_waiting, until_woken,
-};
+use crate::harness::descriptors::file;
+use crate::harness::messages::{fill, nothing_is_left, recv};
+use crate::harness::waiting::{arm, breathe, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -6,9 +6,9 @@ use std::task::Poll;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_test::task;
 
-use crate::harness::waiting::{
-    arm, breathe, content, file, once, recv, soon, starts_waiting, until_woken,
-};
+use crate::harness::descriptors::{content, file};
+use crate::harness::messages::recv;
+use crate::harness::waiting::{arm, breathe, once, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -7,8 +7,10 @@ use std::os::unix::net as std_net;
 use tokio_seqpacket::{Options, SocketAddr, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
+use crate::harness::descriptors::is_nonblocking;
+use crate::harness::messages::recv;
 use crate::harness::peer::{self, Peer};
-use crate::harness::waiting::{arm, breathe, is_nonblocking, recv, soon};
+use crate::harness::waiting::{arm, breathe, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -9,10 +9,10 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::{FILLER, fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
 use crate::harness::waiting::{
-    FILLER, all, arm, arm_all, breathe, fill, nothing_is_left, once, recv, soon, starts_waiting,
-    until_woken,
+    all, arm, arm_all, breathe, once, soon, starts_waiting, until_woken,
 };
 use crate::harness::{Cell, Test};
 

@@ -13,10 +13,10 @@ use tokio_seqpacket::{MessagesOptions, UnixSeqpacket};
 use tokio_test::task::{self, Spawn};
 
 use crate::harness::call_variants::{self, Boxed, RecvBy, Room, SendBy};
+use crate::harness::descriptors::Full;
+use crate::harness::messages::{FILLER, fill, recv};
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{
-    FILLER, Full, arm, breathe, fill, recv, soon, starts_waiting, until_woken,
-};
+use crate::harness::waiting::{arm, breathe, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {

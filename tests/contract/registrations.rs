@@ -8,10 +8,9 @@ use tokio::io::unix::AsyncFd;
 use tokio_seqpacket::{Backend, UnixSeqpacket};
 use tokio_test::task;
 
+use crate::harness::messages::{FILLER, fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{
-    FILLER, arm, breathe, fill, nothing_is_left, recv, soon, until_woken,
-};
+use crate::harness::waiting::{arm, breathe, soon, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

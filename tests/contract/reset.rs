@@ -6,10 +6,10 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::{FILLER, escaped, fill};
 use crate::harness::peer::Peer;
 use crate::harness::waiting::{
-    FILLER, all, all_served, arm, arm_all, breathe, escaped, fill, once, soon, starts_waiting,
-    until_woken,
+    all, all_served, arm, arm_all, breathe, once, soon, starts_waiting, until_woken,
 };
 use crate::harness::{Cell, Test};
 

@@ -8,7 +8,9 @@ use rustix::fs::{MemfdFlags, SealFlags};
 use tokio_seqpacket::{SealedMemory, busy_poll};
 use tokio_test::task;
 
-use crate::harness::waiting::{arm, breathe, file, recv, soon, starts_waiting, traced};
+use crate::harness::descriptors::{file, traced};
+use crate::harness::messages::recv;
+use crate::harness::waiting::{arm, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -10,10 +10,9 @@ use tokio_seqpacket::{Message, MessageInfo, MessagesOptions, UnixSeqpacket};
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room};
-use crate::harness::waiting::{
-    FILLER, arm, breathe, content, file, fill, is_close_on_exec, once, recv, soon, starts_waiting,
-    traced, until_woken,
-};
+use crate::harness::descriptors::{content, file, is_close_on_exec, traced};
+use crate::harness::messages::{FILLER, fill, recv};
+use crate::harness::waiting::{arm, breathe, once, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -16,10 +16,9 @@ use tokio_seqpacket::{ReadHalf, UnixSeqpacket, UnixSeqpacketListener, WriteHalf}
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::{fill, recv};
 use crate::harness::peer::{self, Peer};
-use crate::harness::waiting::{
-    Late, arm, breathe, fill, in_time, once, recv, soon, starts_waiting,
-};
+use crate::harness::waiting::{Late, arm, breathe, in_time, once, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, only};
 
 pub fn tests() -> Vec<Test> {

@@ -12,8 +12,10 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room};
+use crate::harness::descriptors::file;
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{arm_all, breathe, file, recv, soon};
+use crate::harness::waiting::{arm_all, breathe, soon};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {

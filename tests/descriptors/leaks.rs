@@ -11,10 +11,10 @@ use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageWriter, OwnedA
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::{Full, content, file};
+use crate::harness::messages::{fill, recv};
 use crate::harness::peer::{self, Peer};
-use crate::harness::waiting::{
-    Full, arm, content, file, fill, once, recv, soon, starts_waiting, until_woken,
-};
+use crate::harness::waiting::{arm, once, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Flavor, Test, alone, only, with_pidfds};
 
 pub fn tests() -> Vec<Test> {

@@ -12,10 +12,12 @@ mod process_wide;
 use std::process::ExitCode;
 use std::sync::OnceLock;
 
+use harness::AtOnce;
+
 /// Descriptors that are not this process's own.
 static INHERITED: OnceLock<Vec<i32>> = OnceLock::new();
 
 fn main() -> ExitCode {
     INHERITED.get_or_init(|| leaks::open().into_iter().map(|(number, _)| number).collect());
-    harness::main([leaks::tests(), process_wide::tests()].concat())
+    harness::main(AtOnce::Many, [leaks::tests(), process_wide::tests()].concat())
 }

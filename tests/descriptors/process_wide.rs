@@ -10,10 +10,10 @@ use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::{Full, content, file, is_close_on_exec};
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::waiting::{
-    Full, arm, content, file, is_close_on_exec, recv, soon, starts_waiting,
-};
+use crate::harness::waiting::{arm, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, alone, only};
 
 pub fn tests() -> Vec<Test> {

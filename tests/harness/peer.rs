@@ -13,9 +13,9 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 
+use super::messages::FILLER;
 use super::syscalls;
 pub use super::syscalls::socketpair;
-use super::waiting::FILLER;
 
 /// Never waits, but for the async methods.
 #[derive(Debug)]

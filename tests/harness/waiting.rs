@@ -1,21 +1,16 @@
-//! What tests are made of: waiting, hand-polled futures, full queues, traceable files.
+//! Waiting for what has to come, and futures that are polled by hand.
 
-use std::fs::File;
-use std::io::{self, Read, Seek, Write};
-use std::os::fd::{AsFd, OwnedFd};
 use std::panic::Location;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::unix::pipe;
-use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task::Spawn;
 
 use super::Cell;
 
+/// Some seconds on a machine that does other things, too.
 const SOON: Duration =
-    Duration::from_secs(if option_env!("TESTS_ARE_SLOW").is_some() { 60 } else { 5 });
+    Duration::from_secs(if option_env!("TESTS_ARE_SLOW").is_some() { 60 } else { 20 });
 
 /// It did not come soon.
 #[derive(Debug)]
@@ -127,167 +122,24 @@ async fn all_as_completed<F: Future + Unpin>(futures: Vec<F>) -> Vec<(usize, F::
     done
 }
 
-pub const FILLER: &[u8] = b"filler";
-
-/// Send until the peer's queue is full; returns the number of messages.
-pub fn fill(socket: &UnixSeqpacket) -> usize {
-    let mut count = 0;
-    loop {
-        match socket.try_send(FILLER) {
-            Ok(_) => count += 1,
-            Err(error) => {
-                assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "{error}");
-                assert!(count > 10, "a queue of {count} messages");
-                return count;
-            }
-        }
-    }
-}
-
-/// Receive a message whole.
-pub async fn recv(socket: &UnixSeqpacket) -> Vec<u8> {
-    let mut buffer = [0; 4096];
-    let len = soon(socket.recv(&mut buffer)).await.expect("a message");
-    buffer[..len].to_vec()
-}
-
-/// Receive messages up to and with `last`, without the [`FILLER`]s.
-pub async fn recv_up_to(socket: &UnixSeqpacket, last: &[u8]) -> Vec<Vec<u8>> {
-    let mut messages = Vec::new();
-    loop {
-        let message = recv(socket).await;
-        assert_ne!(message, b"", "end of stream before {}", last.escape_ascii());
-        let done = message == last;
-        if message != FILLER {
-            messages.push(message);
-        }
-        if done {
-            return messages;
-        }
-    }
-}
-
-/// Nothing is left for this socket to receive: what is sent now comes next.
+/// Wait for something that tells nobody. Panics with `what` if it does not come.
 #[track_caller]
-pub fn nothing_is_left<'a>(
-    socket: &'a UnixSeqpacket,
-    peer: &'a super::peer::Peer,
-) -> impl Future<Output = ()> + 'a {
-    let line = Location::caller();
-    async move {
-        peer.send(b"the end");
-        let message = recv(socket).await;
-        assert_eq!(message, b"the end", "another message first, at {line}");
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < SOON, "waited for nothing: {what}");
+        std::thread::sleep(Duration::from_micros(200));
     }
 }
 
-pub fn escaped(messages: &[Vec<u8>]) -> Vec<String> {
-    messages.iter().map(|message| message.escape_ascii().to_string()).collect()
-}
-
-/// A file with this content that exists nowhere else.
-pub fn file(content: &str) -> OwnedFd {
-    let mut file = File::from(
-        rustix::fs::memfd_create("contract", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd"),
-    );
-    file.write_all(content.as_bytes()).expect("room");
-    file.into()
-}
-
-/// The content of a file.
-pub fn content(fd: &OwnedFd) -> String {
-    let mut file = File::from(fd.try_clone().expect("a duplicate"));
-    let mut text = String::new();
-    file.rewind().expect("a file");
-    file.read_to_string(&mut text).expect("text");
-    text
-}
-
-pub fn is_close_on_exec(fd: impl AsFd) -> bool {
-    rustix::io::fcntl_getfd(fd).expect("F_GETFD").contains(rustix::io::FdFlags::CLOEXEC)
-}
-
-pub fn is_nonblocking(fd: impl AsFd) -> bool {
-    rustix::fs::fcntl_getfl(fd).expect("F_GETFL").contains(rustix::fs::OFlags::NONBLOCK)
-}
-
-/// Tells when all duplicates of a descriptor are closed, wherever they are: in this process, in a
-/// socket's queue, in a ring.
-pub struct Trace(pipe::Receiver);
-
-/// A descriptor to be passed around, and its trace.
-pub fn traced() -> (Trace, OwnedFd) {
-    let (read, write) = rustix::pipe::pipe_with(
-        rustix::pipe::PipeFlags::CLOEXEC | rustix::pipe::PipeFlags::NONBLOCK,
-    )
-    .expect("a pipe");
-    (Trace(pipe::Receiver::from_owned_fd(read).expect("a pipe")), write)
-}
-
-impl Trace {
-    pub fn is_open(&self) -> bool {
-        match self.0.try_read(&mut [0]) {
-            Ok(0) => false,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => true,
-            other => panic!("an unexpected answer: {other:?}"),
+/// The same inside a runtime, which goes on meanwhile.
+pub async fn until_in_runtime(what: &str, mut holds: impl FnMut() -> bool) {
+    let begin = Instant::now();
+    while begin.elapsed() < SOON {
+        if holds() {
+            return;
         }
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-
-    /// Wait until the last duplicate is closed.
-    #[track_caller]
-    pub fn closed(&self) -> impl Future<Output = ()> {
-        soon(async {
-            while self.is_open() {
-                self.0.readable().await.expect("a pipe");
-            }
-        })
-    }
-}
-
-/// Descriptors up to the limit, which is lowered so that there are few. For tests in a process of their own.
-pub struct Full {
-    filler: Vec<File>,
-    before: Rlimit,
-}
-
-impl Full {
-    pub fn new() -> Self {
-        let before = getrlimit(Resource::Nofile);
-        let highest = std::fs::read_dir("/proc/self/fd")
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().to_str().unwrap().parse::<u64>().unwrap())
-            .max()
-            .unwrap();
-        let low = Rlimit { current: Some(highest + 5), maximum: before.maximum };
-        setrlimit(Resource::Nofile, low).unwrap();
-        let mut filler = Vec::new();
-        while let Ok(file) = File::open("/dev/null") {
-            filler.push(file);
-        }
-        Self { filler, before }
-    }
-
-    pub fn free(&mut self, count: usize) {
-        for _ in 0..count {
-            self.filler.pop().unwrap();
-        }
-    }
-}
-
-impl Drop for Full {
-    fn drop(&mut self) {
-        setrlimit(Resource::Nofile, self.before).unwrap();
-    }
-}
-
-/// Numbers that look random and are the same every time.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % bound
-    }
+    panic!("waited for nothing: {what}");
 }

@@ -9,14 +9,15 @@ use std::task::Poll;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
-use crate::runner::{Need, Test, descriptors, submitted, until};
-use crate::{
-    base_line, current_thread, echoes, half, is_at_end, multi_thread, pair, parked, recv, send,
-    soon, would_block,
-};
+use crate::harness::descriptors::{base_line, descriptors, submitted};
+use crate::harness::messages::echoes;
+use crate::harness::syscalls::{is_at_end, recv, send, would_block};
+use crate::harness::waiting::{soon, until};
+use crate::harness::{Need, Test};
+use crate::{current_thread, half, multi_thread, pair, parked};
 
 pub fn tests() -> Vec<Test> {
-    tests![&[Need::Uring];
+    tests![[Need::Uring];
         forty_receives_survive_that_twenty_messages_are_taken_by_others,
         forgotten_receives_do_not_hinder_other_sockets,
     ]

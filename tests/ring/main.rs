@@ -1,13 +1,11 @@
 //! What only a ring can get wrong.
 //!
-//! Every test has a process of its own ([`runner`]), so it may count descriptors, set limits, install
+//! Every test has a process of its own ([`harness::runner`]), so it may count descriptors, set limits, install
 //! filters, and become another user.
 
-#[path = "../harness/syscalls.rs"]
-mod syscalls;
-#[path = "../harness/runner.rs"]
+#[path = "../harness/mod.rs"]
 #[macro_use]
-mod runner;
+mod harness;
 
 mod batches;
 mod contended_receives;
@@ -26,10 +24,12 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
 
-use syscalls::{echoes, is_at_end, recv, send, socketpair, soon, would_block};
+use harness::descriptors::submitted;
+use harness::syscalls::socketpair;
+use harness::{AtOnce, need};
 
 fn main() -> ExitCode {
-    if std::env::var_os(runner::MEASURES).is_some() {
+    if std::env::var_os(need::MEASURES).is_some() {
         print!("{}", if refusal::counts_rings() { "counted" } else { "not counted" });
         return ExitCode::SUCCESS;
     }
@@ -43,13 +43,7 @@ fn main() -> ExitCode {
         memory_shortage::tests(),
         descriptor_shortage::tests(),
     ];
-    runner::main(tests.into_iter().flatten().collect())
-}
-
-/// How many descriptors this process has; tokio keeps some for ever once there was a runtime.
-fn base_line() -> usize {
-    drop((current_thread(), multi_thread(1)));
-    runner::descriptors().len()
+    harness::main(AtOnce::One, tests.concat())
 }
 
 fn current_thread() -> Runtime {
@@ -86,7 +80,7 @@ async fn parked(total: u64) {
     let (mut before, mut quiet) = (0, 0);
     for _ in 0..5000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let now = runner::submitted();
+        let now = submitted();
         quiet = if now == before { quiet + 1 } else { 0 };
         if now >= total && quiet >= 3 {
             return;
