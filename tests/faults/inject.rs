@@ -26,7 +26,7 @@ const WORKLOAD: &str = "SEQPACKET_FAULTS_WORKLOAD";
 const PATIENCE: Duration = Duration::from_secs(50);
 
 /// For how long it may go on without making a step. Longer than one may take, which has the line that waited as its failure.
-const NO_STEP: Duration = Duration::from_secs(22);
+const NO_STEP: Duration = waiting::SOON.saturating_add(Duration::from_secs(2));
 
 /// What the workload has awaited so far.
 static STEPS: AtomicU64 = AtomicU64::new(0);

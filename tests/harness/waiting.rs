@@ -9,7 +9,7 @@ use tokio_test::task::Spawn;
 use super::Cell;
 
 /// Some seconds on a machine that does other things, too.
-const SOON: Duration =
+pub const SOON: Duration =
     Duration::from_secs(if option_env!("TESTS_ARE_SLOW").is_some() { 60 } else { 20 });
 
 /// It did not come soon.
