@@ -1,7 +1,7 @@
 //! What the library takes for granted about the kernel, shown without it: a ring, a socket, and plain system
 //! calls.
 //!
-//! A failure here says that the kernel has changed, and which of the library's rules to look at.
+//! G6, G7, G8 and G11 rest on these. A failure here says that the kernel has changed, and which of the library's rules to look at.
 
 #![allow(unsafe_code, reason = "a ring in the raw")]
 

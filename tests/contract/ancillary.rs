@@ -1,5 +1,4 @@
-//! Contract 5 and 8: descriptors are owned, close-on-exec and never leaked; cutting is reported;
-//! credentials.
+//! G5 and G8: received descriptors are owned and close-on-exec, and none leaks; truncation is reported. And credentials.
 
 use std::future::poll_fn;
 use std::io::IoSliceMut;

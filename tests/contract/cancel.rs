@@ -1,5 +1,4 @@
-//! Contract 2, 3 and 4: dropping a future loses no message, no descriptor and no connection, and a
-//! dropped send never turns up late.
+//! G2, G3 and G4: a dropped future loses no message, no descriptor and no connection, and a dropped send never goes out late.
 
 use std::io;
 use std::os::fd::OwnedFd;

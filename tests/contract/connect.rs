@@ -1,4 +1,4 @@
-//! Contract 4 and the making of connections: addresses, backlogs, accepting.
+//! G4, and how connections are made: addresses, backlogs, accepting.
 
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;

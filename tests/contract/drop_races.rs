@@ -1,5 +1,5 @@
-//! G8, G11 and G12 in races: sockets, futures and batches that end while an operation of theirs is on
-//! its way, and what is left of the process's resources meanwhile.
+//! G2, G3, G8, G11 and G12 in races: sockets, futures and batches that end while an operation of theirs is on its way, and what
+//! is left of the process's resources.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};

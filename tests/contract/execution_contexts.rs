@@ -1,5 +1,5 @@
-//! Contract 10: wherever tokio can run a future. Local tasks, sections that block in place, threads of
-//! `spawn_blocking`, plain threads, another runtime; and several calls in one task.
+//! G10: wherever tokio can run a future. Local tasks, sections that block in place, threads of `spawn_blocking`, plain
+//! threads, another runtime; and several calls in one task.
 
 use std::cell::RefCell;
 use std::io;

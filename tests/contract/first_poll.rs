@@ -1,5 +1,5 @@
-//! A first poll that only queues an operation must not keep a call from ever being served: where the
-//! future is dropped at once, where the task never yields, and where no driver runs behind the poll.
+//! G2, G9 and G10: a first poll that only queues an operation keeps no call from being served. Not where the future is dropped
+//! at once, not where the task never yields, and not where no driver runs behind the poll.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,4 +1,4 @@
-//! Values over a socket, one a message; `bytes` buffers.
+//! G5 and G6 through a codec: values over a socket, one a message; and `bytes` buffers.
 
 use std::sync::Arc;
 

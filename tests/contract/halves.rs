@@ -1,4 +1,4 @@
-//! Owned halves: both are the socket, and the writing half's end is the peer's end of stream.
+//! G12: owned halves. Both are the socket, and the end of the writing half is the peer's end of stream.
 
 use tokio_seqpacket::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_test::task;

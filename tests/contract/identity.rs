@@ -1,4 +1,4 @@
-//! Who is at the other end.
+//! G5 and G8: who is at the other end, by credentials and pidfd.
 
 use std::os::fd::{AsFd, OwnedFd};
 

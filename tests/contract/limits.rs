@@ -1,5 +1,5 @@
-//! Contract 13: bad input is a clear error that names the limit, nothing is sent, and the next
-//! message goes through. And what happens right at the limits.
+//! G5 and G13: bad input is an error that names the limit, nothing is sent, and the next message goes through. And what happens at
+//! the limits.
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;

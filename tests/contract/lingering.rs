@@ -1,4 +1,4 @@
-//! G8 against a descriptor that takes long to close: a TCP socket under `SO_LINGER` with unsent data, of which this process
+//! G8 and G12 where a descriptor takes long to close: a TCP socket under `SO_LINGER` with unsent data, of which this process
 //! has the last descriptor. What the library closes must not hold the thread up.
 
 use std::io::{ErrorKind, IoSliceMut, Write};

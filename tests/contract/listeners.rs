@@ -1,4 +1,4 @@
-//! What a listener in production wants: its file, shortages, a stream of connections.
+//! G4 in production: a listener's file, shortages, a stream of connections.
 
 use std::fs;
 use std::io::ErrorKind;

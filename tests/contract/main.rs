@@ -8,7 +8,7 @@
 mod harness;
 
 mod ancillary;
-mod attacks;
+mod busy_poll;
 mod cancel;
 mod closing;
 mod connect;
@@ -39,6 +39,7 @@ mod threads_and_runtimes;
 #[cfg(feature = "tracing")]
 mod traces;
 mod unwanted_descriptors;
+mod wakers;
 
 use std::process::ExitCode;
 
@@ -47,7 +48,8 @@ use harness::AtOnce;
 fn main() -> ExitCode {
     let tests = [
         order::tests(),
-        attacks::tests(),
+        wakers::tests(),
+        busy_poll::tests(),
         cancel::tests(),
         ancillary::tests(),
         reset::tests(),

@@ -1,4 +1,4 @@
-//! G5 and G6: what is said of a message is decided when it is received. Options that change later, or changed earlier, say
+//! G5 and G6: what is reported of a message is decided when it is received. Options that change later, or changed earlier, say
 //! nothing of it.
 
 use std::io::IoSliceMut;

@@ -1,5 +1,5 @@
-//! Contract 1 and 9: delivery in the order of first polls, whole, exactly once; waiters are served
-//! first in, first out.
+//! G1 and G9: sends are delivered whole, exactly once and in the order of their first polls; waiters are served first in, first
+//! out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,12 +10,13 @@ use tokio_test::task;
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
 use crate::harness::messages::{FILLER, fill, recv, recv_up_to};
 use crate::harness::waiting::{
-    all, all_served, arm, arm_all, breathe, soon, starts_waiting, until_woken,
+    all, all_served, arm, arm_all, breathe, once, soon, starts_waiting, until_woken,
 };
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
     tasks![
+        a_call_that_is_polled_after_completion_does_nothing_twice,
         sends_on_a_full_queue_go_out_in_the_order_of_their_first_poll,
         sends_of_all_kinds_share_one_line,
         sends_of_several_tasks_go_out_in_the_order_of_their_first_poll,
@@ -359,4 +360,26 @@ async fn both_ends_send_under_pressure_at_once(cell: Cell) {
     for task in tasks {
         soon(task).await.unwrap();
     }
+}
+
+async fn a_call_that_is_polled_after_completion_does_nothing_twice(cell: Cell) {
+    let (a, b) = cell.pair();
+    for message in [vec![1; 8], vec![2; 8 << 10]] {
+        let mut send = std::pin::pin!(a.send(&message));
+        assert_eq!(soon(send.as_mut()).await.unwrap(), message.len());
+        a.send(b"next").await.unwrap();
+        panics(|| once(|cx| send.as_mut().poll(cx)));
+        let mut bytes = vec![0; message.len()];
+        let mut receive = std::pin::pin!(b.recv(&mut bytes));
+        assert_eq!(soon(receive.as_mut()).await.unwrap(), message.len());
+        panics(|| once(|cx| receive.as_mut().poll(cx)));
+        assert_eq!(recv(&b).await, b"next");
+        breathe().await;
+        assert!(b.try_recv(&mut []).is_err(), "sent twice");
+    }
+}
+
+fn panics<T>(call: impl FnOnce() -> T) {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    assert!(caught.is_err(), "polled after completion");
 }

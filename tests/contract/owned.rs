@@ -1,5 +1,5 @@
-//! Owned buffers: they come back, within their bounds, whatever happens; dropped and forgotten
-//! calls let go of them exactly once.
+//! G5, G8 and G11: owned buffers come back, within their bounds, whatever happens; dropped and forgotten calls release them
+//! exactly once.
 #![allow(unsafe_code, reason = "buffer types of the tests' own implement unsafe traits")]
 
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Looking at a message: it stays, wherever it lies, and nobody's turn is taken.
+//! G2 and G7: a message that is peeked at stays, wherever it lies, and no waiter loses its turn.
 
 use std::io::{ErrorKind, IoSliceMut};
 use std::task::Poll;

@@ -1,4 +1,4 @@
-//! Addresses, sizes, the end of a stream, and descriptors that come and go.
+//! G6 and G8: addresses, sizes, the end of a stream, and descriptors that come and go.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};

@@ -1,4 +1,4 @@
-//! `try_*`, `poll_*` and readiness beside calls that wait; shutdown; the halves.
+//! G9: `try_*`, `poll_*` and readiness beside calls that wait; shutdown; the halves.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;

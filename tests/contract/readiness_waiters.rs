@@ -1,5 +1,5 @@
-//! Readiness where one direction is in use: it neither spins nor loses a wake-up to a receive or send
-//! that waits on the same socket, and does not depend on a free descriptor.
+//! G9: readiness where one direction is in use. It neither spins nor loses a wake-up to a receive or send that waits on the
+//! same socket, and needs no free descriptor.
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;

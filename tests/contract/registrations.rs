@@ -1,5 +1,5 @@
-//! Sockets that are busy for a while, then wait, and the other way round. How a call waits is changed on
-//! the way, registrations come and go; nobody who waits meanwhile may miss his event.
+//! G9: sockets that are busy for a while, then wait, and the other way round. How a call waits changes on the way, and
+//! registrations come and go; no waiter misses its event.
 
 use std::os::fd::AsRawFd;
 use std::task::Poll;

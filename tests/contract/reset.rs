@@ -1,4 +1,4 @@
-//! Contract 6 and 7: how a connection ends.
+//! G6 and G7: how a connection ends.
 
 use std::io::{self, ErrorKind};
 

@@ -1,4 +1,4 @@
-//! Streams of messages and batches: the contract's rules where many messages go through one call.
+//! G2, G5, G6 and G8 where many messages go through one call: streams of messages, and batches.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,6 +17,7 @@ use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
     let tests = tasks![
+        an_empty_message_that_a_dropped_receive_left_does_not_end_a_stream,
         a_stream_yields_messages_in_order_and_then_the_end,
         an_empty_message_is_a_message_and_the_end_is_none,
         empty_messages_of_a_peer_that_closed_are_counted,
@@ -964,4 +965,22 @@ async fn a_batch_of_receives_that_is_dropped_loses_nothing(cell: Cell) {
         drop(receive);
         assert_eq!(recv(&a).await, [n]);
     }
+}
+
+async fn an_empty_message_that_a_dropped_receive_left_does_not_end_a_stream(cell: Cell) {
+    let (a, b) = cell.half();
+    let mut buffer = [0; 8];
+    let mut receive = task::spawn(a.recv(&mut buffer));
+    assert!(receive.poll().is_pending());
+    b.send(b"");
+    breathe().await;
+    drop(receive);
+    b.send(b"second");
+    let mut messages = a.messages(MessagesOptions::new()).unwrap();
+    for expected in [&b""[..], b"second"] {
+        let message = soon(messages.next()).await.expect("not the end").expect("a message");
+        assert_eq!(message[..], *expected);
+    }
+    drop(b.fd);
+    assert!(soon(messages.next()).await.is_none());
 }

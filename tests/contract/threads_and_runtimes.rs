@@ -1,4 +1,4 @@
-//! Contract 10 and 12: threads, runtimes, and how sockets end with them.
+//! G10 and G12: threads, runtimes, and how sockets end with them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -65,7 +65,10 @@ pub fn tests() -> Vec<Test> {
             &[Flavor::MultiThread],
             [
                 tasks![a_worker_that_computes_does_not_stop_the_others],
-                blocking![a_runtime_that_shuts_itself_down],
+                blocking![
+                    a_runtime_that_shuts_itself_down,
+                    the_peer_of_a_runtimes_first_socket_may_be_gone,
+                ],
             ]
             .concat(),
         ),
@@ -1068,4 +1071,15 @@ fn a_runtime_that_shuts_itself_down(cell: Cell) {
         peer.drain();
         soon(peer.ended()).await;
     });
+}
+
+/// Registered with the I/O driver, its hang-up is reported to another worker at once.
+fn the_peer_of_a_runtimes_first_socket_may_be_gone(cell: Cell) {
+    for _ in 0..1000 {
+        let (ours, peer) = peer::socketpair();
+        drop(peer);
+        let runtime = cell.runtime();
+        let _inside = runtime.enter();
+        drop(cell.options().socket_from_fd(ours).expect("a socket"));
+    }
 }

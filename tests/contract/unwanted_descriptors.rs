@@ -1,5 +1,5 @@
-//! G8 against hostile peers: descriptors that are passed to a socket whose user asks for none cost the
-//! process none, not even while a receive waits.
+//! G8 against hostile peers: descriptors that are sent to a socket whose user asks for none cost the process none, not even
+//! while a receive waits.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;

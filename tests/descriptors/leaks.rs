@@ -1,4 +1,4 @@
-//! Contract 8: every descriptor is closed that was opened, received, accepted or refused.
+//! G8: every descriptor that was opened, received, accepted or refused is closed.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -11,11 +11,11 @@ use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageWriter, OwnedA
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
-use crate::harness::descriptors::{Full, content, file};
+use crate::harness::descriptors::{Full, content, descriptors, file};
 use crate::harness::messages::{fill, recv};
 use crate::harness::peer::{self, Peer};
 use crate::harness::waiting::{arm, once, soon, starts_waiting, until_woken};
-use crate::harness::{Cell, Flavor, Test, alone, only, with_pidfds};
+use crate::harness::{Cell, Test, alone, with_pidfds};
 
 pub fn tests() -> Vec<Test> {
     alone(
@@ -41,10 +41,6 @@ pub fn tests() -> Vec<Test> {
                 a_pidfd_that_is_not_taken_is_closed,
                 a_pidfd_that_could_not_be_made_is_reported,
             ]),
-            only(
-                &[Flavor::CurrentThread],
-                blocking![a_runtime_driven_by_many_threads_has_one_ring],
-            ),
         ]
         .concat(),
     )
@@ -67,7 +63,7 @@ async fn a_pidfd_that_is_not_taken_is_closed(cell: Cell) {
                 .any(|message| matches!(message, OwnedAncillaryMessage::Other(_)))
         );
         let pidfds: Vec<_> =
-            open().into_iter().filter(|(_, file)| file.contains("pidfd")).collect();
+            descriptors().into_iter().filter(|(_, file)| file.contains("pidfd")).collect();
         assert_eq!(pidfds, []);
     }
 }
@@ -117,33 +113,17 @@ async fn a_payload_without_a_free_descriptor_names_the_shortage(cell: Cell) {
     assert!(soon(b.recv_large(&mut [0; 8], 1 << 20)).await.unwrap().1.is_some());
 }
 
-pub fn open() -> Vec<(i32, String)> {
-    let mut open: Vec<_> = std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| {
-            let entry = entry.unwrap();
-            let number = entry.file_name().to_str().unwrap().parse().unwrap();
-            let target = std::fs::read_link(entry.path()).ok()?;
-            Some((number, target.display().to_string()))
-        })
-        // The one that reads the directory.
-        .filter(|(_, target)| !target.ends_with("/fd"))
-        .collect();
-    open.sort();
-    open
-}
-
 /// What `life` opens it closes, at the latest soon after it. It runs twice: the first one makes what
 /// is made once per process.
 fn leaves_nothing(life: impl Fn()) {
     life();
-    let before = open();
+    let before = descriptors();
     life();
     let begin = Instant::now();
-    while open().len() > before.len() && begin.elapsed() < Duration::from_secs(20) {
+    while descriptors().len() > before.len() && begin.elapsed() < Duration::from_secs(20) {
         thread::sleep(Duration::from_millis(5));
     }
-    let after = open();
+    let after = descriptors();
     assert!(after.len() <= before.len(), "before {before:#?}, after {after:#?}");
 }
 
@@ -217,11 +197,11 @@ async fn receiving_takes_no_descriptor_of_its_own(cell: Cell) {
     exchange(&first, &peer).await;
     let sockets: Vec<_> = (0..4).map(|_| cell.half()).collect();
     loop {
-        let before = open();
+        let before = descriptors();
         for (socket, peer) in &sockets {
             exchange(socket, peer).await;
         }
-        let after = open();
+        let after = descriptors();
         let rings = [&before, &after]
             .map(|open| open.iter().filter(|(_, what)| what.contains("io_uring")).count());
         if rings[0] == rings[1] {
@@ -514,36 +494,5 @@ async fn the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits(ce
             crate::harness::waiting::breathe().await;
         }
         assert!(found <= 1);
-    }
-}
-
-fn a_runtime_driven_by_many_threads_has_one_ring(cell: Cell) {
-    let rings = || open().iter().filter(|(_, target)| target.contains("io_uring")).count();
-    let before = rings();
-    let runtime = Arc::new(cell.runtime());
-    let (a, b) = runtime.block_on(async { cell.pair() });
-    let (a, b) = (Arc::new(a), Arc::new(b));
-    for n in 0..40u8 {
-        let (runtime, a, b) = (runtime.clone(), a.clone(), b.clone());
-        thread::spawn(move || {
-            runtime.block_on(async {
-                let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &b, Room::AMPLE));
-                arm(&mut receive).await;
-                soon(a.send(&[n])).await.unwrap();
-                assert_eq!(soon(receive).await.unwrap().bytes, [n]);
-                // New sockets find the same driver.
-                drop(cell.pair());
-            });
-        })
-        .join()
-        .unwrap();
-        assert!(rings() <= before + 1, "{:#?}", open());
-    }
-    drop((a, b));
-    drop(runtime);
-    let begin = Instant::now();
-    while rings() > before {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{:#?}", open());
-        thread::sleep(Duration::from_millis(1));
     }
 }

@@ -13,11 +13,12 @@ use std::process::ExitCode;
 use std::sync::OnceLock;
 
 use harness::AtOnce;
+use harness::descriptors::descriptors;
 
 /// Descriptors that are not this process's own.
 static INHERITED: OnceLock<Vec<i32>> = OnceLock::new();
 
 fn main() -> ExitCode {
-    INHERITED.get_or_init(|| leaks::open().into_iter().map(|(number, _)| number).collect());
+    INHERITED.get_or_init(|| descriptors().into_iter().map(|(number, _)| number as i32).collect());
     harness::main(AtOnce::Many, [leaks::tests(), process_wide::tests()].concat())
 }

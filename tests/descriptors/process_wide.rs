@@ -1,4 +1,4 @@
-//! What changes the whole process: each test has one for itself.
+//! G4 and G8: what changes the whole process. Each test has one for itself.
 #![allow(unsafe_code, reason = "fork(2) and set_var, in processes of the tests' own")]
 
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! Hostile peers: what they cost, and whether a neighbour on the same runtime gets on.
+//! G8 and G9 against hostile peers: what they cost, and whether a neighbor on the same runtime goes on.
 //!
 //! Nothing here depends on time. The figures are printed with `--nocapture`.
 

@@ -1,4 +1,4 @@
-//! System calls of the ring fail at the Nth call, for many an N: `strace -e inject`, until a run injects
+//! G1, G2, G8 and G12 while system calls of the ring fail at the Nth call, for many an N: `strace -e inject`, until a run injects
 //! nothing.
 //!
 //! The workload is this binary again, under strace. Sockets on io_uring may be refused where they were asked for. Those

@@ -1,4 +1,4 @@
-//! The other process is killed in mid-traffic.
+//! G1 and G7: the other process is killed in mid-traffic.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};

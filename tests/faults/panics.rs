@@ -1,5 +1,5 @@
-//! The user's code panics: in a task, in a waker, in a buffer's destructor, in a buffer's methods.
-//! Everybody else goes on, and nothing is left behind.
+//! G8, G9 and G12 while the user's code panics: in a task, in a waker, in a buffer's destructor, in a buffer's methods.
+//! All other tasks go on, and nothing is left behind.
 
 #![allow(unsafe_code, reason = "buffer types of the tests' own implement unsafe traits")]
 

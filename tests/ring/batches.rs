@@ -1,4 +1,4 @@
-//! Batches that are larger than the queues of a ring, or than its memory for receives.
+//! G1 and G11: batches that are larger than the queues of a ring, or than its memory for receives.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;

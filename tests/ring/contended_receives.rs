@@ -1,4 +1,4 @@
-//! Completions that somebody else takes the message of, or that nobody asks for.
+//! G2 and G9: receives whose message another descriptor takes, and receives that are forgotten.
 
 use std::os::fd::AsFd;
 use std::pin::Pin;

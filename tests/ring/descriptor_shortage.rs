@@ -1,4 +1,4 @@
-//! A process without descriptors to spare.
+//! A process without descriptors to spare uses fewer rings, or epoll.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Barrier};

@@ -1,4 +1,4 @@
-//! Child processes.
+//! G8 and G12: child processes.
 
 #![allow(unsafe_code, reason = "fork(2)")]
 

@@ -1,4 +1,4 @@
-//! Memory for the receives of a batch, where little can be had.
+//! Little memory for the receives of a batch: fewer at once, or epoll.
 
 #![allow(unsafe_code, reason = "mlockall(2)")]
 

@@ -1,4 +1,4 @@
-//! The end of sockets and runtimes whose operations are queued or parked.
+//! G8, G10, G11 and G12: sockets and runtimes end while their operations are queued or wait.
 
 #![allow(unsafe_code, reason = "a buffer whose memory outlives it, to be looked at")]
 
