@@ -6,9 +6,9 @@
 
 #![allow(unsafe_code, reason = "an allocator that counts")]
 
-#[path = "ring/trials.rs"]
-#[allow(unused_macros, reason = "made for the others")]
-mod trials;
+#[path = "harness/mod.rs"]
+#[macro_use]
+mod harness;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::backtrace::Backtrace;
@@ -19,10 +19,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use harness::descriptors::submitted;
+use harness::{AtOnce, Need, Test};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::sync::Notify;
 use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
-use trials::{Need, Test, sleeps, submitted};
 
 struct Counting;
 
@@ -34,7 +35,7 @@ fn count() {
     // Without a destructor, so it is there as long as the thread is.
     let Some(counted) = COUNTED.get() else { return };
     COUNTED.set(None);
-    if counted == 0 && std::env::var_os("SEQPACKET_TRIAL_BACKTRACE").is_some() {
+    if counted == 0 && std::env::var_os("SEQPACKET_TEST_BACKTRACE").is_some() {
         eprintln!("the first allocation:\n{}", Backtrace::force_capture());
     }
     COUNTED.set(Some(counted + 1));
@@ -201,6 +202,13 @@ fn socketpair() -> (OwnedFd, OwnedFd) {
         .expect("socketpair(2)")
 }
 
+/// Whether a thread of this process sleeps in the kernel.
+fn sleeps(thread: i32) -> bool {
+    let stat =
+        std::fs::read_to_string(format!("/proc/self/task/{thread}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
+}
+
 /// Answers every message once the thread that asked sleeps in the kernel; ends with the stream.
 fn answerer(fd: OwnedFd) -> JoinHandle<()> {
     let asking = rustix::thread::gettid().as_raw_nonzero().get();
@@ -350,16 +358,17 @@ fn main() -> ExitCode {
     ];
     let mut tests = Vec::new();
     for (place, name, needs) in [
-        (Place::Epoll, "epoll", &[][..]),
-        (Place::Uring, "io_uring", &[Need::Uring]),
-        (Place::Ring, "ring", &[Need::Uring]),
+        (Place::Epoll, "epoll", vec![]),
+        (Place::Uring, "io_uring", vec![Need::Uring]),
+        (Place::Ring, "ring", vec![Need::Uring]),
     ] {
         for (call, how) in [(Call::Borrowed, "borrowed"), (Call::Owned, "owned")] {
             for (scene_name, scene) in scenes {
                 let name = format!("{name}::{how}::{scene_name}");
-                tests.push(Test { name, needs, body: Box::new(move || scene(place, call)) });
+                tests
+                    .push(Test::new(name, move || scene(place, call)).needs(needs.clone()).alone());
             }
         }
     }
-    trials::main(tests)
+    harness::main(AtOnce::One, tests)
 }

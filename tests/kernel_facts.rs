@@ -1,33 +1,31 @@
 //! What the library takes for granted about the kernel, shown without it: a ring, a socket, and plain system
 //! calls.
 //!
-//! A failure here says that the kernel has changed, and which of the library's rules to look at.
+//! G6, G7, G8 and G11 rest on these. A failure here says that the kernel has changed, and which of the library's rules to look at.
 
 #![allow(unsafe_code, reason = "a ring in the raw")]
 
-#[path = "harness/plain.rs"]
-mod plain;
-#[path = "ring/trials.rs"]
+#[path = "harness/mod.rs"]
 #[macro_use]
-mod trials;
+mod harness;
 
-use std::fs::File;
-use std::io::{IoSlice, Read, Seek, Write};
+use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use harness::descriptors::{content, file, is_close_on_exec, submitted};
+use harness::syscalls::{recv, send, socketpair, would_block};
+use harness::{AtOnce, Need};
 use io_uring::{IoUring, cqueue, opcode, squeue, types};
-use plain::{recv, send, socketpair, would_block};
 use rustix::event::{PollFd, PollFlags, Timespec, epoll, poll};
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 use tokio_seqpacket::{Backend, Options, Submission};
-use trials::{Need, submitted};
 
 fn main() -> ExitCode {
-    let mut tests = tests![&[Need::Uring];
+    let mut tests = tests![[Need::Uring];
         what_must_not_wait_completes_within_the_call_that_submits_it,
         a_receive_behind_a_send_in_the_same_batch_finds_its_message,
         a_failing_entry_does_not_end_the_batch,
@@ -47,7 +45,7 @@ fn main() -> ExitCode {
         a_ring_can_be_closed_by_another_thread_between_two_batches,
         a_write_to_a_closed_peer_raises_no_signal,
     ];
-    tests.extend(tests![&[];
+    tests.extend(tests![[];
         a_registration_tells_at_once_what_is_there_already,
         what_the_peer_takes_is_an_event_for_who_registered_for_sending_only,
         a_message_that_was_received_is_no_event_any_more,
@@ -56,10 +54,10 @@ fn main() -> ExitCode {
         inaccessible_memory_that_is_opened_later_is_not_locked,
         a_datagram_socket_finds_out_whether_a_socket_is_bound_to_a_file,
     ]);
-    tests.extend(tests![&[Need::Uring, Need::Root];
+    tests.extend(tests![[Need::Uring, Need::Root];
         the_largest_message_fits_into_an_attempt,
     ]);
-    trials::main(tests)
+    harness::main(AtOnce::One, tests)
 }
 
 // ----- tools -----
@@ -208,21 +206,6 @@ fn send_entry(fd: &OwnedFd, message: &'static [u8], key: u64) -> squeue::Entry {
         .flags(libc::MSG_NOSIGNAL)
         .build()
         .user_data(key)
-}
-
-fn file(content: &str) -> OwnedFd {
-    let fd = rustix::fs::memfd_create("fact", rustix::fs::MemfdFlags::CLOEXEC).expect("memfd");
-    let mut file = File::from(fd);
-    file.write_all(content.as_bytes()).expect("room");
-    file.into()
-}
-
-fn content(fd: OwnedFd) -> String {
-    let mut file = File::from(fd);
-    let mut text = String::new();
-    file.rewind().expect("a file");
-    file.read_to_string(&mut text).expect("text");
-    text
 }
 
 /// A RECV, as the library makes it.
@@ -668,12 +651,9 @@ fn received_descriptors_are_close_on_exec_through_a_ring_too() {
     assert_eq!(receive.attempt(&mut ring, &ours), 3);
     let fds = receive.fds();
     assert_eq!(fds.len(), 2);
-    for fd in &fds {
-        let flags = rustix::io::fcntl_getfd(fd).expect("F_GETFD");
-        assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
-    }
+    assert!(fds.iter().all(is_close_on_exec));
     assert_ne!(receive.header.msg_flags & libc::MSG_CMSG_CLOEXEC, 0);
-    let contents: Vec<_> = fds.into_iter().map(content).collect();
+    let contents: Vec<_> = fds.iter().map(content).collect();
     assert_eq!(contents, ["one", "another"]);
     assert!(receive.control[0] > 0);
 }

@@ -1,5 +1,4 @@
-//! Contract 5 and 8: descriptors are owned, close-on-exec and never leaked; cutting is reported;
-//! credentials.
+//! G5 and G8: received descriptors are owned and close-on-exec, and none leaks; truncation is reported. And credentials.
 
 use std::future::poll_fn;
 use std::io::IoSliceMut;
@@ -12,12 +11,11 @@ use tokio_seqpacket::ancillary::{
 };
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, CONTROL, RecvBy, Room, SendBy};
+use crate::harness::descriptors::{Trace, content, file, is_close_on_exec, traced};
+use crate::harness::messages::{fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
-use crate::harness::tools::{
-    Trace, arm, breathe, content, file, fill, is_close_on_exec, nothing_is_left, once, recv, soon,
-    starts_waiting, traced, until_woken,
-};
-use crate::harness::ways::{self, CONTROL, RecvBy, Room, SendBy};
+use crate::harness::waiting::{arm, breathe, once, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -56,11 +54,11 @@ async fn descriptors_arrive_open_and_close_on_exec(cell: Cell) {
             for waiting in [false, true] {
                 let text = format!("{sending:?} to {receiving:?}");
                 let fds = [file(&text), file("another")];
-                let mut receive = task::spawn(ways::recv(receiving, &b, Room::AMPLE));
+                let mut receive = task::spawn(call_variants::recv(receiving, &b, Room::AMPLE));
                 if waiting {
                     starts_waiting(&mut receive);
                 }
-                soon(ways::send(sending, &a, text.as_bytes(), &fds)).await.unwrap();
+                soon(call_variants::send(sending, &a, text.as_bytes(), &fds)).await.unwrap();
                 let got = soon(receive).await.unwrap();
                 assert_eq!(got.bytes, text.as_bytes());
                 assert_eq!(got.control_truncated, Some(false), "{text}");
@@ -114,7 +112,8 @@ async fn descriptors_nobody_takes_are_closed(cell: Cell) {
     let (a, peer) = cell.half();
     for way in RecvBy::ALL {
         for waiting in [false, true] {
-            let mut receive = task::spawn(ways::recv(way, &a, Room { bytes: 3, control: CONTROL }));
+            let mut receive =
+                task::spawn(call_variants::recv(way, &a, Room { bytes: 3, control: CONTROL }));
             if waiting {
                 arm(&mut receive).await;
             }
@@ -194,7 +193,7 @@ async fn the_surplus_descriptor_in_room_for_one_is_owned_and_closed(cell: Cell) 
     for way in borrowed {
         for waiting in [false, true] {
             let room = Room { bytes: 16, control: ROOM_FOR_ONE };
-            let mut receive = task::spawn(ways::recv(way, &a, room));
+            let mut receive = task::spawn(call_variants::recv(way, &a, room));
             if waiting {
                 arm(&mut receive).await;
             }
@@ -220,7 +219,8 @@ async fn too_little_control_room_is_reported_and_the_rest_closed(cell: Cell) {
     for way in borrowed {
         for waiting in [false, true] {
             for control in [0, 1, 15, 16, ROOM_FOR_ONE, 32] {
-                let mut receive = task::spawn(ways::recv(way, &a, Room { bytes: 16, control }));
+                let mut receive =
+                    task::spawn(call_variants::recv(way, &a, Room { bytes: 16, control }));
                 if waiting {
                     arm(&mut receive).await;
                 }
@@ -247,7 +247,8 @@ async fn data_and_control_truncation_are_told_apart(cell: Cell) {
         for bytes in [3, 7] {
             for with_fd in [false, true] {
                 for waiting in [false, true] {
-                    let mut receive = task::spawn(ways::recv(way, &a, Room { bytes, control: 0 }));
+                    let mut receive =
+                        task::spawn(call_variants::recv(way, &a, Room { bytes, control: 0 }));
                     if waiting {
                         starts_waiting(&mut receive);
                     }
@@ -322,12 +323,13 @@ async fn a_borrowed_receive_says_all_that_is_known(cell: Cell) {
 async fn control_truncation_is_reported_for_a_message_left_by_a_dropped_receive(cell: Cell) {
     let (a, peer) = cell.half();
     for way in RecvBy::ALL {
-        let mut receive = task::spawn(ways::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE));
         arm(&mut receive).await;
         let traces = send_traced(&peer, 5);
         drop(receive);
-        let got =
-            soon(ways::recv(way, &a, Room { bytes: 3, control: ROOM_FOR_ONE })).await.unwrap();
+        let got = soon(call_variants::recv(way, &a, Room { bytes: 3, control: ROOM_FOR_ONE }))
+            .await
+            .unwrap();
         assert_eq!(got.bytes, b"mes");
         let cut = !(way.is_owned() && way.carries_fds());
         if let Some(info) = got.info {
@@ -346,7 +348,7 @@ async fn descriptors_in_a_message_left_by_a_dropped_receive_are_closed_with_the_
     for way in RecvBy::QUEUED {
         for completed in [false, true] {
             let (a, peer) = cell.half();
-            let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
             arm(&mut receive).await;
             let traces = send_traced(&peer, 2);
             if completed {
@@ -371,8 +373,8 @@ async fn descriptors_in_the_queue_are_closed_with_the_socket(cell: Cell) {
 async fn an_empty_message_carries_descriptors(cell: Cell) {
     let (a, b) = cell.pair();
     for sending in SendBy::ALL.into_iter().filter(|way| way.carries_fds()) {
-        soon(ways::send(sending, &a, b"", &[file("beside nothing")])).await.unwrap();
-        let got = soon(ways::recv(RecvBy::OwnedAncillary, &b, Room::AMPLE)).await.unwrap();
+        soon(call_variants::send(sending, &a, b"", &[file("beside nothing")])).await.unwrap();
+        let got = soon(call_variants::recv(RecvBy::OwnedAncillary, &b, Room::AMPLE)).await.unwrap();
         assert_eq!((got.bytes.len(), got.fds.len()), (0, 1));
         assert_eq!(content(&got.fds[0]), "beside nothing");
     }
@@ -415,8 +417,8 @@ async fn two_hundred_and_fifty_three_descriptors_arrive(cell: Cell) {
     let fds = many(253);
     for sending in SendBy::ALL.into_iter().filter(|way| way.carries_fds()) {
         for receiving in [RecvBy::VectoredAncillary, RecvBy::OwnedAncillary] {
-            soon(ways::send(sending, &a, b"message", &fds)).await.unwrap();
-            let got = soon(ways::recv(receiving, &b, Room::AMPLE)).await.unwrap();
+            soon(call_variants::send(sending, &a, b"message", &fds)).await.unwrap();
+            let got = soon(call_variants::recv(receiving, &b, Room::AMPLE)).await.unwrap();
             assert_eq!(got.fds.len(), 253, "{sending:?} to {receiving:?}");
             assert_eq!(got.control_truncated, Some(false));
             assert_eq!(content(&got.fds[252]), "one of many");
@@ -428,20 +430,21 @@ async fn two_hundred_and_fifty_four_descriptors_are_refused_naming_the_limit(cel
     let fds = many(254);
     for way in SendBy::ALL.into_iter().filter(|way| way.carries_fds()) {
         let (a, peer) = cell.half();
-        let error = soon(ways::send(way, &a, b"message", &fds)).await.unwrap_err();
+        let error = soon(call_variants::send(way, &a, b"message", &fds)).await.unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{way:?}");
         assert!(error.to_string().contains("253"), "{way:?}: {error}");
-        soon(ways::send(way, &a, b"next", &fds[..1])).await.unwrap();
+        soon(call_variants::send(way, &a, b"next", &fds[..1])).await.unwrap();
         assert_eq!(peer.arrived(), [b"next"], "{way:?}");
     }
     // Also from the middle of the line.
     let (a, peer) = cell.half();
     fill(&a);
-    let mut before = task::spawn(ways::send(SendBy::Ancillary, &a, b"before", &fds[..1]));
+    let mut before = task::spawn(call_variants::send(SendBy::Ancillary, &a, b"before", &fds[..1]));
     starts_waiting(&mut before);
-    let mut refused = task::spawn(ways::send(SendBy::OwnedAncillary, &a, b"refused", &fds));
+    let mut refused =
+        task::spawn(call_variants::send(SendBy::OwnedAncillary, &a, b"refused", &fds));
     let early = refused.poll();
-    let mut after = task::spawn(ways::send(SendBy::Plain, &a, b"after", &[]));
+    let mut after = task::spawn(call_variants::send(SendBy::Plain, &a, b"after", &[]));
     starts_waiting(&mut after);
     peer.drain();
     soon(before).await.unwrap();
@@ -469,7 +472,7 @@ async fn descriptors_in_two_control_messages_arrive_together(cell: Cell) {
     writer.add_fds(&[&fds[0], &fds[1]]).unwrap();
     writer.add_fds(&[fds[2].as_fd()]).unwrap();
     soon(a.send_with_ancillary(b"message", &mut writer)).await.unwrap();
-    let got = soon(ways::recv(RecvBy::Ancillary, &b, Room::AMPLE)).await.unwrap();
+    let got = soon(call_variants::recv(RecvBy::Ancillary, &b, Room::AMPLE)).await.unwrap();
     let contents: Vec<_> = got.fds.iter().map(content).collect();
     assert_eq!(contents, ["first", "second", "third"]);
 }
@@ -480,7 +483,7 @@ async fn the_file_that_was_passed_arrives_though_its_number_was_reused(cell: Cel
             let (a, peer) = cell.half();
             fill(&a);
             let right = [file("right")];
-            let mut send = task::spawn(ways::send(way, &a, b"message", &right));
+            let mut send = task::spawn(call_variants::send(way, &a, b"message", &right));
             starts_waiting(&mut send);
             if armed {
                 arm(&mut send).await;
@@ -544,7 +547,7 @@ async fn credentials_come_with_every_message_while_they_are_asked_for(cell: Cell
     for waiting in [false, true] {
         for dropped in [false, true] {
             if dropped {
-                let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::TIGHT));
+                let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::TIGHT));
                 arm(&mut receive).await;
             }
             let (mut bytes, mut control) = ([0; 16], [0; 64]);
@@ -648,13 +651,13 @@ async fn a_socket_can_be_passed_over_a_socket(cell: Cell) {
     let (a, b) = cell.pair();
     let (passed, peer) = cell.half();
     // A receive was dropped, perhaps in flight; it must not swallow the message.
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &passed, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &passed, Room::AMPLE));
     arm(&mut receive).await;
     drop(receive);
     let mut ancillary = AncillaryBuffer::new();
     ancillary.push_fd(passed).unwrap();
     soon(a.send_owned_with_ancillary("a socket", ancillary)).await.0.unwrap();
-    let got = soon(ways::recv(RecvBy::OwnedAncillary, &b, Room::AMPLE)).await.unwrap();
+    let got = soon(call_variants::recv(RecvBy::OwnedAncillary, &b, Room::AMPLE)).await.unwrap();
     let socket = cell.options().socket_from_fd(got.fds.into_iter().next().unwrap()).unwrap();
     peer.send(b"for whoever holds it");
     assert_eq!(recv(&socket).await, b"for whoever holds it");

@@ -1,5 +1,4 @@
-//! Contract 2, 3 and 4: dropping a future loses no message, no descriptor and no connection, and a
-//! dropped send never turns up late.
+//! G2, G3 and G4: a dropped future loses no message, no descriptor and no connection, and a dropped send never goes out late.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -9,12 +8,13 @@ use std::time::Duration;
 
 use tokio_test::task::{self, Spawn};
 
+use crate::harness::call_variants::{self, Boxed, Got, RecvBy, Room, SendBy};
+use crate::harness::descriptors::{content, file, traced};
+use crate::harness::messages::{FILLER, Random, escaped, fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
-use crate::harness::tools::{
-    FILLER, Random, all, all_served, arm, arm_all, breathe, content, escaped, file, fill,
-    nothing_is_left, once, recv, soon, starts_waiting, traced, until_woken,
+use crate::harness::waiting::{
+    all, all_served, arm, arm_all, breathe, once, soon, starts_waiting, until_woken,
 };
-use crate::harness::ways::{self, Boxed, Got, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -74,11 +74,11 @@ where
         let (a, peer) = cell.half();
         for next in RecvBy::ALL {
             let message = format!("{dropped:?} then {next:?}");
-            let mut receive = task::spawn(ways::recv(dropped, &a, room));
+            let mut receive = task::spawn(call_variants::recv(dropped, &a, room));
             starts_waiting(&mut receive);
             interleave(receive, Sender { peer: &peer, text: message.clone() }).await;
 
-            let got = soon(ways::recv(next, &a, Room::AMPLE)).await.unwrap();
+            let got = soon(call_variants::recv(next, &a, Room::AMPLE)).await.unwrap();
             assert_eq!(got.bytes, message.as_bytes(), "room {room:?}");
             if let Some(info) = got.info {
                 assert_eq!((info.message_len(), info.truncated()), (message.len(), false));
@@ -166,7 +166,7 @@ async fn what_a_dropped_receive_leaves_comes_before_later_messages(cell: Cell) {
     let (a, peer) = cell.half();
     let mut number = 0u8;
     for next in RecvBy::ALL {
-        let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::TIGHT));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::TIGHT));
         arm(&mut receive).await;
         peer.send(&[number; 30]);
         until_woken(&mut receive).await;
@@ -174,7 +174,7 @@ async fn what_a_dropped_receive_leaves_comes_before_later_messages(cell: Cell) {
         drop(receive);
         peer.send(&[number + 2; 30]);
         for _ in 0..3 {
-            let got = soon(ways::recv(next, &a, Room::AMPLE)).await.unwrap();
+            let got = soon(call_variants::recv(next, &a, Room::AMPLE)).await.unwrap();
             assert_eq!(got.bytes, [number; 30], "{next:?}");
             number += 1;
         }
@@ -183,7 +183,7 @@ async fn what_a_dropped_receive_leaves_comes_before_later_messages(cell: Cell) {
 
 async fn a_message_left_behind_wakes_whoever_waits_for_readiness(cell: Cell) {
     let (a, peer) = cell.half();
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     arm(&mut receive).await;
     let mut readable = task::spawn(a.readable());
     let mut polled = task::spawn(std::future::poll_fn(|cx| a.poll_recv_ready(cx)));
@@ -194,14 +194,17 @@ async fn a_message_left_behind_wakes_whoever_waits_for_readiness(cell: Cell) {
     drop(receive);
     soon(readable).await.unwrap();
     soon(polled).await.unwrap();
-    assert_eq!(soon(ways::recv(RecvBy::Try, &a, Room::AMPLE)).await.unwrap().bytes, b"left behind");
+    assert_eq!(
+        soon(call_variants::recv(RecvBy::Try, &a, Room::AMPLE)).await.unwrap().bytes,
+        b"left behind"
+    );
 }
 
 async fn receives_dropped_out_of_the_middle_of_the_line_cost_no_message(cell: Cell) {
     let (a, peer) = cell.half();
     for armed in [false, true] {
         let mut receives: Vec<_> = (0..9)
-            .map(|n| Some(task::spawn(ways::recv(RecvBy::QUEUED[n % 8], &a, Room::AMPLE))))
+            .map(|n| Some(task::spawn(call_variants::recv(RecvBy::QUEUED[n % 8], &a, Room::AMPLE))))
             .collect();
         receives.iter_mut().flatten().for_each(starts_waiting);
         for receive in receives.iter_mut().flatten().filter(|_| armed) {
@@ -223,9 +226,9 @@ async fn receives_dropped_out_of_the_middle_of_the_line_cost_no_message(cell: Ce
 
 async fn a_receive_dropped_when_its_turn_has_come_passes_the_turn_on(cell: Cell) {
     let (a, peer) = cell.half();
-    let mut first = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
-    let mut second = task::spawn(ways::recv(RecvBy::Plain, &a, Room::TIGHT));
-    let mut third = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut first = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut second = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::TIGHT));
+    let mut third = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     starts_waiting(&mut first);
     starts_waiting(&mut second);
     starts_waiting(&mut third);
@@ -300,7 +303,7 @@ async fn receives_dropped_in_races_with_arrival_lose_and_double_nothing(cell: Ce
         let way = RecvBy::ALL[random.below(14) as usize];
         let polls = random.below(5);
         let room = Room { bytes: 4, control: 0 };
-        let mut receive = task::spawn(ways::recv(way, &a, room));
+        let mut receive = task::spawn(call_variants::recv(way, &a, room));
         let mut got = None;
         if polls == 4 {
             got = Some(soon(receive).await);
@@ -348,7 +351,7 @@ async fn receives_dropped_in_races_with_arrival_lose_no_descriptor(cell: Cell) {
     let ways = [RecvBy::OwnedAncillary, RecvBy::Ancillary, RecvBy::TryVectoredAncillary];
     while expected < MESSAGES {
         let way = ways[random.below(3) as usize];
-        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         let got = match random.below(4) {
             0 => soon(receive).await.unwrap(),
             polls => {
@@ -435,29 +438,29 @@ async fn an_aborted_task_that_was_receiving_loses_nothing(cell: Cell) {
 async fn an_empty_message_for_a_dropped_receive_is_not_lost(cell: Cell) {
     let (a, peer) = cell.half();
     for next in RecvBy::ALL {
-        let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::AMPLE));
         arm(&mut receive).await;
         peer.send_fds(b"", &[file("beside nothing")]);
         peer.send(b"after");
         drop(receive);
-        let got = soon(ways::recv(next, &a, Room::AMPLE)).await.unwrap();
+        let got = soon(call_variants::recv(next, &a, Room::AMPLE)).await.unwrap();
         assert_eq!(got.bytes, b"", "{next:?}");
         if next.carries_fds() {
             assert_eq!(content(&got.fds[0]), "beside nothing", "{next:?}");
         }
-        assert_eq!(soon(ways::recv(next, &a, Room::AMPLE)).await.unwrap().bytes, b"after");
+        assert_eq!(soon(call_variants::recv(next, &a, Room::AMPLE)).await.unwrap().bytes, b"after");
     }
 }
 
 async fn end_of_stream_for_a_dropped_receive_is_not_lost(cell: Cell) {
     for (dropped, room) in DROPPED {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(dropped, &a, room));
+        let mut receive = task::spawn(call_variants::recv(dropped, &a, room));
         arm(&mut receive).await;
         drop(peer);
         drop(receive);
         for next in RecvBy::ALL {
-            assert_eq!(soon(ways::recv(next, &a, Room::AMPLE)).await.unwrap().bytes, b"");
+            assert_eq!(soon(call_variants::recv(next, &a, Room::AMPLE)).await.unwrap().bytes, b"");
         }
     }
 }
@@ -478,10 +481,10 @@ where
         fill(&a);
         let message = format!("dropped {n}").into_bytes();
         let fds = descriptors(way, n);
-        let mut send = task::spawn(ways::send(way, &a, &message, &fds));
+        let mut send = task::spawn(call_variants::send(way, &a, &message, &fds));
         starts_waiting(&mut send);
         let mut messages = interleave(send, &peer).await;
-        let mut after = task::spawn(ways::send(way, &a, b"after", &[]));
+        let mut after = task::spawn(call_variants::send(way, &a, b"after", &[]));
         let early = after.poll();
         messages.extend(drain_checked(&peer, &message, !fds.is_empty()));
         match early {
@@ -547,7 +550,7 @@ async fn a_send_dropped_out_of_the_middle_of_the_line_leaves_the_others_in_order
     for armed in [false, true] {
         let (a, peer) = cell.half();
         fill(&a);
-        let mut sends: Vec<_> = ways::waiting_sends(&a).into_iter().map(Some).collect();
+        let mut sends: Vec<_> = call_variants::waiting_sends(&a).into_iter().map(Some).collect();
         for send in sends.iter_mut().flatten().filter(|_| armed) {
             arm(send).await;
         }
@@ -611,7 +614,7 @@ async fn a_dropped_send_closes_the_descriptors_it_was_to_carry(cell: Cell) {
             fill(&a);
             let (trace, fd) = traced();
             let fds = [fd];
-            let mut send = task::spawn(ways::send(way, &a, b"with a descriptor", &fds));
+            let mut send = task::spawn(call_variants::send(way, &a, b"with a descriptor", &fds));
             starts_waiting(&mut send);
             if armed {
                 arm(&mut send).await;
@@ -654,7 +657,7 @@ async fn sends_dropped_in_races_with_a_draining_peer_keep_the_order(cell: Cell) 
         let mut message = vec![0; 1000];
         message[..4].copy_from_slice(&n.to_ne_bytes());
         let way = SendBy::QUEUED[random.below(8) as usize];
-        let mut send = task::spawn(ways::send(way, &a, &message, &[]));
+        let mut send = task::spawn(call_variants::send(way, &a, &message, &[]));
         let polls = random.below(5);
         if polls == 4 {
             soon(send).await.unwrap();
@@ -707,10 +710,10 @@ async fn futures_that_were_never_polled_do_nothing(cell: Cell) {
     let (a, peer) = cell.half();
     peer.send(b"message");
     for way in RecvBy::ALL {
-        drop(ways::recv(way, &a, Room::TIGHT));
+        drop(call_variants::recv(way, &a, Room::TIGHT));
     }
     for way in SendBy::ALL {
-        drop(ways::send(way, &a, b"never", &[]));
+        drop(call_variants::send(way, &a, b"never", &[]));
     }
     breathe().await;
     assert_eq!(recv(&a).await, b"message");
@@ -731,7 +734,7 @@ async fn works(cell: Cell) {
 async fn a_forgotten_receive_leaves_everybody_else_at_work(cell: Cell) {
     for (n, way) in RecvBy::QUEUED.into_iter().enumerate() {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         starts_waiting(&mut receive);
         if n % 2 == 0 {
             arm(&mut receive).await;
@@ -752,7 +755,7 @@ async fn a_forgotten_send_leaves_everybody_else_at_work(cell: Cell) {
         let (a, peer) = cell.half();
         fill(&a);
         let message = b"forgotten".to_vec().leak();
-        let mut send = task::spawn(ways::send(way, &a, message, &[]));
+        let mut send = task::spawn(call_variants::send(way, &a, message, &[]));
         starts_waiting(&mut send);
         if n % 2 == 0 {
             arm(&mut send).await;
@@ -777,8 +780,11 @@ async fn a_hundred_forgotten_receives_with_messages_leave_other_sockets_at_work(
     let mut halves = Vec::new();
     for n in 0..100 {
         let (a, peer) = cell.half();
-        let mut receive =
-            task::spawn(ways::recv(RecvBy::QUEUED[n % 8], &a, Room { bytes: 2000, control: 64 }));
+        let mut receive = task::spawn(call_variants::recv(
+            RecvBy::QUEUED[n % 8],
+            &a,
+            Room { bytes: 2000, control: 64 },
+        ));
         starts_waiting(&mut receive);
         std::mem::forget(receive);
         halves.push((a, peer));
@@ -810,7 +816,7 @@ async fn forty_pending_receives_of_which_twenty_lose_their_message_to_a_duplicat
     }
     let mut receives: Vec<_> = sockets
         .iter()
-        .map(|(a, ..)| task::spawn(ways::recv(RecvBy::Plain, a, Room::AMPLE)))
+        .map(|(a, ..)| task::spawn(call_variants::recv(RecvBy::Plain, a, Room::AMPLE)))
         .collect();
     arm_all(&mut receives).await;
     // All at once, without giving the runtime a chance; twenty are taken back.

@@ -15,9 +15,10 @@ use rustix::time::{ClockId, clock_gettime};
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, Boxed, LETTERS, RecvBy, Room, SendBy};
+use crate::harness::messages::fill;
 use crate::harness::peer::Peer;
-use crate::harness::tools::{all, arm, arm_all, breathe, fill, soon, starts_waiting};
-use crate::harness::ways::{self, Boxed, LETTERS, RecvBy, Room, SendBy};
+use crate::harness::waiting::{all, arm, arm_all, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, alone, only};
 
 pub fn tests() -> Vec<Test> {
@@ -65,7 +66,7 @@ enum Waited {
 
 impl Waited {
     async fn in_socket(self, socket: &UnixSeqpacket, way: RecvBy) {
-        let mut receive = task::spawn(ways::recv(way, socket, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, socket, Room::AMPLE));
         match self {
             Self::Polled => starts_waiting(&mut receive),
             Self::Parked => arm(&mut receive).await,
@@ -145,7 +146,7 @@ fn a_socket_dropped_with_a_waiting_send_ends_a_blocking_read(cell: Cell) {
                 let (a, peer) = runtime.block_on(async {
                     let (a, peer) = cell.half();
                     fill(&a);
-                    let mut send = task::spawn(ways::send(way, &a, b"waiting", &[]));
+                    let mut send = task::spawn(call_variants::send(way, &a, b"waiting", &[]));
                     starts_waiting(&mut send);
                     if armed {
                         arm(&mut send).await;
@@ -171,7 +172,7 @@ fn a_socket_dropped_with_its_pending_receive_ends_a_blocking_read(cell: Cell) {
             let (receive, peer) = runtime.block_on(async {
                 let (a, peer) = cell.half();
                 let receive: Boxed<'static, io::Result<usize>> = Box::pin(async move {
-                    ways::recv(way, &a, Room::AMPLE).await.map(|got| got.bytes.len())
+                    call_variants::recv(way, &a, Room::AMPLE).await.map(|got| got.bytes.len())
                 });
                 let mut receive = task::spawn(receive);
                 arm(&mut receive).await;
@@ -238,7 +239,7 @@ async fn a_send_to_a_half_closed_peer_with_a_full_queue_waits_without_spinning(c
         let task = tokio::spawn({
             let polls = polls.clone();
             async move {
-                let future = ways::send(way, &a, b"waiting", &[]);
+                let future = call_variants::send(way, &a, b"waiting", &[]);
                 Counted { future, polls }.await.map(|_| ())
             }
         });
@@ -258,7 +259,7 @@ async fn a_receive_from_a_peer_that_reads_no_more_waits_without_spinning(cell: C
         let task = tokio::spawn({
             let polls = polls.clone();
             async move {
-                let future = ways::recv(way, &a, Room::AMPLE);
+                let future = call_variants::recv(way, &a, Room::AMPLE);
                 Counted { future, polls }.await.map(|got| got.bytes)
             }
         });
@@ -273,7 +274,7 @@ async fn a_send_to_a_half_closed_peer_completes_when_the_peer_reads(cell: Cell) 
     for way in SendBy::QUEUED {
         for armed in [false, true] {
             let (a, peer) = half_closed(cell);
-            let mut send = task::spawn(ways::send(way, &a, b"waiting", &[]));
+            let mut send = task::spawn(call_variants::send(way, &a, b"waiting", &[]));
             starts_waiting(&mut send);
             if armed {
                 breathe().await;
@@ -282,7 +283,7 @@ async fn a_send_to_a_half_closed_peer_completes_when_the_peer_reads(cell: Cell) 
             assert_eq!(soon(send).await.unwrap(), 7, "{way:?}");
             assert_eq!(peer.arrived(), [b"waiting"], "{way:?}");
             // Our side sees the end of its stream, and sends on.
-            let got = soon(ways::recv(RecvBy::Plain, &a, Room::AMPLE)).await.unwrap();
+            let got = soon(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE)).await.unwrap();
             assert_eq!(got.bytes, b"");
             soon(a.send(b"more")).await.unwrap();
             assert_eq!(peer.recv(), b"more");
@@ -298,7 +299,7 @@ async fn a_send_to_a_half_closed_peer_fails_when_the_peer_closes(cell: Cell) {
     for way in SendBy::QUEUED {
         for armed in [false, true] {
             let (a, peer) = half_closed(cell);
-            let mut send = task::spawn(ways::send(way, &a, b"waiting", &[]));
+            let mut send = task::spawn(call_variants::send(way, &a, b"waiting", &[]));
             starts_waiting(&mut send);
             if armed {
                 breathe().await;
@@ -312,7 +313,7 @@ async fn a_send_to_a_half_closed_peer_fails_when_the_peer_closes(cell: Cell) {
 
 async fn sends_behind_one_to_a_half_closed_peer_keep_their_order(cell: Cell) {
     let (a, peer) = half_closed(cell);
-    let sends = ways::waiting_sends(&a);
+    let sends = call_variants::waiting_sends(&a);
     breathe().await;
     peer.drain();
     let sent = soon(all(sends)).await;
@@ -322,7 +323,7 @@ async fn sends_behind_one_to_a_half_closed_peer_keep_their_order(cell: Cell) {
 
 async fn writable_for_a_half_closed_peer_waits_for_room(cell: Cell) {
     let (a, peer) = half_closed(cell);
-    let mut send = task::spawn(ways::send(SendBy::Try, &a, b"message", &[]));
+    let mut send = task::spawn(call_variants::send(SendBy::Try, &a, b"message", &[]));
     starts_waiting(&mut send);
     breathe().await;
     peer.drain();
@@ -335,7 +336,7 @@ async fn a_send_to_a_peer_that_shuts_down_while_it_waits_completes(cell: Cell) {
     let mut sends = Vec::new();
     for ((a, _), way) in sockets.iter().zip(SendBy::QUEUED) {
         fill(a);
-        sends.push(task::spawn(ways::send(way, a, b"waiting", &[])));
+        sends.push(task::spawn(call_variants::send(way, a, b"waiting", &[])));
     }
     arm_all(&mut sends).await;
     for (_, peer) in &sockets {

@@ -1,4 +1,4 @@
-//! Contract 4 and the making of connections: addresses, backlogs, accepting.
+//! G4, and how connections are made: addresses, backlogs, accepting.
 
 use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt;
@@ -11,10 +11,11 @@ use tokio::sync::oneshot;
 use tokio_seqpacket::{UCred, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
+use crate::harness::descriptors::{is_close_on_exec, is_nonblocking};
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::tools::{
-    all, arm, arm_all, breathe, is_close_on_exec, is_nonblocking, once, recv, soon, starts_waiting,
-    until_woken,
+use crate::harness::waiting::{
+    all, arm, arm_all, breathe, once, soon, starts_waiting, until_woken,
 };
 use crate::harness::{Cell, Flavor, Test, only};
 

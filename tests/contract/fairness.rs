@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::tools::{recv, soon};
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
+use crate::harness::waiting::soon;
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -43,7 +44,8 @@ async fn an_endless_receive_loop_leaves_a_timer_alive(cell: Cell) {
         timer_against(async {
             loop {
                 peer.send(b"message");
-                let got = ways::recv(way, &a, Room { bytes: 16, control: 0 }).await.unwrap();
+                let got =
+                    call_variants::recv(way, &a, Room { bytes: 16, control: 0 }).await.unwrap();
                 assert_eq!(got.bytes, b"message");
             }
         })
@@ -59,7 +61,7 @@ async fn an_endless_send_loop_leaves_a_timer_alive(cell: Cell) {
     for way in SendBy::ALL {
         timer_against(async {
             loop {
-                assert_eq!(ways::send(way, &a, b"message", &[]).await.unwrap(), 7);
+                assert_eq!(call_variants::send(way, &a, b"message", &[]).await.unwrap(), 7);
                 peer.drain();
             }
         })

@@ -1,5 +1,5 @@
-//! A first poll that only queues an operation must not keep a call from ever being served: where the
-//! future is dropped at once, where the task never yields, and where no driver runs behind the poll.
+//! G2, G9 and G10: a first poll that only queues an operation keeps no call from being served. Not where the future is dropped
+//! at once, not where the task never yields, and not where no driver runs behind the poll.
 
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -12,9 +12,11 @@ use futures_util::FutureExt;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::file;
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::tools::{breathe, file, recv, soon};
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
+use crate::harness::waiting::{breathe, soon};
 use crate::harness::{Cell, Flavor, Test, only};
 
 pub fn tests() -> Vec<Test> {
@@ -86,7 +88,7 @@ async fn now_or_never_receives_a_message_that_is_there(cell: Cell) {
             // For tokio's budget.
             tokio::task::yield_now().await;
             peer.send(b"message");
-            let receive = || ways::recv(way, &a, Room::AMPLE).now_or_never();
+            let receive = || call_variants::recv(way, &a, Room::AMPLE).now_or_never();
             let got = served(cell, receive).await.unwrap();
             assert_eq!(got.bytes, b"message", "{way:?}");
         }
@@ -100,7 +102,7 @@ async fn a_timeout_of_zero_receives_a_message_that_is_there(cell: Cell) {
             peer.send(b"message");
             let mut calls = 0;
             let got = loop {
-                let receive = ways::recv(way, &a, Room::AMPLE);
+                let receive = call_variants::recv(way, &a, Room::AMPLE);
                 if let Ok(got) = tokio::time::timeout(Duration::ZERO, receive).await {
                     break got.unwrap();
                 }
@@ -122,7 +124,7 @@ async fn a_biased_select_beside_a_ready_branch_receives_a_message_that_is_there(
             let got = loop {
                 tokio::select! {
                     biased;
-                    got = ways::recv(way, &a, Room::AMPLE) => break got.unwrap(),
+                    got = call_variants::recv(way, &a, Room::AMPLE) => break got.unwrap(),
                     () = std::future::ready(()) => rounds += 1,
                 }
                 next_round(cell, rounds).await;
@@ -140,7 +142,7 @@ async fn a_receive_polled_once_a_turn_receives_a_message_that_is_there(cell: Cel
             let mut turns = 0;
             let got = loop {
                 // Dropped each time, and the runtime runs in between.
-                if let Some(got) = ways::recv(way, &a, Room::AMPLE).now_or_never() {
+                if let Some(got) = call_variants::recv(way, &a, Room::AMPLE).now_or_never() {
                     break got.unwrap();
                 }
                 breathe().await;
@@ -167,7 +169,7 @@ async fn now_or_never_sends_where_there_is_room(cell: Cell) {
             let mut calls = 0;
             let send = || {
                 calls += 1;
-                ways::send(way, &a, b"message", &[]).now_or_never()
+                call_variants::send(way, &a, b"message", &[]).now_or_never()
             };
             assert_eq!(served(cell, send).await.unwrap(), 7, "{way:?}");
             went_out(&peer, calls, way);
@@ -182,7 +184,7 @@ async fn a_timeout_of_zero_sends_where_there_is_room(cell: Cell) {
             let mut calls = 0;
             loop {
                 calls += 1;
-                let send = ways::send(way, &a, b"message", &[]);
+                let send = call_variants::send(way, &a, b"message", &[]);
                 if let Ok(sent) = tokio::time::timeout(Duration::ZERO, send).await {
                     assert_eq!(sent.unwrap(), 7, "{way:?}");
                     break;
@@ -203,7 +205,7 @@ async fn a_biased_select_beside_a_ready_branch_sends_where_there_is_room(cell: C
             loop {
                 tokio::select! {
                     biased;
-                    sent = ways::send(way, &a, b"message", &[]) => {
+                    sent = call_variants::send(way, &a, b"message", &[]) => {
                         assert_eq!(sent.unwrap(), 7, "{way:?}");
                         break;
                     }
@@ -292,7 +294,7 @@ fn receives(a: &UnixSeqpacket, peer: &Peer) {
     for way in RecvBy::QUEUED {
         for n in 0..3u8 {
             peer.send(&[n]);
-            let got = foreign(ways::recv(way, a, Room::AMPLE)).unwrap();
+            let got = foreign(call_variants::recv(way, a, Room::AMPLE)).unwrap();
             assert_eq!(got.bytes, [n], "{way:?}");
         }
     }
@@ -301,7 +303,7 @@ fn receives(a: &UnixSeqpacket, peer: &Peer) {
 fn sends(a: &UnixSeqpacket, peer: &Peer) {
     for way in SendBy::QUEUED {
         for n in 0..3u8 {
-            assert_eq!(foreign(ways::send(way, a, &[n], &[])).unwrap(), 1, "{way:?}");
+            assert_eq!(foreign(call_variants::send(way, a, &[n], &[])).unwrap(), 1, "{way:?}");
             assert_eq!(peer.recv(), [n], "{way:?}");
         }
     }
@@ -346,10 +348,13 @@ fn another_runtime_receives_and_sends_while_nothing_drives_this_one(cell: Cell) 
         // Those that need no readiness: its registration is with the runtime that is idle.
         for way in RecvBy::QUEUED {
             peer.send(b"message");
-            assert_eq!(soon(ways::recv(way, &a, Room::AMPLE)).await.unwrap().bytes, b"message");
+            assert_eq!(
+                soon(call_variants::recv(way, &a, Room::AMPLE)).await.unwrap().bytes,
+                b"message"
+            );
         }
         for way in SendBy::QUEUED {
-            assert_eq!(soon(ways::send(way, &a, b"message", &[])).await.unwrap(), 7);
+            assert_eq!(soon(call_variants::send(way, &a, b"message", &[])).await.unwrap(), 7);
             assert_eq!(peer.recv(), b"message");
         }
     });
@@ -361,16 +366,18 @@ fn block_on_is_served_beside_idle_workers(cell: Cell) {
     runtime.block_on(async {
         for way in RecvBy::QUEUED {
             peer.send(b"message");
-            let got = (0..CALLS).find_map(|_| ways::recv(way, &a, Room::AMPLE).now_or_never());
+            let got =
+                (0..CALLS).find_map(|_| call_variants::recv(way, &a, Room::AMPLE).now_or_never());
             assert_eq!(got.expect("served").unwrap().bytes, b"message", "{way:?}");
             // One that waits is woken.
-            let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
             assert!(receive.poll().is_pending());
             peer.send(b"later");
             assert_eq!(soon(receive).await.unwrap().bytes, b"later", "{way:?}");
         }
         for way in SendBy::QUEUED {
-            let sent = (0..CALLS).find_map(|_| ways::send(way, &a, b"x", &[]).now_or_never());
+            let sent =
+                (0..CALLS).find_map(|_| call_variants::send(way, &a, b"x", &[]).now_or_never());
             assert_eq!(sent.expect("served").unwrap(), 1, "{way:?}");
             peer.drain();
         }
@@ -493,11 +500,13 @@ fn block_on_is_served_while_all_workers_compute(cell: Cell) {
     runtime.block_on(async {
         for way in RecvBy::QUEUED {
             peer.send(b"message");
-            let got = (0..CALLS).find_map(|_| ways::recv(way, &a, Room::AMPLE).now_or_never());
+            let got =
+                (0..CALLS).find_map(|_| call_variants::recv(way, &a, Room::AMPLE).now_or_never());
             assert_eq!(got.expect("served").unwrap().bytes, b"message", "{way:?}");
         }
         for way in SendBy::QUEUED {
-            let sent = (0..CALLS).find_map(|_| ways::send(way, &a, b"x", &[]).now_or_never());
+            let sent =
+                (0..CALLS).find_map(|_| call_variants::send(way, &a, b"x", &[]).now_or_never());
             assert_eq!(sent.expect("served").unwrap(), 1, "{way:?}");
             peer.drain();
         }
@@ -509,10 +518,10 @@ fn block_on_is_served_while_all_workers_compute(cell: Cell) {
 async fn a_receive_behind_one_descriptor_is_made_at_once(cell: Cell) {
     let (a, peer) = cell.half();
     peer.send_fds(b"one", &[file("passed")]);
-    let first = ways::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE);
+    let first = call_variants::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE);
     assert_eq!(soon(first).await.unwrap().bytes, b"one");
     peer.send(b"two");
-    let mut second = task::spawn(ways::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE));
+    let mut second = task::spawn(call_variants::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE));
     assert!(second.poll().is_ready());
 }
 

@@ -1,4 +1,4 @@
-//! Values over a socket, one a message; `bytes` buffers.
+//! G5 and G6 through a codec: values over a socket, one a message; and `bytes` buffers.
 
 use std::sync::Arc;
 
@@ -8,7 +8,8 @@ use tokio_seqpacket::Framed;
 use tokio_test::task;
 use tokio_util::codec::{BytesCodec, LengthDelimitedCodec, LinesCodec};
 
-use crate::harness::tools::{arm, fill, recv, soon};
+use crate::harness::messages::{fill, recv};
+use crate::harness::waiting::{arm, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, Boxed, LETTERS, RecvBy, Room, SendBy};
+use crate::harness::messages::{fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
-use crate::harness::tools::{all, breathe, fill, nothing_is_left, recv, soon, starts_waiting};
-use crate::harness::ways::{self, Boxed, LETTERS, RecvBy, Room, SendBy};
+use crate::harness::waiting::{all, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -83,7 +84,7 @@ async fn a_send_behind_one_that_is_not_polled_completes(cell: Cell) {
         for settled in [false, true] {
             let (a, peer) = cell.half();
             fill(&a);
-            let mut pinned = task::spawn(ways::send(way, &a, b"first", &[]));
+            let mut pinned = task::spawn(call_variants::send(way, &a, b"first", &[]));
             starts_waiting(&mut pinned);
             settles(settled).await;
             let mut later = task::spawn(a.send(b"second"));
@@ -104,7 +105,7 @@ async fn a_send_behind_a_forgotten_one_completes(cell: Cell) {
         for settled in [false, true] {
             let (a, peer) = cell.half();
             fill(&a);
-            let mut forgotten = Box::new(task::spawn(ways::send(way, &a, b"first", &[])));
+            let mut forgotten = Box::new(task::spawn(call_variants::send(way, &a, b"first", &[])));
             starts_waiting(&mut forgotten);
             settles(settled).await;
             std::mem::forget(forgotten);
@@ -159,7 +160,7 @@ async fn a_waiting_send_goes_out_without_being_polled_again(cell: Cell) {
         for settled in [false, true] {
             let (a, peer) = cell.half();
             fill(&a);
-            let mut send = task::spawn(ways::send(way, &a, b"message", &[]));
+            let mut send = task::spawn(call_variants::send(way, &a, b"message", &[]));
             starts_waiting(&mut send);
             settles(settled).await;
             peer.drain();
@@ -174,7 +175,7 @@ async fn several_waiting_sends_go_out_in_order_without_being_polled_again(cell: 
     for settled in [false, true] {
         let (a, peer) = cell.half();
         fill(&a);
-        let sends = ways::waiting_sends(&a);
+        let sends = call_variants::waiting_sends(&a);
         settles(settled).await;
         peer.drain();
         until_arrived(&peer, &LETTERS.each_ref().map(|letter| &letter[..])).await;
@@ -187,10 +188,10 @@ async fn a_receive_behind_one_that_is_not_polled_gets_the_message(cell: Cell) {
     for pinned in PINNED {
         for behind in BEHIND {
             let (a, peer) = cell.half();
-            let mut receive = task::spawn(ways::recv(pinned, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(pinned, &a, Room::AMPLE));
             starts_waiting(&mut receive);
             breathe().await;
-            let mut second = task::spawn(ways::recv(behind, &a, Room::AMPLE));
+            let mut second = task::spawn(call_variants::recv(behind, &a, Room::AMPLE));
             starts_waiting(&mut second);
             breathe().await;
             peer.send(b"message");
@@ -205,10 +206,10 @@ async fn a_receive_behind_one_that_was_polled_just_before_the_message_gets_it(ce
         for behind in BEHIND {
             let (a, peer) = cell.half();
             // The runtime has not run since: the first may be queued, and be served in its absence.
-            let mut receive = task::spawn(ways::recv(pinned, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(pinned, &a, Room::AMPLE));
             starts_waiting(&mut receive);
             peer.send(b"message");
-            let got = soon(ways::recv(behind, &a, Room::AMPLE)).await.unwrap();
+            let got = soon(call_variants::recv(behind, &a, Room::AMPLE)).await.unwrap();
             assert_eq!(got.bytes, b"message", "{behind:?} behind {pinned:?}");
         }
     }
@@ -218,7 +219,7 @@ async fn a_receive_behind_a_forgotten_one_gets_the_message(cell: Cell) {
     for pinned in PINNED {
         for settled in [false, true] {
             let (a, peer) = cell.half();
-            let mut receive = Box::new(task::spawn(ways::recv(pinned, &a, Room::AMPLE)));
+            let mut receive = Box::new(task::spawn(call_variants::recv(pinned, &a, Room::AMPLE)));
             starts_waiting(&mut receive);
             settles(settled).await;
             std::mem::forget(receive);
@@ -236,9 +237,9 @@ async fn a_receive_behind_one_that_is_dropped_later_gets_the_message(cell: Cell)
         // Dropped before the message, between the message and the receive behind, after that.
         for moment in 0..3 {
             let (a, peer) = cell.half();
-            let mut first = Some(task::spawn(ways::recv(pinned, &a, Room::AMPLE)));
+            let mut first = Some(task::spawn(call_variants::recv(pinned, &a, Room::AMPLE)));
             first.iter_mut().for_each(starts_waiting);
-            let mut second = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+            let mut second = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
             starts_waiting(&mut second);
             breathe().await;
             if moment == 0 {
@@ -261,13 +262,15 @@ async fn several_receives_behind_several_that_are_not_polled_get_the_messages(ce
     let (a, peer) = cell.half();
     let a = Arc::new(a);
     let mut pinned: Vec<_> =
-        PINNED.iter().map(|way| task::spawn(ways::recv(*way, &a, Room::AMPLE))).collect();
+        PINNED.iter().map(|way| task::spawn(call_variants::recv(*way, &a, Room::AMPLE))).collect();
     pinned.iter_mut().for_each(starts_waiting);
     let tasks: Vec<_> = BEHIND[..EACH]
         .iter()
         .map(|way| {
             let (a, way) = (a.clone(), *way);
-            tokio::spawn(async move { ways::recv(way, &a, Room::AMPLE).await.unwrap().bytes })
+            tokio::spawn(
+                async move { call_variants::recv(way, &a, Room::AMPLE).await.unwrap().bytes },
+            )
         })
         .collect();
     breathe().await;
@@ -292,7 +295,7 @@ async fn several_receives_behind_several_that_are_not_polled_get_the_messages(ce
 async fn a_receive_that_is_not_polled_gets_a_later_message_when_it_is_polled(cell: Cell) {
     for pinned in PINNED {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(pinned, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(pinned, &a, Room::AMPLE));
         starts_waiting(&mut receive);
         for n in 0..3u8 {
             peer.send(&[n]);
@@ -308,7 +311,7 @@ async fn a_peek_behind_a_receive_that_is_not_polled_sees_the_message(cell: Cell)
     for pinned in PINNED {
         for polled in [false, true] {
             let (a, peer) = cell.half();
-            let mut receive = task::spawn(ways::recv(pinned, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(pinned, &a, Room::AMPLE));
             starts_waiting(&mut receive);
             breathe().await;
             let mut buffer = [0; 16];
@@ -332,7 +335,7 @@ async fn readable_behind_a_receive_that_is_not_polled_returns(cell: Cell) {
     for pinned in PINNED {
         for polled in [false, true] {
             let (a, peer) = cell.half();
-            let mut receive = task::spawn(ways::recv(pinned, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(pinned, &a, Room::AMPLE));
             starts_waiting(&mut receive);
             breathe().await;
             let mut ready: task::Spawn<Boxed<'_, _>> = task::spawn(if polled {
@@ -351,11 +354,11 @@ async fn readable_behind_a_receive_that_is_not_polled_returns(cell: Cell) {
 async fn readable_and_try_recv_behind_a_receive_that_is_not_polled_get_the_message(cell: Cell) {
     for pinned in PINNED {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(pinned, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(pinned, &a, Room::AMPLE));
         starts_waiting(&mut receive);
         breathe().await;
         peer.send(b"message");
-        let got = soon(ways::recv(RecvBy::Try, &a, Room::AMPLE)).await.unwrap();
+        let got = soon(call_variants::recv(RecvBy::Try, &a, Room::AMPLE)).await.unwrap();
         assert_eq!(got.bytes, b"message", "behind {pinned:?}");
     }
 }
@@ -363,7 +366,7 @@ async fn readable_and_try_recv_behind_a_receive_that_is_not_polled_get_the_messa
 async fn a_stream_behind_a_receive_that_is_not_polled_yields_the_message(cell: Cell) {
     for pinned in PINNED {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(pinned, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(pinned, &a, Room::AMPLE));
         starts_waiting(&mut receive);
         breathe().await;
         let mut messages = a.messages(tokio_seqpacket::MessagesOptions::new()).unwrap();
@@ -377,10 +380,10 @@ async fn the_end_of_the_stream_reaches_a_receive_behind_one_that_is_not_polled(c
     for pinned in PINNED {
         for behind in BEHIND {
             let (a, peer) = cell.half();
-            let mut receive = task::spawn(ways::recv(pinned, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(pinned, &a, Room::AMPLE));
             starts_waiting(&mut receive);
             breathe().await;
-            let mut second = task::spawn(ways::recv(behind, &a, Room::AMPLE));
+            let mut second = task::spawn(call_variants::recv(behind, &a, Room::AMPLE));
             starts_waiting(&mut second);
             drop(peer);
             assert_eq!(soon(second).await.unwrap().bytes, b"", "{behind:?} behind {pinned:?}");
@@ -486,8 +489,8 @@ impl<'a, T> Watched<'a, T> {
     }
 }
 
-fn three(a: &UnixSeqpacket) -> Watched<'_, std::io::Result<ways::Got>> {
-    Watched::new((0..3).map(|_| ways::recv(RecvBy::Plain, a, Room::AMPLE)).collect())
+fn three(a: &UnixSeqpacket) -> Watched<'_, std::io::Result<call_variants::Got>> {
+    Watched::new((0..3).map(|_| call_variants::recv(RecvBy::Plain, a, Room::AMPLE)).collect())
 }
 
 async fn waiting_receives_are_woken_in_order_as_messages_come_one_at_a_time(cell: Cell) {
@@ -534,7 +537,10 @@ async fn waiting_sends_are_woken_in_order(cell: Cell) {
         fill(&a);
         let sends = [b"a", b"b", b"c"];
         let mut sends = Watched::new(
-            sends.iter().map(|message| ways::send(SendBy::Plain, &a, *message, &[])).collect(),
+            sends
+                .iter()
+                .map(|message| call_variants::send(SendBy::Plain, &a, *message, &[]))
+                .collect(),
         );
         sends.wait().await;
         peer.drain();

@@ -1,9 +1,10 @@
-//! Owned halves: both are the socket, and the writing half's end is the peer's end of stream.
+//! G12: owned halves. Both are the socket, and the end of the writing half is the peer's end of stream.
 
 use tokio_seqpacket::{OwnedReadHalf, OwnedWriteHalf};
 use tokio_test::task;
 
-use crate::harness::tools::{arm, recv, soon};
+use crate::harness::messages::recv;
+use crate::harness::waiting::{arm, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

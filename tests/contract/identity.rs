@@ -1,4 +1,4 @@
-//! Who is at the other end.
+//! G5 and G8: who is at the other end, by credentials and pidfd.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -6,7 +6,8 @@ use tokio_seqpacket::ancillary::{AncillaryBuffer, OwnedAncillaryMessage};
 use tokio_seqpacket::{SocketAddr, UCred, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
-use crate::harness::tools::{arm, file, is_close_on_exec, soon};
+use crate::harness::descriptors::{file, is_close_on_exec};
+use crate::harness::waiting::{arm, soon};
 use crate::harness::{Cell, Test, with_pidfds};
 
 pub fn tests() -> Vec<Test> {

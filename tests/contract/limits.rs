@@ -1,5 +1,5 @@
-//! Contract 13: bad input is a clear error that names the limit, nothing is sent, and the next
-//! message goes through. And what happens right at the limits.
+//! G5 and G13: bad input is an error that names the limit, nothing is sent, and the next message goes through. And what happens at
+//! the limits.
 
 use std::io::{ErrorKind, IoSlice, IoSliceMut};
 use std::os::fd::OwnedFd;
@@ -8,11 +8,11 @@ use std::task::Poll;
 use rustix::net::sockopt;
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::is_nonblocking;
+use crate::harness::messages::{fill, nothing_is_left, recv};
 use crate::harness::peer::{self, Peer};
-use crate::harness::tools::{
-    arm, breathe, fill, is_nonblocking, nothing_is_left, recv, soon, starts_waiting,
-};
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
+use crate::harness::waiting::{arm, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -54,12 +54,12 @@ async fn a_message_of_any_size_up_to_the_limit_arrives_whole(cell: Cell) {
             let receiving =
                 [RecvBy::Plain, RecvBy::OwnedVectored, RecvBy::VectoredAncillary][n % 3];
             let mut receive =
-                task::spawn(ways::recv(receiving, &b, Room { bytes: limit, control: 64 }));
+                task::spawn(call_variants::recv(receiving, &b, Room { bytes: limit, control: 64 }));
             let waiting = sending == SendBy::Plain || sending == SendBy::OwnedVectored;
             if waiting {
                 starts_waiting(&mut receive);
             }
-            assert_eq!(soon(ways::send(sending, &a, &message, &[])).await.unwrap(), size);
+            assert_eq!(soon(call_variants::send(sending, &a, &message, &[])).await.unwrap(), size);
             assert!(soon(receive).await.unwrap().bytes == message, "{size} bytes, {sending:?}");
         }
     }
@@ -71,11 +71,11 @@ async fn a_message_above_the_limit_is_refused_naming_it(cell: Cell) {
     for size in [limit + 1, limit + 5000] {
         let message = pattern(size);
         for way in SendBy::ALL {
-            let error = soon(ways::send(way, &a, &message, &[])).await.unwrap_err();
+            let error = soon(call_variants::send(way, &a, &message, &[])).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{way:?}");
             assert!(error.to_string().contains(&limit.to_string()), "{way:?}: {error}");
             assert!(error.to_string().contains(&size.to_string()), "{way:?}: {error}");
-            soon(ways::send(way, &a, b"next", &[])).await.unwrap();
+            soon(call_variants::send(way, &a, b"next", &[])).await.unwrap();
             assert_eq!(peer.arrived(), [b"next"], "{way:?}");
         }
     }
@@ -86,14 +86,14 @@ async fn a_message_far_above_the_limit_is_refused(cell: Cell) {
     let message = pattern(8 << 20);
     for way in [SendBy::Plain, SendBy::Owned, SendBy::Vectored, SendBy::OwnedVectored, SendBy::Try]
     {
-        let error = soon(ways::send(way, &a, &message, &[])).await.unwrap_err();
+        let error = soon(call_variants::send(way, &a, &message, &[])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{way:?}");
         assert!(error.to_string().contains(&limit(&a).to_string()), "{way:?}: {error}");
     }
     // Where the send buffer would hold it, the kernel's memory does not.
     if sockopt::set_socket_send_buffer_size_force(&a, 16 << 20).is_ok() {
         for way in [SendBy::Plain, SendBy::Owned, SendBy::Vectored, SendBy::Try] {
-            let error = soon(ways::send(way, &a, &message, &[])).await.unwrap_err();
+            let error = soon(call_variants::send(way, &a, &message, &[])).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{way:?}: {error}");
             assert!(error.to_string().contains("4 MiB"), "{way:?}: {error}");
         }
@@ -109,7 +109,7 @@ async fn a_message_above_the_limit_is_refused_behind_waiting_ones(cell: Cell) {
         fill(&a);
         let mut before = task::spawn(a.send(b"before"));
         arm(&mut before).await;
-        let mut refused = task::spawn(ways::send(way, &a, &too_long, &[]));
+        let mut refused = task::spawn(call_variants::send(way, &a, &too_long, &[]));
         let early = refused.poll();
         let mut after = task::spawn(a.send_owned("after"));
         arm(&mut after).await;
@@ -139,10 +139,13 @@ async fn a_larger_send_buffer_raises_the_limit(cell: Cell) {
             for (sending, receiving) in
                 [(SendBy::Plain, RecvBy::Plain), (SendBy::OwnedVectored, RecvBy::Owned)]
             {
-                let mut receive =
-                    task::spawn(ways::recv(receiving, &b, Room { bytes: 1 << 20, control: 0 }));
+                let mut receive = task::spawn(call_variants::recv(
+                    receiving,
+                    &b,
+                    Room { bytes: 1 << 20, control: 0 },
+                ));
                 starts_waiting(&mut receive);
-                soon(ways::send(sending, &a, &message, &[])).await.unwrap();
+                soon(call_variants::send(sending, &a, &message, &[])).await.unwrap();
                 assert!(soon(receive).await.unwrap().bytes == message, "{size} {receiving:?}");
             }
         }
@@ -154,7 +157,7 @@ async fn a_waiting_send_at_the_limit_arrives_whole(cell: Cell) {
         let (a, peer) = cell.half();
         let message = pattern(limit(&a));
         fill(&a);
-        let mut send = task::spawn(ways::send(way, &a, &message, &[]));
+        let mut send = task::spawn(call_variants::send(way, &a, &message, &[]));
         arm(&mut send).await;
         peer.drain();
         assert_eq!(soon(send).await.unwrap(), message.len());
@@ -168,7 +171,8 @@ async fn what_does_not_fit_is_cut_and_the_next_message_is_whole(cell: Cell) {
     for way in RecvBy::ALL {
         for waiting in [false, true] {
             for bytes in [1, 2, 99, 5000, 99_999] {
-                let mut receive = task::spawn(ways::recv(way, &a, Room { bytes, control: 0 }));
+                let mut receive =
+                    task::spawn(call_variants::recv(way, &a, Room { bytes, control: 0 }));
                 if waiting {
                     starts_waiting(&mut receive);
                 }
@@ -190,7 +194,8 @@ async fn a_receive_without_room_takes_the_message(cell: Cell) {
     let (a, peer) = cell.half();
     for way in RecvBy::ALL {
         for waiting in [false, true] {
-            let mut receive = task::spawn(ways::recv(way, &a, Room { bytes: 0, control: 0 }));
+            let mut receive =
+                task::spawn(call_variants::recv(way, &a, Room { bytes: 0, control: 0 }));
             if waiting {
                 arm(&mut receive).await;
             }
@@ -292,7 +297,7 @@ async fn an_inherited_blocking_socket_is_made_non_blocking(cell: Cell) {
     assert!(!is_nonblocking(&ours.fd));
     let a = cell.options().socket_from_fd(ours.fd).unwrap();
     assert!(is_nonblocking(&a));
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     arm(&mut receive).await;
     peer.send(b"message");
     assert_eq!(soon(receive).await.unwrap().bytes, b"message");
@@ -302,7 +307,7 @@ async fn an_inherited_blocking_socket_is_made_non_blocking(cell: Cell) {
 async fn a_socket_given_away_keeps_its_messages(cell: Cell) {
     for armed in [false, true] {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::AMPLE));
         starts_waiting(&mut receive);
         if armed {
             arm(&mut receive).await;

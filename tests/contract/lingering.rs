@@ -1,4 +1,4 @@
-//! G8 against a descriptor that takes long to close: a TCP socket under `SO_LINGER` with unsent data, of which this process
+//! G8 and G12 where a descriptor takes long to close: a TCP socket under `SO_LINGER` with unsent data, of which this process
 //! has the last descriptor. What the library closes must not hold the thread up.
 
 use std::io::{ErrorKind, IoSliceMut, Write};
@@ -13,9 +13,11 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{MessagesOptions, Options, SealedMemory, SocketAddr, UnixSeqpacket};
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, RecvBy, Room};
+use crate::harness::descriptors::file;
+use crate::harness::messages::recv;
 use crate::harness::peer::{self, Peer};
-use crate::harness::tools::{arm, breathe, file, recv, soon};
-use crate::harness::ways::{self, RecvBy, Room};
+use crate::harness::waiting::{arm, breathe, soon};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {
@@ -79,7 +81,9 @@ async fn no_receive_waits_for_a_descriptor_that_lingers(cell: Cell) {
             for control in [0, 20] {
                 let _reader = pass(&peer, b"message");
                 let begin = Instant::now();
-                let got = soon(ways::recv(way, &a, Room { control, ..Room::AMPLE })).await.unwrap();
+                let got = soon(call_variants::recv(way, &a, Room { control, ..Room::AMPLE }))
+                    .await
+                    .unwrap();
                 assert_in_time(&format!("{way:?}, {control} bytes of control data"), begin);
                 assert_eq!(got.bytes, b"message");
                 for fd in got.fds {
@@ -141,7 +145,7 @@ async fn no_drop_waits_for_a_descriptor_that_lingers(cell: Cell) {
     assert_eq!(recv(&a).await, b"message");
     assert_in_time("messages of a stream", begin);
 
-    let mut receive = task::spawn(ways::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE));
     arm(&mut receive).await;
     let _reader = pass();
     breathe().await;

@@ -1,4 +1,4 @@
-//! What a listener in production wants: its file, shortages, a stream of connections.
+//! G4 in production: a listener's file, shortages, a stream of connections.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,8 +16,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_seqpacket::SocketAddr;
 use tokio_test::task;
 
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::tools::{breathe, recv, soon, starts_waiting};
+use crate::harness::waiting::{breathe, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, alone, only};
 
 pub fn tests() -> Vec<Test> {

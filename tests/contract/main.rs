@@ -1,71 +1,76 @@
-//! The contract of ARCHITECTURE.md: one test body for both backends and every kind of runtime.
+//! The guarantees G1 to G13 of the crate documentation: one test body for both backends and every kind of runtime.
 //!
-//! A module per part of the contract; tests are named after the rule or the interleaving they show.
+//! A module for each subject, whose first lines name its guarantees; tests are named after the rule or the interleaving they
+//! show.
 
 #[path = "../harness/mod.rs"]
 #[macro_use]
 mod harness;
 
 mod ancillary;
-mod attacks;
-mod busy;
+mod busy_poll;
 mod cancel;
 mod closing;
 mod connect;
+mod drop_races;
+mod execution_contexts;
 mod fairness;
 mod first_poll;
 #[cfg(feature = "codec")]
 mod framed;
 mod futurelock;
 mod halves;
-mod hostile;
 mod identity;
-mod large;
-mod life;
-mod lifetimes;
 mod limits;
 mod lingering;
 mod listeners;
-mod marks;
+mod option_changes;
 mod order;
 mod owned;
 mod peek;
-mod places;
 mod properties;
 mod readiness;
 mod readiness_waiters;
+mod registrations;
 mod reset;
+mod sealed_memory;
 mod streams;
+mod threads_and_runtimes;
 #[cfg(feature = "tracing")]
 mod traces;
+mod unwanted_descriptors;
+mod wakers;
 
 use std::process::ExitCode;
+
+use harness::AtOnce;
 
 fn main() -> ExitCode {
     let tests = [
         order::tests(),
-        attacks::tests(),
+        wakers::tests(),
+        busy_poll::tests(),
         cancel::tests(),
         ancillary::tests(),
         reset::tests(),
         limits::tests(),
         readiness::tests(),
         readiness_waiters::tests(),
-        busy::tests(),
+        registrations::tests(),
         connect::tests(),
         owned::tests(),
         fairness::tests(),
         futurelock::tests(),
         first_poll::tests(),
-        life::tests(),
-        lifetimes::tests(),
+        threads_and_runtimes::tests(),
+        drop_races::tests(),
         closing::tests(),
-        hostile::tests(),
+        unwanted_descriptors::tests(),
         lingering::tests(),
-        marks::tests(),
-        places::tests(),
+        option_changes::tests(),
+        execution_contexts::tests(),
         streams::tests(),
-        large::tests(),
+        sealed_memory::tests(),
         peek::tests(),
         #[cfg(feature = "codec")]
         framed::tests(),
@@ -76,5 +81,5 @@ fn main() -> ExitCode {
         #[cfg(feature = "tracing")]
         traces::tests(),
     ];
-    harness::main(tests.concat())
+    harness::main(AtOnce::Many, tests.concat())
 }

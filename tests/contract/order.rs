@@ -1,5 +1,5 @@
-//! Contract 1 and 9: delivery in the order of first polls, whole, exactly once; waiters are served
-//! first in, first out.
+//! G1 and G9: sends are delivered whole, exactly once and in the order of their first polls; waiters are served first in, first
+//! out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,15 +7,16 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio_test::task;
 
-use crate::harness::tools::{
-    FILLER, all, all_served, arm, arm_all, breathe, fill, recv, recv_up_to, soon, starts_waiting,
-    until_woken,
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::{FILLER, fill, recv, recv_up_to};
+use crate::harness::waiting::{
+    all, all_served, arm, arm_all, breathe, once, soon, starts_waiting, until_woken,
 };
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
     tasks![
+        a_call_that_is_polled_after_completion_does_nothing_twice,
         sends_on_a_full_queue_go_out_in_the_order_of_their_first_poll,
         sends_of_all_kinds_share_one_line,
         sends_of_several_tasks_go_out_in_the_order_of_their_first_poll,
@@ -55,7 +56,7 @@ async fn sends_of_all_kinds_share_one_line(cell: Cell) {
     let mut sends: Vec<_> = kinds
         .iter()
         .zip(&messages)
-        .map(|(way, message)| task::spawn(ways::send(*way, &a, message, &[])))
+        .map(|(way, message)| task::spawn(call_variants::send(*way, &a, message, &[])))
         .collect();
     sends.iter_mut().for_each(starts_waiting);
     let (sent, received) =
@@ -153,7 +154,7 @@ async fn try_send_does_not_overtake_a_waiting_send(cell: Cell) {
     soon(waiting).await.unwrap();
     if let Err(error) = early {
         assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
-        soon(ways::send(SendBy::Try, &a, b"try", &[])).await.unwrap();
+        soon(call_variants::send(SendBy::Try, &a, b"try", &[])).await.unwrap();
     }
     assert_eq!(peer.arrived(), [b"waiting".to_vec(), b"try".to_vec()]);
 }
@@ -182,7 +183,7 @@ async fn receives_are_served_in_the_order_of_their_first_poll(cell: Cell) {
     let (a, peer) = cell.half();
     let kinds = [RecvBy::QUEUED, RecvBy::QUEUED].concat();
     let mut receives: Vec<_> =
-        kinds.iter().map(|way| task::spawn(ways::recv(*way, &a, Room::AMPLE))).collect();
+        kinds.iter().map(|way| task::spawn(call_variants::recv(*way, &a, Room::AMPLE))).collect();
     receives.iter_mut().for_each(starts_waiting);
     for n in 0..receives.len() {
         peer.send(format!("message {n}").as_bytes());
@@ -245,7 +246,7 @@ async fn no_message_is_lost_or_doubled_between_many_senders_and_receivers(cell: 
                 for n in 0..EACH {
                     let message = [sender.to_ne_bytes(), n.to_ne_bytes()].concat();
                     let way = SendBy::QUEUED[(n % 8) as usize];
-                    assert_eq!(ways::send(way, &a, &message, &[]).await.unwrap(), 8);
+                    assert_eq!(call_variants::send(way, &a, &message, &[]).await.unwrap(), 8);
                 }
             })
         })
@@ -257,7 +258,8 @@ async fn no_message_is_lost_or_doubled_between_many_senders_and_receivers(cell: 
                 let mut seen = BTreeMap::<u32, Vec<u32>>::new();
                 for n in receiver.. {
                     let way = RecvBy::QUEUED[n % 8];
-                    let got = ways::recv(way, &b, Room { bytes: 16, control: 0 }).await.unwrap();
+                    let got =
+                        call_variants::recv(way, &b, Room { bytes: 16, control: 0 }).await.unwrap();
                     match got.bytes.as_chunks::<4>().0 {
                         [sender, n] => seen
                             .entry(u32::from_ne_bytes(*sender))
@@ -320,12 +322,12 @@ async fn every_way_to_send_reaches_every_way_to_receive(cell: Cell) {
         for receiving in RecvBy::ALL {
             let message = format!("{sending:?} to {receiving:?}").into_bytes();
             // The receive waits first in one half of the cases, the message in the other.
-            let mut receive = task::spawn(ways::recv(receiving, &b, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(receiving, &b, Room::AMPLE));
             let early = message.len() % 2 == 0;
             if early {
                 starts_waiting(&mut receive);
             }
-            let sent = soon(ways::send(sending, &a, &message, &[])).await;
+            let sent = soon(call_variants::send(sending, &a, &message, &[])).await;
             assert_eq!(sent.unwrap(), message.len(), "{sending:?}");
             let got = soon(receive).await.unwrap();
             assert_eq!(got.bytes, message);
@@ -358,4 +360,26 @@ async fn both_ends_send_under_pressure_at_once(cell: Cell) {
     for task in tasks {
         soon(task).await.unwrap();
     }
+}
+
+async fn a_call_that_is_polled_after_completion_does_nothing_twice(cell: Cell) {
+    let (a, b) = cell.pair();
+    for message in [vec![1; 8], vec![2; 8 << 10]] {
+        let mut send = std::pin::pin!(a.send(&message));
+        assert_eq!(soon(send.as_mut()).await.unwrap(), message.len());
+        a.send(b"next").await.unwrap();
+        panics(|| once(|cx| send.as_mut().poll(cx)));
+        let mut bytes = vec![0; message.len()];
+        let mut receive = std::pin::pin!(b.recv(&mut bytes));
+        assert_eq!(soon(receive.as_mut()).await.unwrap(), message.len());
+        panics(|| once(|cx| receive.as_mut().poll(cx)));
+        assert_eq!(recv(&b).await, b"next");
+        breathe().await;
+        assert!(b.try_recv(&mut []).is_err(), "sent twice");
+    }
+}
+
+fn panics<T>(call: impl FnOnce() -> T) {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call));
+    assert!(caught.is_err(), "polled after completion");
 }

@@ -1,5 +1,5 @@
-//! Owned buffers: they come back, within their bounds, whatever happens; dropped and forgotten
-//! calls let go of them exactly once.
+//! G5, G8 and G11: owned buffers come back, within their bounds, whatever happens; dropped and forgotten calls release them
+//! exactly once.
 #![allow(unsafe_code, reason = "buffer types of the tests' own implement unsafe traits")]
 
 use std::sync::Arc;
@@ -11,9 +11,9 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice};
 use tokio_test::task;
 
-use crate::harness::tools::{
-    arm, breathe, file, fill, nothing_is_left, recv, soon, starts_waiting, until_woken,
-};
+use crate::harness::descriptors::file;
+use crate::harness::messages::{fill, nothing_is_left, recv};
+use crate::harness::waiting::{arm, breathe, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -1,4 +1,4 @@
-//! Looking at a message: it stays, wherever it lies, and nobody's turn is taken.
+//! G2 and G7: a message that is peeked at stays, wherever it lies, and no waiter loses its turn.
 
 use std::io::{ErrorKind, IoSliceMut};
 use std::task::Poll;
@@ -6,9 +6,9 @@ use std::task::Poll;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_test::task;
 
-use crate::harness::tools::{
-    arm, breathe, content, file, once, recv, soon, starts_waiting, until_woken,
-};
+use crate::harness::descriptors::{content, file};
+use crate::harness::messages::recv;
+use crate::harness::waiting::{arm, breathe, once, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -1,4 +1,4 @@
-//! Addresses, sizes, the end of a stream, and descriptors that come and go.
+//! G6 and G8: addresses, sizes, the end of a stream, and descriptors that come and go.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -7,8 +7,10 @@ use std::os::unix::net as std_net;
 use tokio_seqpacket::{Options, SocketAddr, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
+use crate::harness::descriptors::is_nonblocking;
+use crate::harness::messages::recv;
 use crate::harness::peer::{self, Peer};
-use crate::harness::tools::{arm, breathe, is_nonblocking, recv, soon};
+use crate::harness::waiting::{arm, breathe, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

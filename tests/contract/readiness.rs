@@ -1,4 +1,4 @@
-//! `try_*`, `poll_*` and readiness beside calls that wait; shutdown; the halves.
+//! G9: `try_*`, `poll_*` and readiness beside calls that wait; shutdown; the halves.
 
 use std::io::ErrorKind;
 use std::net::Shutdown;
@@ -8,12 +8,12 @@ use tokio::io::Interest;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::{FILLER, fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
-use crate::harness::tools::{
-    FILLER, all, arm, arm_all, breathe, fill, nothing_is_left, once, recv, soon, starts_waiting,
-    until_woken,
+use crate::harness::waiting::{
+    all, arm, arm_all, breathe, once, soon, starts_waiting, until_woken,
 };
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -134,7 +134,7 @@ async fn try_send_without_room_would_block(cell: Cell) {
 async fn try_recv_takes_a_message_that_a_waiting_receive_has_not_taken(cell: Cell) {
     let (a, peer) = cell.half();
     for armed in [false, true] {
-        let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
         starts_waiting(&mut receive);
         if armed {
             arm(&mut receive).await;
@@ -142,7 +142,7 @@ async fn try_recv_takes_a_message_that_a_waiting_receive_has_not_taken(cell: Cel
         let refused = a.try_recv(&mut [0; 64]).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::WouldBlock);
         peer.send(b"first");
-        let got = soon(ways::recv(RecvBy::Try, &a, Room::AMPLE)).await.unwrap();
+        let got = soon(call_variants::recv(RecvBy::Try, &a, Room::AMPLE)).await.unwrap();
         assert_eq!(got.bytes, b"first");
         peer.send(b"second");
         assert_eq!(soon(receive).await.unwrap().bytes, b"second");
@@ -151,7 +151,7 @@ async fn try_recv_takes_a_message_that_a_waiting_receive_has_not_taken(cell: Cel
 
 async fn readable_completes_beside_a_waiting_receive(cell: Cell) {
     let (a, peer) = cell.half();
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     arm(&mut receive).await;
     let mut readable = task::spawn(a.readable());
     arm(&mut readable).await;
@@ -173,7 +173,7 @@ async fn writable_waits_while_another_task_sends(cell: Cell) {
     soon(send).await.unwrap();
     soon(writable).await.unwrap();
     soon(polled).await.unwrap();
-    soon(ways::send(SendBy::Try, &a, b"second", &[])).await.unwrap();
+    soon(call_variants::send(SendBy::Try, &a, b"second", &[])).await.unwrap();
     assert_eq!(peer.arrived(), [b"first".to_vec(), b"second".to_vec()]);
 }
 
@@ -181,7 +181,7 @@ async fn ready_for_both_waits_for_the_first_direction_that_settles(cell: Cell) {
     let (a, peer) = cell.half();
     fill(&a);
     let mut send = task::spawn(a.send(b"first"));
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     starts_waiting(&mut send);
     arm(&mut receive).await;
     let mut ready = task::spawn(a.ready(Interest::READABLE | Interest::WRITABLE));
@@ -196,9 +196,9 @@ async fn ready_for_both_waits_for_the_first_direction_that_settles(cell: Cell) {
 async fn poll_recv_is_woken_beside_a_receive_that_waits_or_is_dropped(cell: Cell) {
     for dropped in [false, true] {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::AMPLE));
         arm(&mut receive).await;
-        let mut polled = task::spawn(ways::recv(RecvBy::Poll, &a, Room::AMPLE));
+        let mut polled = task::spawn(call_variants::recv(RecvBy::Poll, &a, Room::AMPLE));
         arm(&mut polled).await;
         if dropped {
             drop(receive);
@@ -215,9 +215,9 @@ async fn poll_recv_is_woken_beside_a_receive_that_waits_or_is_dropped(cell: Cell
 
 async fn poll_recv_and_a_later_receive_both_get_a_message(cell: Cell) {
     let (a, peer) = cell.half();
-    let mut polled = task::spawn(ways::recv(RecvBy::Poll, &a, Room::AMPLE));
+    let mut polled = task::spawn(call_variants::recv(RecvBy::Poll, &a, Room::AMPLE));
     starts_waiting(&mut polled);
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     arm(&mut receive).await;
     peer.send(b"x");
     peer.send(b"y");
@@ -232,7 +232,7 @@ async fn poll_send_waits_for_a_send_and_is_woken_when_it_settles(cell: Cell) {
     fill(&a);
     let mut send = task::spawn(a.send_owned(b"first".to_vec()));
     arm(&mut send).await;
-    let mut polled = task::spawn(ways::send(SendBy::PollVectored, &a, b"second", &[]));
+    let mut polled = task::spawn(call_variants::send(SendBy::PollVectored, &a, b"second", &[]));
     arm(&mut polled).await;
     drop(send);
     peer.drain();
@@ -307,7 +307,7 @@ async fn shutdown_of_reading_ends_waiting_receives(cell: Cell) {
     let (a, _peer) = cell.half();
     let mut receives: Vec<_> = RecvBy::QUEUED
         .into_iter()
-        .map(|way| task::spawn(ways::recv(way, &a, Room::AMPLE)))
+        .map(|way| task::spawn(call_variants::recv(way, &a, Room::AMPLE)))
         .collect();
     arm_all(&mut receives).await;
     a.shutdown(Shutdown::Read).unwrap();
@@ -323,7 +323,7 @@ async fn shutdown_of_writing_ends_waiting_sends_and_the_peers_stream(cell: Cell)
         let filled = fill(&a);
         let mut sends: Vec<_> = SendBy::QUEUED
             .into_iter()
-            .map(|way| task::spawn(ways::send(way, &a, b"late", &[])))
+            .map(|way| task::spawn(call_variants::send(way, &a, b"late", &[])))
             .collect();
         arm_all(&mut sends).await;
         a.shutdown(how).unwrap();
@@ -335,7 +335,7 @@ async fn shutdown_of_writing_ends_waiting_sends_and_the_peers_stream(cell: Cell)
             assert_eq!(sent.unwrap_err().kind(), ErrorKind::BrokenPipe);
         }
         for way in SendBy::ALL {
-            let sent = soon(ways::send(way, &a, b"later", &[])).await;
+            let sent = soon(call_variants::send(way, &a, b"later", &[])).await;
             assert_eq!(sent.unwrap_err().kind(), ErrorKind::BrokenPipe, "{way:?}");
         }
         let left = if how == Shutdown::Write { 0 } else { filled };
@@ -346,7 +346,7 @@ async fn shutdown_of_writing_ends_waiting_sends_and_the_peers_stream(cell: Cell)
 
 async fn shutdown_leaves_the_other_direction_alone(cell: Cell) {
     let (a, b) = cell.pair();
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     arm(&mut receive).await;
     a.shutdown(Shutdown::Write).unwrap();
     assert_eq!(recv(&b).await, b"");

@@ -1,5 +1,5 @@
-//! Readiness where one direction is in use: it neither spins nor loses a wake-up to a receive or send
-//! that waits on the same socket, and does not depend on a free descriptor.
+//! G9: readiness where one direction is in use. It neither spins nor loses a wake-up to a receive or send that waits on the
+//! same socket, and needs no free descriptor.
 
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
@@ -12,11 +12,11 @@ use tokio::io::{Interest, Ready};
 use tokio_seqpacket::{MessagesOptions, UnixSeqpacket};
 use tokio_test::task::{self, Spawn};
 
+use crate::harness::call_variants::{self, Boxed, RecvBy, Room, SendBy};
+use crate::harness::descriptors::Full;
+use crate::harness::messages::{FILLER, fill, recv};
 use crate::harness::peer::Peer;
-use crate::harness::tools::{
-    FILLER, Full, arm, breathe, fill, recv, soon, starts_waiting, until_woken,
-};
-use crate::harness::ways::{self, Boxed, RecvBy, Room, SendBy};
+use crate::harness::waiting::{arm, breathe, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {
@@ -220,7 +220,7 @@ async fn ready_for_both_waits_without_spinning_while_both_directions_are_in_use(
 async fn ready_for_both_does_not_spin_beside_a_receive_that_is_not_polled(cell: Cell) {
     for (a, peer) in [shared_half(cell), registered(cell).await] {
         fill(&a);
-        let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
         starts_waiting(&mut receive);
         breathe().await;
         let ready = Asking::new(&a);
@@ -238,7 +238,7 @@ async fn ready_for_both_does_not_spin_beside_a_receive_that_is_not_polled(cell: 
 async fn ready_for_both_does_not_spin_beside_a_send_that_is_not_polled(cell: Cell) {
     for (a, peer) in [shared_half(cell), registered(cell).await] {
         fill(&a);
-        let mut send = task::spawn(ways::send(SendBy::Plain, &a, b"waiting", &[]));
+        let mut send = task::spawn(call_variants::send(SendBy::Plain, &a, b"waiting", &[]));
         starts_waiting(&mut send);
         breathe().await;
         let ready = Asking::new(&a);
@@ -351,7 +351,7 @@ where
             for settled in [false, true] {
                 let (a, peer) = cell.half();
                 let mut polled = task::spawn(poll(&a));
-                let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+                let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
                 if poll_first {
                     starts_waiting(&mut polled);
                     starts_waiting(&mut receive);
@@ -424,7 +424,7 @@ where
                 let (a, peer) = cell.half();
                 fill(&a);
                 let mut polled = task::spawn(poll(&a));
-                let mut send = task::spawn(ways::send(way, &a, b"first", &[]));
+                let mut send = task::spawn(call_variants::send(way, &a, b"first", &[]));
                 if poll_first {
                     starts_waiting(&mut polled);
                     starts_waiting(&mut send);
@@ -469,7 +469,7 @@ async fn poll_send_keeps_its_wake_up_beside_a_waiting_send(cell: Cell) {
 async fn a_waiting_receive_keeps_its_wake_up_beside_polls(cell: Cell) {
     for way in RecvBy::QUEUED {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut receive).await;
         let mut ready = task::spawn(std::future::poll_fn(|cx| a.poll_recv_ready(cx)));
         let mut buffer = [0; 16];
@@ -487,7 +487,7 @@ async fn a_waiting_send_keeps_its_wake_up_beside_polls(cell: Cell) {
     for way in SendBy::QUEUED {
         let (a, peer) = cell.half();
         fill(&a);
-        let mut send = task::spawn(ways::send(way, &a, b"message", &[]));
+        let mut send = task::spawn(call_variants::send(way, &a, b"message", &[]));
         arm(&mut send).await;
         let mut ready = task::spawn(std::future::poll_fn(|cx| a.poll_send_ready(cx)));
         for _ in 0..3 {
@@ -511,7 +511,7 @@ async fn a_stream_dropped_with_messages_left_wakes_readable_and_poll_recv(cell: 
             soon(messages.next()).await.unwrap().unwrap();
         }
         let mut readable = task::spawn(a.readable());
-        let mut polled = task::spawn(ways::recv(RecvBy::Poll, &a, Room::AMPLE));
+        let mut polled = task::spawn(call_variants::recv(RecvBy::Poll, &a, Room::AMPLE));
         if readable_first {
             starts_waiting(&mut readable);
             starts_waiting(&mut polled);

@@ -1,16 +1,16 @@
-//! Contract 6 and 7: how a connection ends.
+//! G6 and G7: how a connection ends.
 
 use std::io::{self, ErrorKind};
 
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::{FILLER, escaped, fill};
 use crate::harness::peer::Peer;
-use crate::harness::tools::{
-    FILLER, all, all_served, arm, arm_all, breathe, escaped, fill, once, soon, starts_waiting,
-    until_woken,
+use crate::harness::waiting::{
+    all, all_served, arm, arm_all, breathe, once, soon, starts_waiting, until_woken,
 };
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -32,7 +32,7 @@ pub fn tests() -> Vec<Test> {
 async fn to_the_end(socket: &UnixSeqpacket, way: RecvBy) -> (Vec<Vec<u8>>, usize) {
     let (mut messages, mut resets) = (Vec::new(), 0);
     loop {
-        match soon(ways::recv(way, socket, Room::AMPLE)).await {
+        match soon(call_variants::recv(way, socket, Room::AMPLE)).await {
             Ok(got) if got.bytes.is_empty() => break,
             Ok(got) => messages.push(got.bytes),
             Err(error) => {
@@ -43,7 +43,7 @@ async fn to_the_end(socket: &UnixSeqpacket, way: RecvBy) -> (Vec<Vec<u8>>, usize
         }
     }
     for way in RecvBy::ALL {
-        assert_eq!(soon(ways::recv(way, socket, Room::AMPLE)).await.unwrap().bytes, b"");
+        assert_eq!(soon(call_variants::recv(way, socket, Room::AMPLE)).await.unwrap().bytes, b"");
     }
     (messages, resets)
 }
@@ -77,7 +77,7 @@ async fn a_reset_reaches_a_waiting_receive_and_then_comes_end_of_stream(cell: Ce
     for way in RecvBy::ALL {
         let (a, peer) = cell.half();
         soon(a.send(b"never read")).await.unwrap();
-        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut receive).await;
         drop(peer);
         let error = soon(receive).await.unwrap_err();
@@ -97,7 +97,7 @@ async fn a_reset_for_a_dropped_receive_is_reported_once(cell: Cell) {
         ] {
             let (a, peer) = cell.half();
             soon(a.send(b"never read")).await.unwrap();
-            let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::TIGHT));
+            let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::TIGHT));
             starts_waiting(&mut receive);
             if armed {
                 arm(&mut receive).await;
@@ -124,7 +124,7 @@ async fn a_reset_with_several_waiting_receives_is_reported_once(cell: Cell) {
     soon(a.send(b"never read")).await.unwrap();
     let mut receives: Vec<_> = RecvBy::QUEUED
         .into_iter()
-        .map(|way| task::spawn(ways::recv(way, &a, Room::AMPLE)))
+        .map(|way| task::spawn(call_variants::recv(way, &a, Room::AMPLE)))
         .collect();
     arm_all(&mut receives).await;
     peer.send(b"one");
@@ -153,7 +153,8 @@ async fn a_reset_while_several_sends_go_out_is_reported(cell: Cell) {
         let (a, peer) = cell.half();
         a.send(b"never read").await.unwrap();
         tell.send((peer, trial % 1200)).unwrap();
-        let sends = (0..8).map(|_| task::spawn(ways::send(SendBy::Plain, &a, &[1; 4000], &[])));
+        let sends =
+            (0..8).map(|_| task::spawn(call_variants::send(SendBy::Plain, &a, &[1; 4000], &[])));
         let sent = soon(all(sends.collect())).await;
         let mut reset = sent
             .iter()
@@ -161,7 +162,7 @@ async fn a_reset_while_several_sends_go_out_is_reported(cell: Cell) {
             .any(|error| error.kind() == ErrorKind::ConnectionReset);
         // The kernel sets the end and the reset one after the other: a receive in between sees only the end.
         for _ in 0..4 {
-            let received = soon(ways::recv(RecvBy::Plain, &a, Room::AMPLE)).await;
+            let received = soon(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE)).await;
             reset |= received.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset);
         }
         assert!(reset, "trial {trial}: {sent:?}");
@@ -174,7 +175,7 @@ async fn end_of_stream_reaches_all_waiting_receives(cell: Cell) {
     let (a, b) = cell.pair();
     let mut receives: Vec<_> = RecvBy::QUEUED
         .into_iter()
-        .map(|way| task::spawn(ways::recv(way, &a, Room::AMPLE)))
+        .map(|way| task::spawn(call_variants::recv(way, &a, Room::AMPLE)))
         .collect();
     arm_all(&mut receives).await;
     drop(b);
@@ -187,7 +188,7 @@ async fn sending_to_a_closed_peer_is_a_broken_pipe(cell: Cell) {
     let (a, peer) = cell.half();
     drop(peer);
     for way in SendBy::ALL {
-        let error = soon(ways::send(way, &a, b"late", &[])).await.unwrap_err();
+        let error = soon(call_variants::send(way, &a, b"late", &[])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::BrokenPipe, "{way:?}");
     }
 }
@@ -198,7 +199,7 @@ async fn a_peer_that_closes_ends_waiting_sends(cell: Cell) {
         fill(&a);
         let mut sends: Vec<_> = SendBy::QUEUED
             .into_iter()
-            .map(|way| task::spawn(ways::send(way, &a, b"waiting", &[])))
+            .map(|way| task::spawn(call_variants::send(way, &a, b"waiting", &[])))
             .collect();
         arm_all(&mut sends).await;
         if read {
@@ -221,7 +222,7 @@ async fn a_peer_that_closes_ends_waiting_sends(cell: Cell) {
 async fn an_empty_message_is_not_the_end(cell: Cell) {
     for way in RecvBy::ALL {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut receive).await;
         peer.send(b"");
         assert_eq!(soon(receive).await.unwrap().bytes, b"");
@@ -229,6 +230,6 @@ async fn an_empty_message_is_not_the_end(cell: Cell) {
         breathe().await;
         assert!(once(|cx| a.poll_recv(cx, &mut [0; 8])).is_pending());
         peer.send(b"after");
-        assert_eq!(soon(ways::recv(way, &a, Room::AMPLE)).await.unwrap().bytes, b"after");
+        assert_eq!(soon(call_variants::recv(way, &a, Room::AMPLE)).await.unwrap().bytes, b"after");
     }
 }

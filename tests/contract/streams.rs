@@ -1,4 +1,4 @@
-//! Streams of messages and batches: the contract's rules where many messages go through one call.
+//! G2, G5, G6 and G8 where many messages go through one call: streams of messages, and batches.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,15 +9,15 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Message, MessageInfo, MessagesOptions, UnixSeqpacket};
 use tokio_test::task;
 
-use crate::harness::tools::{
-    FILLER, arm, breathe, content, file, fill, is_close_on_exec, once, recv, soon, starts_waiting,
-    traced, until_woken,
-};
-use crate::harness::ways::{self, RecvBy, Room};
+use crate::harness::call_variants::{self, RecvBy, Room};
+use crate::harness::descriptors::{content, file, is_close_on_exec, traced};
+use crate::harness::messages::{FILLER, fill, recv};
+use crate::harness::waiting::{arm, breathe, once, soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
     let tests = tasks![
+        an_empty_message_that_a_dropped_receive_left_does_not_end_a_stream,
         a_stream_yields_messages_in_order_and_then_the_end,
         an_empty_message_is_a_message_and_the_end_is_none,
         empty_messages_of_a_peer_that_closed_are_counted,
@@ -119,7 +119,7 @@ async fn a_stream_whose_mark_was_taken_away_ends(cell: Cell) {
 async fn an_empty_message_left_by_a_dropped_receive_is_not_the_end(cell: Cell) {
     let (a, b) = cell.pair();
     for _ in 0..50 {
-        let mut receive = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &b, Room::AMPLE));
         starts_waiting(&mut receive);
         a.send(b"").await.unwrap();
         a.send(b"two").await.unwrap();
@@ -129,7 +129,7 @@ async fn an_empty_message_left_by_a_dropped_receive_is_not_the_end(cell: Cell) {
         assert_eq!(next(&mut messages).await[..], *b"");
         assert_eq!(next(&mut messages).await[..], *b"two");
     }
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &b, Room::AMPLE));
     starts_waiting(&mut receive);
     a.send(b"").await.unwrap();
     a.send(b"two").await.unwrap();
@@ -368,7 +368,7 @@ async fn what_a_stream_leaves_goes_to_the_next_receives_in_order(cell: Cell) {
         one_yielded(&a).await;
         let mut expected = None;
         loop {
-            let got = soon(ways::recv(way, &a, Room::AMPLE)).await.unwrap();
+            let got = soon(call_variants::recv(way, &a, Room::AMPLE)).await.unwrap();
             let n = got.bytes[0];
             assert_eq!(got.bytes, [n, n]);
             assert_eq!(n, expected.unwrap_or(n), "{way:?}");
@@ -475,9 +475,9 @@ async fn leaves_the_last(socket: &UnixSeqpacket) -> u8 {
 async fn what_a_stream_leaves_wakes_the_receives_that_waited_before_it(cell: Cell) {
     for way in RecvBy::QUEUED {
         let (a, b) = cell.half();
-        let mut first = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut first = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut first).await;
-        let mut second = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut second = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut second).await;
         for n in 0..100 {
             b.send(&[n, n]);
@@ -493,7 +493,7 @@ async fn what_a_stream_leaves_wakes_the_receives_that_waited_before_it(cell: Cel
 async fn what_a_stream_leaves_comes_before_what_the_kernel_has(cell: Cell) {
     for way in RecvBy::ALL {
         let (a, b) = cell.half();
-        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut receive).await;
         for n in 0..100 {
             b.send(&[n, n]);
@@ -965,4 +965,22 @@ async fn a_batch_of_receives_that_is_dropped_loses_nothing(cell: Cell) {
         drop(receive);
         assert_eq!(recv(&a).await, [n]);
     }
+}
+
+async fn an_empty_message_that_a_dropped_receive_left_does_not_end_a_stream(cell: Cell) {
+    let (a, b) = cell.half();
+    let mut buffer = [0; 8];
+    let mut receive = task::spawn(a.recv(&mut buffer));
+    assert!(receive.poll().is_pending());
+    b.send(b"");
+    breathe().await;
+    drop(receive);
+    b.send(b"second");
+    let mut messages = a.messages(MessagesOptions::new()).unwrap();
+    for expected in [&b""[..], b"second"] {
+        let message = soon(messages.next()).await.expect("not the end").expect("a message");
+        assert_eq!(message[..], *expected);
+    }
+    drop(b.fd);
+    assert!(soon(messages.next()).await.is_none());
 }

@@ -15,7 +15,8 @@ use tracing::subscriber::{DefaultGuard, set_default};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::{LookupSpan, Registry, SpanRef};
 
-use crate::harness::tools::{recv, soon, starts_waiting, until_woken};
+use crate::harness::messages::recv;
+use crate::harness::waiting::{soon, starts_waiting, until_woken};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {

@@ -6,16 +6,19 @@
 #[macro_use]
 mod harness;
 
-mod count;
-mod process;
+mod leaks;
+mod process_wide;
 
 use std::process::ExitCode;
 use std::sync::OnceLock;
+
+use harness::AtOnce;
+use harness::descriptors::descriptors;
 
 /// Descriptors that are not this process's own.
 static INHERITED: OnceLock<Vec<i32>> = OnceLock::new();
 
 fn main() -> ExitCode {
-    INHERITED.get_or_init(|| count::open().into_iter().map(|(number, _)| number).collect());
-    harness::main([count::tests(), process::tests()].concat())
+    INHERITED.get_or_init(|| descriptors().into_iter().map(|(number, _)| number as i32).collect());
+    harness::main(AtOnce::Many, [leaks::tests(), process_wide::tests()].concat())
 }

@@ -1,4 +1,4 @@
-//! Hostile peers: what they cost, and whether a neighbour on the same runtime gets on.
+//! G8 and G9 against hostile peers: what they cost, and whether a neighbor on the same runtime goes on.
 //!
 //! Nothing here depends on time. The figures are printed with `--nocapture`.
 
@@ -20,12 +20,16 @@ use tokio::task::JoinHandle;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{SealedMemory, UnixSeqpacket};
 
+use crate::harness::descriptors::descriptors;
+use crate::harness::messages::echoes;
+use crate::harness::runner::is_long;
+use crate::harness::syscalls::{is_at_end, recv, send, socketpair};
+use crate::harness::waiting::{soon, until_in_runtime};
+use crate::harness::{Cell, Test, alone};
 use crate::sockopt::switch_on;
-use crate::trials::{Test, descriptors, is_long};
-use crate::{Cell, cells, echoes, is_at_end, recv, send, socketpair, soon, until_in_runtime};
 
 pub fn tests() -> Vec<Test> {
-    cells![
+    alone(blocking![
         a_flood_of_empty_messages_leaves_a_neighbour_his_turns,
         a_flood_of_253_descriptors_each_leaves_none_behind,
         a_storm_of_connections_that_close_leaves_none_behind,
@@ -33,7 +37,7 @@ pub fn tests() -> Vec<Test> {
         a_peer_that_never_reads_costs_what_waits_and_no_more,
         control_data_of_any_kind_is_received_and_leaves_nothing,
         a_payload_comes_beside_all_that_options_add,
-    ]
+    ])
 }
 
 /// For so many round trips of the neighbour does an attack last.
@@ -224,7 +228,7 @@ async fn flood(
     let (stop, taken) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let (mut tasks, mut peers) = (Vec::new(), Vec::new());
     for _ in 0..4 {
-        let (socket, peer) = cell.half();
+        let (socket, peer) = cell.half_fd();
         tasks.push(tokio::spawn(take(socket, taking, stop.clone(), taken.clone())));
         peers.push(peer);
     }
@@ -387,7 +391,7 @@ fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
         let (mut tasks, mut peers) = (Vec::new(), Vec::new());
         let waiting = Arc::<AtomicUsize>::default();
         for number in 0..count {
-            let (socket, peer) = cell.half();
+            let (socket, peer) = cell.half_fd();
             let waiting = waiting.clone();
             tasks.push(tokio::spawn(async move {
                 waiting.fetch_add(1, Ordering::Relaxed);
@@ -442,7 +446,7 @@ fn a_peer_that_never_reads_costs_what_waits_and_no_more(cell: Cell) {
         let sent = Arc::<AtomicU64>::default();
         let (mut tasks, mut peers) = (Vec::new(), Vec::new());
         for _ in 0..16 {
-            let (socket, peer) = cell.half();
+            let (socket, peer) = cell.half_fd();
             let (socket, sent) = (Arc::new(socket), sent.clone());
             // Several tasks for each, one message at a time.
             for _ in 0..4 {
@@ -487,7 +491,7 @@ const SO_PASSPIDFD: i32 = 76;
 
 fn a_payload_comes_beside_all_that_options_add(cell: Cell) {
     cell.leaves_nothing(async move {
-        let (socket, peer) = cell.half();
+        let (socket, peer) = cell.half_fd();
         for option in [libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_TIMESTAMP, SO_PASSPIDFD] {
             if let Err(error) = switch_on(&socket, option) {
                 eprintln!("*** option {option} cannot be had: {error}");
@@ -518,7 +522,7 @@ fn control_data_of_any_kind_is_received_and_leaves_nothing(cell: Cell) {
             &[libc::SO_PASSCRED, libc::SO_PASSSEC, libc::SO_TIMESTAMP, SO_PASSPIDFD],
         ];
         for options in options {
-            let (socket, peer) = cell.half();
+            let (socket, peer) = cell.half_fd();
             for option in options {
                 if let Err(error) = switch_on(&socket, *option) {
                     eprintln!("*** option {option} cannot be had: {error}");

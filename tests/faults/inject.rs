@@ -1,4 +1,4 @@
-//! System calls of the ring fail at the Nth call, for many an N: `strace -e inject`, until a run injects
+//! G1, G2, G8 and G12 while system calls of the ring fail at the Nth call, for many an N: `strace -e inject`, until a run injects
 //! nothing.
 //!
 //! The workload is this binary again, under strace. Sockets on io_uring may be refused where they were asked for. Those
@@ -14,8 +14,9 @@ use std::time::{Duration, Instant};
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
 
-use crate::trials::{Need, Test, descriptors, is_long, rings};
-use crate::{Cell, base_line, is_at_end, recv, send};
+use crate::harness::runner::is_long;
+use crate::harness::syscalls::{is_at_end, recv, send, socketpair};
+use crate::harness::{Cell, Flavor, Need, Test, waiting};
 
 /// Set for the workload: `auto` or `uring`, and the kind of runtime.
 const WORKLOAD: &str = "SEQPACKET_FAULTS_WORKLOAD";
@@ -25,14 +26,14 @@ const WORKLOAD: &str = "SEQPACKET_FAULTS_WORKLOAD";
 const PATIENCE: Duration = Duration::from_secs(50);
 
 /// For how long it may go on without making a step. Longer than one may take, which has the line that waited as its failure.
-const NO_STEP: Duration = Duration::from_secs(22);
+const NO_STEP: Duration = waiting::SOON.saturating_add(Duration::from_secs(2));
 
 /// What the workload has awaited so far.
 static STEPS: AtomicU64 = AtomicU64::new(0);
 
 #[track_caller]
 fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    let limited = crate::soon(future);
+    let limited = waiting::soon(future);
     async {
         let done = limited.await;
         STEPS.fetch_add(1, Ordering::Relaxed);
@@ -47,11 +48,9 @@ pub fn tests() -> Vec<Test> {
             for explicit in [false, true] {
                 let flavor = if multi_thread { "multi_thread" } else { "current_thread" };
                 let mode = if explicit { "explicit" } else { "auto" };
-                tests.push(Test {
-                    name: format!("{flavor}::{}_fails_at_every_call_{mode}", call.name()),
-                    needs: &[Need::Uring, Need::Strace],
-                    body: Box::new(move || fails_at_every_call(call, multi_thread, explicit)),
-                });
+                let name = format!("{flavor}::{}_fails_at_every_call_{mode}", call.name());
+                let body = move || fails_at_every_call(call, multi_thread, explicit);
+                tests.push(Test::new(name, body).needs([Need::Uring, Need::Strace]).alone());
             }
         }
     }
@@ -184,9 +183,9 @@ fn run(
 /// Run the workload, if this process was started for that.
 pub fn workload() -> bool {
     let Ok(what) = std::env::var(WORKLOAD) else { return false };
-    let submission = Submission::Ring;
-    let multi_thread = what.ends_with("multi");
-    let cell = Cell { backend: Backend::Uring, submission, multi_thread };
+    let flavor = if what.ends_with("multi") { Flavor::MultiThread } else { Flavor::CurrentThread };
+    let (backend, submission) = (Backend::Uring, Submission::Ring);
+    let cell = Cell { backend, submission, flavor, keep_ancillary: false };
     let explicit = what.starts_with("uring");
     // Also where everything hangs.
     std::thread::spawn(|| {
@@ -201,12 +200,7 @@ pub fn workload() -> bool {
             std::thread::sleep(NO_STEP);
         }
     });
-    let base = base_line();
-    let runtime = cell.runtime();
-    cell.run(&runtime, scene(explicit));
-    drop(runtime);
-    crate::until("all descriptors are closed", || descriptors().len() <= base);
-    assert_eq!(rings().len(), 0);
+    cell.leaves_nothing(scene(explicit));
     true
 }
 
@@ -354,7 +348,7 @@ async fn cancels(explicit: bool) {
 /// Sockets are dropped with calls that wait; the other end hears of it.
 async fn drops(explicit: bool) {
     for sends in [false, true] {
-        let (ours, peer) = crate::socketpair();
+        let (ours, peer) = socketpair();
         let Some(socket) = made(explicit, options(explicit).socket_from_fd(ours)) else { return };
         let waiting = tokio::spawn(async move {
             if sends {

@@ -1,4 +1,4 @@
-//! The other process is killed in mid-traffic.
+//! G1 and G7: the other process is killed in mid-traffic.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
@@ -8,14 +8,15 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags};
 use rustix::net::SendFlags;
 
-use crate::trials::Test;
-use crate::{Cell, cells, echoes, soon};
+use crate::harness::messages::echoes;
+use crate::harness::waiting::soon;
+use crate::harness::{Cell, Test, alone};
 
 /// Set for the process that is to be killed.
 const VICTIM: &str = "SEQPACKET_FAULTS_VICTIM";
 
 pub fn tests() -> Vec<Test> {
-    cells![what_a_killed_peer_has_sent_is_delivered_and_the_reset_reported_once]
+    alone(blocking![what_a_killed_peer_has_sent_is_delivered_and_the_reset_reported_once])
 }
 
 /// Send numbers through standard input, and note in the file that is standard output how many, until
@@ -48,7 +49,7 @@ fn what_a_killed_peer_has_sent_is_delivered_and_the_reset_reported_once(cell: Ce
         let neighbours = cell.pair();
         for (round, enough) in [0, 1, 50, 500, 2000].into_iter().enumerate() {
             for unread in [false, true] {
-                let (socket, peer) = cell.half();
+                let (socket, peer) = cell.half_fd();
                 let socket = Arc::new(socket);
                 let note: OwnedFd =
                     rustix::fs::memfd_create("note", rustix::fs::MemfdFlags::CLOEXEC)

@@ -1,5 +1,5 @@
-//! The user's code panics: in a task, in a waker, in a buffer's destructor, in a buffer's methods.
-//! Everybody else goes on, and nothing is left behind.
+//! G8, G9 and G12 while the user's code panics: in a task, in a waker, in a buffer's destructor, in a buffer's methods.
+//! All other tasks go on, and nothing is left behind.
 
 #![allow(unsafe_code, reason = "buffer types of the tests' own implement unsafe traits")]
 
@@ -13,13 +13,14 @@ use std::time::Duration;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::buf::{IoBuf, IoBufMut};
 
-use crate::trials::{Test, submitted, until};
-use crate::{
-    Cell, base_line, cells, echoes, is_at_end, nothing_is_left, recv, send, soon, until_in_runtime,
-};
+use crate::harness::descriptors::{all_closed, base_line, submitted};
+use crate::harness::messages::echoes;
+use crate::harness::syscalls::{is_at_end, recv, send};
+use crate::harness::waiting::{soon, until, until_in_runtime};
+use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {
-    cells![
+    alone(blocking![
         a_panic_in_a_task_closes_its_socket_and_no_other,
         a_panic_in_a_waker_stays_there,
         a_panic_in_the_waker_of_the_next_in_line_stays_there,
@@ -28,7 +29,7 @@ pub fn tests() -> Vec<Test> {
         a_panic_in_a_destructor_while_a_socket_is_dropped_closes_it,
         a_panic_in_a_destructor_while_a_runtime_is_dropped_leaves_nothing,
         a_panic_in_a_buffers_method_ends_that_call_only,
-    ]
+    ])
 }
 
 /// After this what waits is parked.
@@ -183,7 +184,7 @@ fn a_panic_in_a_task_closes_its_socket_and_no_other(cell: Cell) {
     quietly(cell, async move {
         let neighbours = cell.pair();
         for waiting_to_send in [false, true] {
-            let (socket, peer) = cell.half();
+            let (socket, peer) = cell.half_fd();
             let task = tokio::spawn(async move {
                 let mut room = [0; 16];
                 let other = async {
@@ -208,11 +209,11 @@ fn a_panic_in_a_waker_stays_there(cell: Cell) {
     quietly(cell, async move {
         let neighbours = cell.pair();
         let bomb = Arc::new(Bomb::default());
-        let (socket, peer) = cell.half();
+        let (socket, peer) = cell.half_fd();
         let socket = Arc::new(socket);
         let mut waiting = receive(&socket);
         arm(&mut waiting, &bomb).await;
-        let (other, its_peer) = cell.half();
+        let (other, its_peer) = cell.half_fd();
         let task = tokio::spawn(async move { other.recv(&mut [0; 16]).await });
         tokio::time::sleep(PARKED).await;
 
@@ -233,7 +234,7 @@ fn a_panic_in_a_waker_stays_there(cell: Cell) {
 fn a_panic_in_the_waker_of_the_next_in_line_stays_there(cell: Cell) {
     quietly(cell, async move {
         let neighbours = cell.pair();
-        let (socket, peer) = cell.half();
+        let (socket, peer) = cell.half_fd();
         let socket = Arc::new(socket);
         let mut first = receive(&socket);
         arm(&mut first, &Arc::default()).await;
@@ -260,7 +261,7 @@ fn a_panic_in_the_destructor_of_a_dropped_receive_stays_there(cell: Cell) {
         let neighbours = cell.pair();
         let drops = Arc::new(AtomicU32::new(0));
         for (round, message_first) in [false, true].into_iter().enumerate() {
-            let (socket, peer) = cell.half();
+            let (socket, peer) = cell.half_fd();
             let socket = Arc::new(socket);
             let mut waiting: Boxed<'static, ()> = Box::pin({
                 let (socket, buffer) = (socket.clone(), Buffer::explosive(&drops));
@@ -291,7 +292,7 @@ fn a_panic_in_the_destructor_of_a_dropped_receive_stays_there(cell: Cell) {
 fn a_panic_in_the_destructor_of_a_dropped_send_does_not_stop_those_behind(cell: Cell) {
     quietly(cell, async move {
         let neighbours = cell.pair();
-        let (socket, peer) = cell.half();
+        let (socket, peer) = cell.half_fd();
         let socket = Arc::new(socket);
         while socket.try_send(b"filler").is_ok() {}
         let drops = Arc::new(AtomicU32::new(0));
@@ -340,7 +341,7 @@ fn a_panic_in_the_destructor_of_a_dropped_send_does_not_stop_those_behind(cell: 
 fn a_panic_in_a_destructor_while_a_socket_is_dropped_closes_it(cell: Cell) {
     quietly(cell, async move {
         let neighbours = cell.pair();
-        let (socket, peer) = cell.half();
+        let (socket, peer) = cell.half_fd();
         while socket.try_send(b"filler").is_ok() {}
         let drops = Arc::new(AtomicU32::new(0));
         {
@@ -376,12 +377,12 @@ fn a_panic_in_a_destructor_while_a_runtime_is_dropped_leaves_nothing(cell: Cell)
     let base = base_line();
     let runtime = cell.runtime();
     let drops = Arc::new(AtomicU32::new(0));
-    let peers = cell.run(&runtime, {
+    let peers = cell.run_in(&runtime, {
         let drops = drops.clone();
         async move {
             let mut peers = Vec::new();
             for _ in 0..8 {
-                let (socket, peer) = cell.half();
+                let (socket, peer) = cell.half_fd();
                 let buffer = Buffer::explosive(&drops);
                 // An error may come, as the runtime goes: then the task drops the buffer.
                 tokio::spawn(async move { drop(socket.recv_owned(buffer).await) });
@@ -397,12 +398,12 @@ fn a_panic_in_a_destructor_while_a_runtime_is_dropped_leaves_nothing(cell: Cell)
     }
     until("the buffers are dropped", || drops.load(Ordering::SeqCst) == 8);
     let other = cell.runtime();
-    cell.run(&other, async move {
+    cell.run_in(&other, async move {
         let neighbours = cell.pair();
         all_is_well(cell, &neighbours).await;
     });
     drop((peers, other));
-    nothing_is_left(base);
+    all_closed(base);
 }
 
 fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
@@ -412,7 +413,7 @@ fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
         for (receives, waits) in [(true, false), (true, true), (false, false), (false, true)] {
             let mut fails_at = 1;
             loop {
-                let (socket, peer) = cell.half();
+                let (socket, peer) = cell.half_fd();
                 let socket = Arc::new(socket);
                 let calls = Arc::new(AtomicU32::new(0));
                 let buffer = Buffer::failing(fails_at, &calls);

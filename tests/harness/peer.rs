@@ -13,9 +13,9 @@ use rustix::net::{
 };
 use tokio::io::Interest;
 
-use super::plain;
-pub use super::plain::socketpair;
-use super::tools::FILLER;
+use super::messages::FILLER;
+use super::syscalls;
+pub use super::syscalls::socketpair;
 
 /// Never waits, but for the async methods.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Peer {
     }
 
     pub fn try_send(&self, message: &[u8]) -> io::Result<usize> {
-        plain::send(&self.fd, message)
+        syscalls::send(&self.fd, message)
     }
 
     /// The message has arrived when this returns.

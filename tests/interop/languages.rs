@@ -10,7 +10,8 @@ use std::sync::LazyLock;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UnixSeqpacketListener};
 
-use crate::{Place, Program, Test, connect, recv, run, with};
+use crate::harness::Test;
+use crate::{Place, Program, connect, recv, run, with};
 
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = with![Some("python3"); python_serves, python_connects];

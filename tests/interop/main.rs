@@ -1,91 +1,46 @@
-//! With programs that nobody here wrote, and the tool `seqpacket` as a user has it.
-//!
-//! Every body runs on each backend. What needs a program that is missing here is listed as ignored,
-//! and said loudly on stderr; with `SEQPACKET_TESTS_NO_SKIP=1` it fails instead. No test can hang.
+//! With programs written elsewhere, and the tool `seqpacket` as a user has it. Every body runs on each backend.
+
+#[path = "../harness/mod.rs"]
+#[macro_use]
+mod harness;
 
 mod languages;
 mod tool;
 mod upstream;
 
 use std::io::Read;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use libtest_mimic::{Arguments, Failed, Trial};
-use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UringSupport, probe};
+use harness::{AtOnce, Need, Test};
+use tokio_seqpacket::{Backend, Options, UnixSeqpacket};
 
-/// How long a body may take. They take milliseconds; the first to need Go compiles its standard library.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A body, and the program that it needs.
-pub(crate) struct Test {
-    name: &'static str,
+/// One test for each backend.
+pub(crate) fn on_both(
+    name: &str,
     program: Option<&'static str>,
     body: fn(Backend),
+) -> impl Iterator<Item = Test> {
+    [Backend::Epoll, Backend::Uring].into_iter().map(move |backend| {
+        let uring = (backend == Backend::Uring).then_some(Need::Uring);
+        let needs = uring.into_iter().chain(program.map(Need::Program));
+        Test::new(format!("{backend}::{name}"), move || body(backend)).needs(needs)
+    })
 }
 
 /// List bodies, with the program that they need.
 macro_rules! with {
     ($program:expr; $($name:ident),* $(,)?) => {
-        vec![$($crate::Test { name: stringify!($name), program: $program, body: $name }),*]
+        std::iter::empty()$(.chain($crate::on_both(stringify!($name), $program, $name)))*
+            .collect::<Vec<_>>()
     };
 }
 pub(crate) use with;
 
 fn main() -> ExitCode {
-    let args = Arguments::from_args();
-    let no_skip = std::env::var_os("SEQPACKET_TESTS_NO_SKIP").is_some_and(|value| value == "1");
-    let mut trials = Vec::new();
-    let mut skipped = Vec::new();
-    for backend in [Backend::Epoll, Backend::Uring] {
-        for test in [tool::tests(), languages::tests(), upstream::tests()].into_iter().flatten() {
-            let name = format!("{backend}::{}", test.name);
-            let refused = match (test.program, backend, probe()) {
-                (_, Backend::Uring, UringSupport::Unavailable(why)) => Some(why.to_string()),
-                (Some(program), ..) if !exists(program) => Some(format!("{program} is missing")),
-                _ => None,
-            };
-            if let Some(reason) = refused {
-                skipped.push(format!("{name}: {reason}"));
-                let trial = Trial::test(name, move || Err(reason.into()));
-                trials.push(trial.with_ignored_flag(!no_skip));
-                continue;
-            }
-            trials.push(Trial::test(name, move || guarded(move || (test.body)(backend))));
-        }
-    }
-    let conclusion = libtest_mimic::run(&args, trials);
-    if !args.list {
-        for skipped in skipped {
-            eprintln!("*** SKIPPED: {skipped}");
-        }
-    }
-    conclusion.exit_code()
-}
-
-fn exists(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-}
-
-fn guarded(body: impl FnOnce() + Send + 'static) -> Result<(), Failed> {
-    let (tell, told) = mpsc::channel();
-    std::thread::spawn(move || {
-        let _ = tell.send(catch_unwind(AssertUnwindSafe(body)));
-    });
-    match told.recv_timeout(PATIENCE) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(panic)) => Err(panic
-            .downcast_ref::<String>()
-            .cloned()
-            .or_else(|| panic.downcast_ref::<&str>().map(|words| (*words).to_owned()))
-            .unwrap_or_default()
-            .into()),
-        Err(_) => Err(format!("not done after {PATIENCE:?}").into()),
-    }
+    let tests = [tool::tests(), languages::tests(), upstream::tests()];
+    harness::main(AtOnce::Many, tests.concat())
 }
 
 /// Run in a runtime.

@@ -9,7 +9,8 @@ use std::time::Duration;
 use rustix::process::Signal;
 use tokio_seqpacket::{Backend, Options};
 
-use crate::{Place, Program, Test, connect, recv, run, until_there, with};
+use crate::harness::Test;
+use crate::{Place, Program, connect, recv, run, until_there, with};
 
 pub(crate) fn tests() -> Vec<Test> {
     let mut tests = with![

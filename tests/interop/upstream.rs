@@ -7,7 +7,8 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Backend, Options};
 use tokio_seqpacket_upstream as upstream;
 
-use crate::{Place, Test, connect, recv, run, with};
+use crate::harness::Test;
+use crate::{Place, connect, recv, run, with};
 
 pub(crate) fn tests() -> Vec<Test> {
     with![None; upstream_connects_to_us, we_connect_to_upstream, descriptors_go_both_ways]

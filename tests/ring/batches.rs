@@ -1,4 +1,4 @@
-//! Batches that are larger than the queues of a ring, or than its memory for receives.
+//! G1 and G11: batches that are larger than the queues of a ring, or than its memory for receives.
 
 use std::io::IoSlice;
 use std::mem::MaybeUninit;
@@ -10,18 +10,22 @@ use tokio::runtime::Runtime;
 use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{Options, UnixSeqpacket};
 
+use crate::harness::descriptors::{base_line, descriptors, rings, submitted};
+use crate::harness::messages::echoes;
+use crate::harness::syscalls::{is_at_end, recv, send, would_block};
+use crate::harness::waiting::{soon, until};
+use crate::harness::{Need, Test};
 use crate::refusal::become_user;
-use crate::trials::{Need, Test, descriptors, rings, submitted, until};
-use crate::{current_thread, echoes, half, is_at_end, multi_thread, pair, parked, send, soon};
+use crate::{current_thread, half, multi_thread, pair, parked};
 
 pub fn tests() -> Vec<Test> {
-    let mut tests = tests![&[Need::Uring];
+    let mut tests = tests![[Need::Uring];
         a_batch_of_600_pairs_loses_nothing,
         batches_of_1200_pairs_on_two_workers_lose_nothing,
         messages_for_600_receives_that_are_parked_all_arrive,
         descriptors_of_messages_that_no_receive_claims_are_closed,
     ];
-    tests.extend(tests![&[Need::Uring, Need::Root, Need::CountedRings];
+    tests.extend(tests![[Need::Uring, Need::Root, Need::CountedRings];
         a_small_ring_does_everything_with_32_submissions_at_a_time,
         small_rings_lose_nothing_on_two_workers,
         a_small_ring_closes_what_is_aborted_in_mid_batch,
@@ -65,7 +69,7 @@ async fn all_pairs_at_once(count: u32) {
         .collect();
     for task in tasks {
         let socket = soon(task).await.expect("no panic");
-        crate::would_block(socket.try_recv(&mut [0]));
+        would_block(socket.try_recv(&mut [0]));
         std::mem::forget(socket);
     }
     let submitted = submitted() - before;
@@ -108,7 +112,7 @@ async fn all_messages_at_once(halves: &[(Arc<UnixSeqpacket>, OwnedFd)]) {
         assert_eq!(soon(receive).await.expect("no panic"), number.to_ne_bytes());
     }
     for (_, peer) in halves {
-        crate::would_block(crate::recv(peer));
+        would_block(recv(peer));
     }
 }
 
@@ -127,7 +131,7 @@ fn messages_for_600_receives_that_are_parked_all_arrive() {
 }
 
 fn descriptors_of_messages_that_no_receive_claims_are_closed() {
-    let base = crate::base_line();
+    let base = base_line();
     let runtime = current_thread();
     run(&runtime, async {
         drop(pair());

@@ -1,4 +1,4 @@
-//! Child processes.
+//! G8 and G12: child processes.
 
 #![allow(unsafe_code, reason = "fork(2)")]
 
@@ -9,13 +9,15 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio_seqpacket::UnixSeqpacket;
 
-use crate::trials::{Need, Test, rings, submitted, until};
-use crate::{
-    current_thread, echoes, half, is_at_end, multi_thread, pair, parked, recv, send, soon,
-};
+use crate::harness::descriptors::{rings, submitted};
+use crate::harness::messages::echoes;
+use crate::harness::syscalls::{is_at_end, recv, send};
+use crate::harness::waiting::{soon, until};
+use crate::harness::{Need, Test};
+use crate::{current_thread, half, multi_thread, pair, parked};
 
 pub fn tests() -> Vec<Test> {
-    tests![&[Need::Uring];
+    tests![[Need::Uring];
         a_program_started_in_mid_traffic_inherits_nothing,
         a_forked_child_that_only_exits_disturbs_nothing,
         a_forked_child_leaves_its_parents_ring_alone,

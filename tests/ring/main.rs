@@ -1,20 +1,19 @@
 //! What only a ring can get wrong.
 //!
-//! Every test has a process of its own ([`trials`]), so it may count descriptors, set limits, install
+//! Every test has a process of its own ([`harness::runner`]), so it may count descriptors, set limits, install
 //! filters, and become another user.
 
-#[path = "../harness/plain.rs"]
-mod plain;
+#[path = "../harness/mod.rs"]
 #[macro_use]
-mod trials;
+mod harness;
 
 mod batches;
-mod descriptors;
+mod contended_receives;
+mod descriptor_shortage;
 mod fork;
-mod life;
-mod memory;
+mod memory_shortage;
 mod refusal;
-mod unclaimed;
+mod teardown;
 mod workers;
 
 use std::os::fd::OwnedFd;
@@ -25,30 +24,26 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
 
-use plain::{echoes, is_at_end, recv, send, socketpair, soon, would_block};
+use harness::descriptors::submitted;
+use harness::syscalls::socketpair;
+use harness::{AtOnce, need};
 
 fn main() -> ExitCode {
-    if std::env::var_os(trials::MEASURES).is_some() {
+    if std::env::var_os(need::MEASURES).is_some() {
         print!("{}", if refusal::counts_rings() { "counted" } else { "not counted" });
         return ExitCode::SUCCESS;
     }
     let tests = [
-        unclaimed::tests(),
-        life::tests(),
+        contended_receives::tests(),
+        teardown::tests(),
         workers::tests(),
         refusal::tests(),
         fork::tests(),
         batches::tests(),
-        memory::tests(),
-        descriptors::tests(),
+        memory_shortage::tests(),
+        descriptor_shortage::tests(),
     ];
-    trials::main(tests.into_iter().flatten().collect())
-}
-
-/// How many descriptors this process has; tokio keeps some for ever once there was a runtime.
-fn base_line() -> usize {
-    drop((current_thread(), multi_thread(1)));
-    trials::descriptors().len()
+    harness::main(AtOnce::One, tests.concat())
 }
 
 fn current_thread() -> Runtime {
@@ -85,7 +80,7 @@ async fn parked(total: u64) {
     let (mut before, mut quiet) = (0, 0);
     for _ in 0..5000 {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        let now = trials::submitted();
+        let now = submitted();
         quiet = if now == before { quiet + 1 } else { 0 };
         if now >= total && quiet >= 3 {
             return;

@@ -15,11 +15,16 @@ use tokio_seqpacket::{
     Backend, Options, Submission, Unavailable, UnixSeqpacket, UringSupport, probe,
 };
 
-use crate::trials::{Need, SYSCTL, Test, rings, submitted};
-use crate::{current_thread, echoes, half, multi_thread, pair, parked, send, soon};
+use crate::harness::descriptors::{rings, submitted};
+use crate::harness::messages::echoes;
+use crate::harness::need::SYSCTL;
+use crate::harness::syscalls::{is_at_end, recv, send, socketpair, would_block};
+use crate::harness::waiting::soon;
+use crate::harness::{Need, Test};
+use crate::{current_thread, half, multi_thread, pair, parked};
 
 pub fn tests() -> Vec<Test> {
-    let mut tests = tests![&[Need::Uring];
+    let mut tests = tests![[Need::Uring];
         a_filter_before_the_first_ring_means_epoll,
         a_filter_that_hides_the_system_calls_means_epoll,
         a_denial_of_any_call_means_epoll_and_is_named,
@@ -30,16 +35,16 @@ pub fn tests() -> Vec<Test> {
         what_is_queued_when_the_ring_breaks_is_called_directly,
         a_socket_dropped_when_the_ring_breaks_is_closed,
     ];
-    tests.extend(tests![&[Need::Uring, Need::Strace];
+    tests.extend(tests![[Need::Uring, Need::Strace];
         a_denial_of_any_call_is_not_asked_about_for_every_socket,
     ]);
-    tests.extend(tests![&[Need::Uring, Need::Root];
+    tests.extend(tests![[Need::Uring, Need::Root];
         the_smallest_usual_memory_lock_gives_a_working_ring,
         no_memory_lock_means_epoll_where_rings_are_counted,
         a_memory_lock_for_a_small_ring_gives_that,
         the_usual_memory_lock_gives_64_workers_rings,
     ]);
-    tests.extend(tests![&[Need::Uring, Need::Root, Need::Sysctl];
+    tests.extend(tests![[Need::Uring, Need::Root, Need::Sysctl];
         a_sysctl_of_2_means_epoll_for_everybody,
         a_sysctl_of_1_means_epoll_for_the_unprivileged,
         a_sysctl_of_1_leaves_the_privileged_their_rings,
@@ -275,13 +280,13 @@ where
             let message = format!("message {number}").into_bytes();
             send(&peer, &message).expect("room");
             assert_eq!(soon(receive).await.expect("no panic"), message);
-            crate::would_block(crate::recv(&duplicate));
+            would_block(recv(&duplicate));
         }
         for (sending, peer) in sends {
             let mut received = Vec::new();
             soon(async {
                 while received.last().is_none_or(|last: &Vec<u8>| last != b"the third") {
-                    match crate::recv(&peer) {
+                    match recv(&peer) {
                         Ok(message) => received.push(message),
                         Err(_) => tokio::time::sleep(Duration::from_millis(1)).await,
                     }
@@ -302,7 +307,7 @@ where
         assert!(submitted() <= before, "a ring is still entered");
         // A socket that did nothing meanwhile.
         soon(kept.send(b"hello?")).await.expect("sent");
-        assert_eq!(crate::recv(&its_peer).expect("a message"), b"hello?");
+        assert_eq!(recv(&its_peer).expect("a message"), b"hello?");
         send(&its_peer, b"hello!").expect("room");
         assert_eq!(soon(kept.recv(&mut [0; 16])).await.expect("a message"), 6);
         // New ones are on whatever there is.
@@ -396,7 +401,7 @@ fn what_is_queued_when_the_ring_breaks_is_called_directly() {
         runtime.block_on(async {
             let halves: Vec<_> = (0..count)
                 .map(|_| {
-                    let (socket, peer) = crate::socketpair();
+                    let (socket, peer) = socketpair();
                     let options = Options::new().submission(Submission::Ring);
                     (Arc::new(options.socket_from_fd(socket).expect("a socket")), peer)
                 })
@@ -420,9 +425,9 @@ fn what_is_queued_when_the_ring_breaks_is_called_directly() {
                 assert_eq!(message, expected.to_ne_bytes());
             }
             for (number, (socket, peer)) in halves.iter().enumerate() {
-                crate::would_block(socket.try_recv(&mut [0; 16]));
-                assert_eq!(crate::recv(peer).expect("a message"), (!number).to_ne_bytes());
-                crate::would_block(crate::recv(peer));
+                would_block(socket.try_recv(&mut [0; 16]));
+                assert_eq!(recv(peer).expect("a message"), (!number).to_ne_bytes());
+                would_block(recv(peer));
             }
         });
     }
@@ -445,7 +450,7 @@ fn a_socket_dropped_when_the_ring_breaks_is_closed() {
         forbid(&RING, libc::EPERM);
         std::mem::forget(receive);
         drop(socket);
-        assert!(crate::is_at_end(&peer));
+        assert!(is_at_end(&peer));
         // The driver learns of it from others.
         let (a, b) = pair();
         echoes(&a, &b, 10).await;

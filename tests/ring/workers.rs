@@ -1,15 +1,19 @@
-//! Rings and the threads that drive them.
+//! G9 and G10: rings and the threads that drive them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
+use crate::harness::descriptors::{rings, submitted};
+use crate::harness::messages::echoes;
+use crate::harness::syscalls::{is_at_end, recv, send};
+use crate::harness::waiting::{soon, until};
+use crate::harness::{Need, Test};
 use crate::refusal::forbid;
-use crate::trials::{Need, Test, rings, submitted};
-use crate::{current_thread, echoes, half, multi_thread, pair, parked, recv, send, soon};
+use crate::{current_thread, half, multi_thread, pair, parked};
 
 pub fn tests() -> Vec<Test> {
-    tests![&[Need::Uring];
+    tests![[Need::Uring];
         a_runtime_driven_by_many_threads_in_turn_has_one_ring,
         a_runtime_has_at_most_one_ring_for_each_worker,
         others_go_on_while_the_worker_that_submitted_computes,
@@ -38,14 +42,18 @@ fn a_runtime_driven_by_many_threads_in_turn_has_one_ring() {
                 parked(before + 1).await;
                 send(&peer, &vec![0; number]).expect("room");
                 assert_eq!(soon(receive).await.expect("no panic"), number);
+                // New sockets find the same driver.
+                drop(pair());
             });
         });
         turn.join().expect("no panic");
         assert_eq!(rings().len(), 1, "after {number} threads");
     }
     send(&its_peer, b"at last").expect("room");
-    let message = runtime.block_on(soon(patient)).expect("no panic");
+    let message = runtime.block_on(async { soon(patient).await }).expect("no panic");
     assert_eq!(message, b"at last");
+    drop(runtime);
+    until("the ring is closed", || rings().is_empty());
 }
 
 fn a_runtime_has_at_most_one_ring_for_each_worker() {
@@ -118,9 +126,7 @@ fn receives_during_computation(runtime: &tokio::runtime::Runtime) -> Duration {
     }
     // The tasks are not awaited, for the hog has their handles: they drop their sockets.
     let start = Instant::now();
-    crate::trials::until("all receives are done while one worker computes", || {
-        halves.iter().all(crate::is_at_end)
-    });
+    until("all receives are done while one worker computes", || halves.iter().all(is_at_end));
     let took = start.elapsed();
     done.store(true, Ordering::Release);
     let (receives, computed) = runtime.block_on(hog).expect("no panic");

@@ -1,5 +1,5 @@
-//! G8 against hostile peers: descriptors that are passed to a socket whose user asks for none cost the
-//! process none, not even while a receive waits.
+//! G8 against hostile peers: descriptors that are sent to a socket whose user asks for none cost the process none, not even
+//! while a receive waits.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -11,9 +11,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, RecvBy, Room};
+use crate::harness::descriptors::file;
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::tools::{arm_all, breathe, file, recv, soon};
-use crate::harness::ways::{self, RecvBy, Room};
+use crate::harness::waiting::{arm_all, breathe, soon};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {
@@ -55,7 +57,7 @@ async fn descriptors_for_plain_receives_that_are_not_polled_open_none(cell: Cell
     for _ in 0..3 {
         let mut receives: Vec<_> = victims
             .iter()
-            .map(|(a, _)| task::spawn(ways::recv(RecvBy::Plain, a, Room::AMPLE)))
+            .map(|(a, _)| task::spawn(call_variants::recv(RecvBy::Plain, a, Room::AMPLE)))
             .collect();
         arm_all(&mut receives).await;
         let before = open();
@@ -150,7 +152,7 @@ async fn descriptors_for_plain_receives_leave_room_at_the_limit(cell: Cell) {
     let victims = victims(cell);
     let mut receives: Vec<_> = victims
         .iter()
-        .map(|(a, _)| task::spawn(ways::recv(RecvBy::Plain, a, Room::AMPLE)))
+        .map(|(a, _)| task::spawn(call_variants::recv(RecvBy::Plain, a, Room::AMPLE)))
         .collect();
     arm_all(&mut receives).await;
     // Less than two messages carry are free.
@@ -175,7 +177,7 @@ async fn descriptors_for_dropped_plain_receives_are_closed_with_their_message(ce
     let before = open();
     for n in 0..4 {
         for (a, peer) in &victims {
-            let mut receive = task::spawn(ways::recv(RecvBy::Plain, a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, a, Room::AMPLE));
             let _ = receive.poll();
             if n % 2 == 0 {
                 breathe().await;

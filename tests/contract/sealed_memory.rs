@@ -1,14 +1,14 @@
-//! Payloads as sealed memory, and busy polling.
+//! G8 and G13: payloads as sealed memory. What is no such payload is refused, and closed.
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use tokio_seqpacket::{SealedMemory, busy_poll};
-use tokio_test::task;
+use tokio_seqpacket::SealedMemory;
 
-use crate::harness::tools::{arm, breathe, file, recv, soon, starts_waiting, traced};
+use crate::harness::descriptors::{file, traced};
+use crate::harness::messages::recv;
+use crate::harness::waiting::soon;
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {
@@ -20,10 +20,6 @@ pub fn tests() -> Vec<Test> {
         what_is_no_memory_is_refused_and_closed,
         more_than_one_descriptor_is_refused_and_closed,
         a_payload_beyond_the_limit_is_refused,
-        a_receive_that_polls_busily_gets_its_message,
-        a_receive_that_polls_busily_lets_others_run_and_timers_fire,
-        a_receive_that_has_polled_long_enough_is_parked,
-        a_receive_that_is_dropped_while_it_polls_busily_loses_nothing,
     ]
 }
 
@@ -121,76 +117,4 @@ async fn a_payload_beyond_the_limit_is_refused(cell: Cell) {
     b.send_fds(b"huge", &[fd]);
     let error = soon(a.recv_large(&mut [0; 8], 1 << 30)).await.unwrap_err();
     assert!(error.to_string().contains("1099511627776"), "{error}");
-}
-
-async fn a_receive_that_polls_busily_gets_its_message(cell: Cell) {
-    busy_poll(Duration::from_secs(5)).unwrap();
-    let (a, b) = cell.pair();
-    let echo = tokio::spawn(async move {
-        let mut buffer = [0; 16];
-        while let len @ 1.. = b.recv(&mut buffer).await.unwrap() {
-            b.send(&buffer[..len]).await.unwrap();
-        }
-    });
-    for n in 0..500u16 {
-        a.send(&n.to_ne_bytes()).await.unwrap();
-        assert_eq!(recv(&a).await, n.to_ne_bytes());
-    }
-    drop(a);
-    soon(echo).await.unwrap();
-    busy_poll(Duration::ZERO).unwrap();
-}
-
-async fn a_receive_that_polls_busily_lets_others_run_and_timers_fire(cell: Cell) {
-    busy_poll(Duration::from_secs(60)).unwrap();
-    let (a, b) = cell.pair();
-    let (c, d) = cell.pair();
-    let receive = tokio::spawn(async move { a.recv(&mut [0; 16]).await });
-    // A timer, I/O of tokio's own, and tasks.
-    soon(tokio::time::sleep(Duration::from_millis(20))).await;
-    let (write, read) = tokio::net::unix::pipe::pipe().unwrap();
-    let reading = tokio::spawn(async move {
-        read.readable().await.unwrap();
-    });
-    breathe().await;
-    write.try_write(b"x").unwrap();
-    soon(reading).await.unwrap();
-    let waits = tokio::spawn(async move { d.recv(&mut [0; 16]).await });
-    breathe().await;
-    c.send(b"message").await.unwrap();
-    assert_eq!(soon(waits).await.unwrap().unwrap(), 7);
-    assert!(!receive.is_finished());
-    b.send(b"message").await.unwrap();
-    assert_eq!(soon(receive).await.unwrap().unwrap(), 7);
-    busy_poll(Duration::ZERO).unwrap();
-}
-
-async fn a_receive_that_has_polled_long_enough_is_parked(cell: Cell) {
-    let limit = Duration::from_millis(20);
-    busy_poll(limit).unwrap();
-    let (a, b) = cell.half();
-    let mut buffer = [0; 16];
-    let mut receive = task::spawn(a.recv(&mut buffer));
-    let begin = Instant::now();
-    arm(&mut receive).await;
-    assert!(begin.elapsed() >= limit);
-    b.send(b"message");
-    assert_eq!(soon(receive).await.unwrap(), 7);
-    busy_poll(Duration::ZERO).unwrap();
-}
-
-async fn a_receive_that_is_dropped_while_it_polls_busily_loses_nothing(cell: Cell) {
-    busy_poll(Duration::from_secs(60)).unwrap();
-    let (a, b) = cell.half();
-    for n in 0..20u8 {
-        let mut buffer = [0; 16];
-        let mut receive = task::spawn(a.recv(&mut buffer));
-        starts_waiting(&mut receive);
-        let mut second = task::spawn(recv(&a));
-        starts_waiting(&mut second);
-        b.send(&[n]);
-        drop(receive);
-        assert_eq!(soon(second).await, [n]);
-    }
-    busy_poll(Duration::ZERO).unwrap();
 }

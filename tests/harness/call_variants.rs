@@ -10,7 +10,7 @@ use tokio_seqpacket::ancillary::{
 use tokio_seqpacket::{MessageInfo, UnixSeqpacket};
 use tokio_test::task::{self, Spawn};
 
-use super::tools::starts_waiting;
+use super::waiting::starts_waiting;
 
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 

@@ -1,4 +1,4 @@
-//! A process without descriptors to spare.
+//! A process without descriptors to spare uses fewer rings, or epoll.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Barrier};
@@ -7,11 +7,15 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio_seqpacket::{Backend, Options, Submission};
 
-use crate::trials::{Need, Test, descriptors, rings};
-use crate::{base_line, current_thread, echoes, multi_thread, socketpair, soon};
+use crate::harness::descriptors::{base_line, descriptors, rings};
+use crate::harness::messages::echoes;
+use crate::harness::syscalls::socketpair;
+use crate::harness::waiting::{soon, until};
+use crate::harness::{Need, Test};
+use crate::{current_thread, multi_thread};
 
 pub fn tests() -> Vec<Test> {
-    tests![&[Need::Uring];
+    tests![[Need::Uring];
         without_a_descriptor_for_the_probe_epoll_is_used,
         without_a_descriptor_for_the_ring_epoll_is_used,
         a_ring_is_one_descriptor_for_each_worker,
@@ -84,7 +88,7 @@ fn without_a_descriptor_for_the_ring_epoll_is_used() {
             assert!(again.is_ok(), "{again:?}");
         });
         drop(runtime);
-        crate::trials::until("all descriptors are closed", || descriptors().len() <= base);
+        until("all descriptors are closed", || descriptors().len() <= base);
     }
     assert!(on_epoll > 0 && on_uring > 0, "{on_epoll} on epoll, {on_uring} on io_uring");
 }

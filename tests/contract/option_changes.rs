@@ -1,4 +1,4 @@
-//! G5 and G6: what is said of a message is decided when it is received. Options that change later, or changed earlier, say
+//! G5 and G6: what is reported of a message is decided when it is received. Options that change later, or changed earlier, say
 //! nothing of it.
 
 use std::io::IoSliceMut;
@@ -11,8 +11,9 @@ use tokio_seqpacket::ancillary::AncillaryBuffer;
 use tokio_seqpacket::{MessageInfo, MessagesOptions, UnixSeqpacket};
 use tokio_test::task;
 
+use crate::harness::descriptors::file;
 use crate::harness::peer::Peer;
-use crate::harness::tools::{arm, breathe, file, soon};
+use crate::harness::waiting::{arm, breathe, soon};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -1,4 +1,4 @@
-//! What changes the whole process: each test has one for itself.
+//! G4 and G8: what changes the whole process. Each test has one for itself.
 #![allow(unsafe_code, reason = "fork(2) and set_var, in processes of the tests' own")]
 
 use std::fs::File;
@@ -9,11 +9,11 @@ use std::process::{Command, Stdio};
 use tokio_seqpacket::{Backend, Options, UnixSeqpacket, UnixSeqpacketListener};
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::{Full, content, file, is_close_on_exec};
+use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
-use crate::harness::tools::{
-    Full, arm, content, file, is_close_on_exec, recv, soon, starts_waiting,
-};
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
+use crate::harness::waiting::{arm, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, alone, only};
 
 pub fn tests() -> Vec<Test> {
@@ -44,7 +44,7 @@ async fn a_message_with_descriptors_that_find_no_room_is_delivered_and_says_so(c
     let fds = [file("one"), file("two"), file("three")];
     // Whatever is made with first use, is made.
     for way in RecvBy::ALL {
-        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut receive).await;
         peer.send_fds(b"message", &fds);
         soon(receive).await.unwrap();
@@ -52,7 +52,7 @@ async fn a_message_with_descriptors_that_find_no_room_is_delivered_and_says_so(c
     for way in RecvBy::ALL {
         for waiting in [false, true] {
             for free in [0, 1] {
-                let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+                let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
                 if waiting {
                     arm(&mut receive).await;
                 }
@@ -74,7 +74,9 @@ async fn a_message_with_descriptors_that_find_no_room_is_delivered_and_says_so(c
                     }
                 }
                 peer.send_fds(b"next", &fds);
-                let got = soon(ways::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE)).await.unwrap();
+                let got = soon(call_variants::recv(RecvBy::OwnedAncillary, &a, Room::AMPLE))
+                    .await
+                    .unwrap();
                 assert_eq!((&got.bytes[..], got.fds.len()), (&b"next"[..], 3));
                 assert_eq!(content(&got.fds[2]), "three");
             }
@@ -162,7 +164,7 @@ async fn busy(
     let listener = cell.bind(&path);
     let client = Peer::connect(&path);
     let socket = soon(listener.accept()).await.unwrap();
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &socket, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &socket, Room::AMPLE));
     arm(&mut receive).await;
     client.send(b"message");
     soon(receive).await.unwrap();
@@ -174,8 +176,8 @@ async fn everything_is_close_on_exec(cell: Cell) {
     let directory = tempfile::tempdir().unwrap();
     let busy = busy(cell, &directory).await;
     let (a, b) = cell.pair();
-    ways::send(SendBy::Ancillary, &a, b"message", &[file("passed")]).await.unwrap();
-    let got = ways::recv(RecvBy::VectoredAncillary, &b, Room::AMPLE).await.unwrap();
+    call_variants::send(SendBy::Ancillary, &a, b"message", &[file("passed")]).await.unwrap();
+    let got = call_variants::recv(RecvBy::VectoredAncillary, &b, Room::AMPLE).await.unwrap();
     let mut seen = 0;
     for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
         let number: i32 = entry.unwrap().file_name().to_str().unwrap().parse().unwrap();
@@ -194,7 +196,7 @@ async fn everything_is_close_on_exec(cell: Cell) {
 async fn an_executed_child_keeps_no_socket_alive(cell: Cell) {
     let directory = tempfile::tempdir().unwrap();
     let (listener, socket, client) = busy(cell, &directory).await;
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &socket, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &socket, Room::AMPLE));
     arm(&mut receive).await;
     let mut child =
         Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().expect("cat(1)");
@@ -210,7 +212,7 @@ async fn an_executed_child_keeps_no_socket_alive(cell: Cell) {
 fn a_forked_child_disturbs_nothing(cell: Cell) {
     let runtime = cell.runtime();
     let (a, peer) = runtime.block_on(async { cell.half() });
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     runtime.block_on(arm(&mut receive));
     let (end, end_of_parent) = rustix::pipe::pipe().unwrap();
     // SAFETY: the child makes system calls only, and leaves by _exit(2).
@@ -229,7 +231,11 @@ fn a_forked_child_disturbs_nothing(cell: Cell) {
         runtime.block_on(async {
             soon(a.send(b"answer")).await.unwrap();
             assert_eq!(peer.recv(), b"answer");
-            receive = task::spawn(ways::recv(RecvBy::QUEUED[usize::from(n % 8)], &a, Room::AMPLE));
+            receive = task::spawn(call_variants::recv(
+                RecvBy::QUEUED[usize::from(n % 8)],
+                &a,
+                Room::AMPLE,
+            ));
             arm(&mut receive).await;
         });
     }
@@ -289,7 +295,7 @@ fn nonsense_in_the_environment_is_an_error(cell: Cell) {
     assert!(matches!(connect.poll(), std::task::Poll::Ready(Err(_))));
     let (a, _b) = cell.pair();
     assert_eq!(a.backend(), cell.backend);
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     starts_waiting(&mut receive);
     assert!(is_close_on_exec(a.as_fd()));
 }

@@ -1,4 +1,4 @@
-//! The end of sockets and runtimes whose operations are queued or parked.
+//! G8, G10, G11 and G12: sockets and runtimes end while their operations are queued or wait.
 
 #![allow(unsafe_code, reason = "a buffer whose memory outlives it, to be looked at")]
 
@@ -13,14 +13,14 @@ use tokio::runtime::Runtime;
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::buf::{IoBuf, IoBufMut};
 
-use crate::trials::{Need, Test, descriptors, rings, submitted, until};
-use crate::{
-    base_line, begin, current_thread, half, is_at_end, multi_thread, parked, recv, send, soon,
-    would_block,
-};
+use crate::harness::descriptors::{base_line, descriptors, rings, submitted};
+use crate::harness::syscalls::{is_at_end, recv, send, would_block};
+use crate::harness::waiting::{soon, until};
+use crate::harness::{Need, Test};
+use crate::{begin, current_thread, half, multi_thread, parked};
 
 pub fn tests() -> Vec<Test> {
-    tests![&[Need::Uring];
+    tests![[Need::Uring];
         a_runtime_dropped_on_a_foreign_thread_leaves_nothing_behind,
         a_runtime_dropped_while_its_thread_computes_leaves_nothing_behind,
         dropping_a_socket_closes_it_at_once_when_a_receive_was_forgotten,

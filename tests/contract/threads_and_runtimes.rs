@@ -1,4 +1,4 @@
-//! Contract 10 and 12: threads, runtimes, and how sockets end with them.
+//! G10 and G12: threads, runtimes, and how sockets end with them.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,9 +15,10 @@ use tokio::sync::oneshot;
 use tokio_seqpacket::{ReadHalf, UnixSeqpacket, UnixSeqpacketListener, WriteHalf};
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::{fill, recv};
 use crate::harness::peer::{self, Peer};
-use crate::harness::tools::{Late, arm, breathe, fill, in_time, once, recv, soon, starts_waiting};
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
+use crate::harness::waiting::{Late, arm, breathe, in_time, once, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, only};
 
 pub fn tests() -> Vec<Test> {
@@ -64,7 +65,10 @@ pub fn tests() -> Vec<Test> {
             &[Flavor::MultiThread],
             [
                 tasks![a_worker_that_computes_does_not_stop_the_others],
-                blocking![a_runtime_that_shuts_itself_down],
+                blocking![
+                    a_runtime_that_shuts_itself_down,
+                    the_peer_of_a_runtimes_first_socket_may_be_gone,
+                ],
             ]
             .concat(),
         ),
@@ -85,10 +89,10 @@ async fn futures_are_send_and_types_are_send_and_sync(cell: Cell) {
     let listener = cell.bind(tempfile::tempdir().unwrap().path().join("socket"));
     for way in SendBy::ALL {
         // Boxed as Send.
-        is_send(ways::send(way, &a, b"", &[]));
+        is_send(call_variants::send(way, &a, b"", &[]));
     }
     for way in RecvBy::ALL {
-        is_send(ways::recv(way, &a, Room::AMPLE));
+        is_send(call_variants::recv(way, &a, Room::AMPLE));
     }
     is_send(listener.accept());
     is_send(a.readable());
@@ -123,7 +127,7 @@ const BEFORE: [Before; 6] = [
 
 async fn dropping_a_socket(cell: Cell, before: Before) -> (UnixSeqpacket, Peer) {
     let (a, peer) = cell.half();
-    let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+    let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     match before {
         Before::Nothing => {}
         Before::Exchange => {
@@ -189,7 +193,7 @@ async fn dropping_a_socket_with_a_waiting_send_ends_the_stream(cell: Cell) {
     for (n, way) in SendBy::QUEUED.into_iter().enumerate() {
         let (a, peer) = cell.half();
         let filled = fill(&a);
-        let mut send = task::spawn(ways::send(way, &a, b"waiting", &[]));
+        let mut send = task::spawn(call_variants::send(way, &a, b"waiting", &[]));
         starts_waiting(&mut send);
         if n % 2 == 0 {
             arm(&mut send).await;
@@ -252,8 +256,11 @@ async fn a_socket_may_move_between_tasks(cell: Cell) {
     for n in 0..50u8 {
         let (back, answer) = oneshot::channel();
         tokio::spawn(async move {
-            let mut receive =
-                task::spawn(ways::recv(RecvBy::QUEUED[usize::from(n % 8)], &a, Room::TIGHT));
+            let mut receive = task::spawn(call_variants::recv(
+                RecvBy::QUEUED[usize::from(n % 8)],
+                &a,
+                Room::TIGHT,
+            ));
             if n % 3 == 0 {
                 starts_waiting(&mut receive);
             }
@@ -325,7 +332,7 @@ async fn a_socket_works_in_another_runtime(cell: Cell) {
             for n in 0..200u8 {
                 soon(a.send(&[n])).await.unwrap();
                 assert_eq!(recv(&b).await, [n]);
-                let mut dropped = task::spawn(ways::recv(RecvBy::Owned, &b, Room::TIGHT));
+                let mut dropped = task::spawn(call_variants::recv(RecvBy::Owned, &b, Room::TIGHT));
                 starts_waiting(&mut dropped);
             }
             // A full queue, and a send that waits there.
@@ -363,7 +370,7 @@ impl Waiting {
             let (a, peer) = cell.half();
             calls.push((
                 format!("receive {way:?}"),
-                Box::pin(async move { ways::recv(way, &a, Room::AMPLE).await.map(drop) }),
+                Box::pin(async move { call_variants::recv(way, &a, Room::AMPLE).await.map(drop) }),
             ));
             peers.push(peer);
         }
@@ -372,7 +379,9 @@ impl Waiting {
             fill(&a);
             calls.push((
                 format!("send {way:?}"),
-                Box::pin(async move { ways::send(way, &a, b"waiting", &[]).await.map(|_| ()) }),
+                Box::pin(
+                    async move { call_variants::send(way, &a, b"waiting", &[]).await.map(|_| ()) },
+                ),
             ));
             peers.push(peer);
         }
@@ -518,11 +527,11 @@ async fn all_calls_fail(socket: &UnixSeqpacket) {
         assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{name}: {error}");
     };
     for way in RecvBy::ALL {
-        let error = soon(ways::recv(way, socket, Room::AMPLE)).await.unwrap_err();
+        let error = soon(call_variants::recv(way, socket, Room::AMPLE)).await.unwrap_err();
         check(&format!("{way:?}"), error);
     }
     for way in SendBy::ALL {
-        let error = soon(ways::send(way, socket, b"message", &[])).await.unwrap_err();
+        let error = soon(call_variants::send(way, socket, b"message", &[])).await.unwrap_err();
         check(&format!("{way:?}"), error);
     }
     check("readable", soon(socket.readable()).await.unwrap_err());
@@ -609,7 +618,7 @@ fn many_runtimes_one_after_the_other(cell: Cell) {
             let (a, b) = cell.pair();
             soon(a.send(&[n])).await.unwrap();
             assert_eq!(recv(&b).await, [n]);
-            let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::AMPLE));
             starts_waiting(&mut receive);
             if n % 2 == 0 {
                 arm(&mut receive).await;
@@ -794,7 +803,7 @@ fn a_hundred_threads_in_turn_drive_one_runtime(cell: Cell) {
             runtime.block_on(async {
                 soon(a.send(&[n])).await.unwrap();
                 assert_eq!(recv(&b).await, [n]);
-                let mut dropped = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
+                let mut dropped = task::spawn(call_variants::recv(RecvBy::Plain, &b, Room::AMPLE));
                 starts_waiting(&mut dropped);
             });
         })
@@ -874,7 +883,7 @@ fn a_socket_made_outside_block_on_works_inside(cell: Cell) {
         cell.pair()
     };
     // Polled outside as well, before the runtime ever ran.
-    let mut early = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
+    let mut early = task::spawn(call_variants::recv(RecvBy::Plain, &b, Room::AMPLE));
     starts_waiting(&mut early);
     runtime.block_on(async {
         soon(a.send(b"message")).await.unwrap();
@@ -1044,7 +1053,7 @@ fn a_runtime_that_shuts_itself_down(cell: Cell) {
     let (give, given) = oneshot::channel::<Runtime>();
     let (tell, told) = std::sync::mpsc::channel();
     runtime.spawn(async move {
-        let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::AMPLE));
         arm(&mut receive).await;
         let runtime = given.await.unwrap();
         runtime.shutdown_background();
@@ -1062,4 +1071,15 @@ fn a_runtime_that_shuts_itself_down(cell: Cell) {
         peer.drain();
         soon(peer.ended()).await;
     });
+}
+
+/// Registered with the I/O driver, its hang-up is reported to another worker at once.
+fn the_peer_of_a_runtimes_first_socket_may_be_gone(cell: Cell) {
+    for _ in 0..1000 {
+        let (ours, peer) = peer::socketpair();
+        drop(peer);
+        let runtime = cell.runtime();
+        let _inside = runtime.enter();
+        drop(cell.options().socket_from_fd(ours).expect("a socket"));
+    }
 }

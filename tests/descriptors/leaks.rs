@@ -1,4 +1,4 @@
-//! Contract 8: every descriptor is closed that was opened, received, accepted or refused.
+//! G8: every descriptor that was opened, received, accepted or refused is closed.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
@@ -10,12 +10,12 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageWriter, OwnedAncillaryMessage};
 use tokio_test::task;
 
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::{Full, content, descriptors, file};
+use crate::harness::messages::{fill, recv};
 use crate::harness::peer::{self, Peer};
-use crate::harness::tools::{
-    Full, arm, content, file, fill, once, recv, soon, starts_waiting, until_woken,
-};
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
-use crate::harness::{Cell, Flavor, Test, alone, only, with_pidfds};
+use crate::harness::waiting::{arm, once, soon, starts_waiting, until_woken};
+use crate::harness::{Cell, Test, alone, with_pidfds};
 
 pub fn tests() -> Vec<Test> {
     alone(
@@ -41,10 +41,6 @@ pub fn tests() -> Vec<Test> {
                 a_pidfd_that_is_not_taken_is_closed,
                 a_pidfd_that_could_not_be_made_is_reported,
             ]),
-            only(
-                &[Flavor::CurrentThread],
-                blocking![a_runtime_driven_by_many_threads_has_one_ring],
-            ),
         ]
         .concat(),
     )
@@ -67,7 +63,7 @@ async fn a_pidfd_that_is_not_taken_is_closed(cell: Cell) {
                 .any(|message| matches!(message, OwnedAncillaryMessage::Other(_)))
         );
         let pidfds: Vec<_> =
-            open().into_iter().filter(|(_, file)| file.contains("pidfd")).collect();
+            descriptors().into_iter().filter(|(_, file)| file.contains("pidfd")).collect();
         assert_eq!(pidfds, []);
     }
 }
@@ -117,33 +113,17 @@ async fn a_payload_without_a_free_descriptor_names_the_shortage(cell: Cell) {
     assert!(soon(b.recv_large(&mut [0; 8], 1 << 20)).await.unwrap().1.is_some());
 }
 
-pub fn open() -> Vec<(i32, String)> {
-    let mut open: Vec<_> = std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| {
-            let entry = entry.unwrap();
-            let number = entry.file_name().to_str().unwrap().parse().unwrap();
-            let target = std::fs::read_link(entry.path()).ok()?;
-            Some((number, target.display().to_string()))
-        })
-        // The one that reads the directory.
-        .filter(|(_, target)| !target.ends_with("/fd"))
-        .collect();
-    open.sort();
-    open
-}
-
 /// What `life` opens it closes, at the latest soon after it. It runs twice: the first one makes what
 /// is made once per process.
 fn leaves_nothing(life: impl Fn()) {
     life();
-    let before = open();
+    let before = descriptors();
     life();
     let begin = Instant::now();
-    while open().len() > before.len() && begin.elapsed() < Duration::from_secs(20) {
+    while descriptors().len() > before.len() && begin.elapsed() < Duration::from_secs(20) {
         thread::sleep(Duration::from_millis(5));
     }
-    let after = open();
+    let after = descriptors();
     assert!(after.len() <= before.len(), "before {before:#?}, after {after:#?}");
 }
 
@@ -158,8 +138,8 @@ fn a_runtime_leaves_nothing<F: Future<Output = ()>>(cell: Cell, life: impl Fn() 
     leaves_nothing(|| {
         runtime.block_on(async { soon(life()).await });
         // Whatever is settled later needs to be driven.
-        runtime.block_on(crate::harness::tools::breathe());
-        runtime.block_on(crate::harness::tools::breathe());
+        runtime.block_on(crate::harness::waiting::breathe());
+        runtime.block_on(crate::harness::waiting::breathe());
     });
 }
 
@@ -171,11 +151,11 @@ fn a_whole_life_leaves_no_descriptor(cell: Cell) {
         let (client, server) = tokio::join!(async { cell.connect(&path).await }, listener.accept());
         let server = server.unwrap();
         for way in SendBy::ALL {
-            ways::send(way, &client, b"message", &[]).await.unwrap();
+            call_variants::send(way, &client, b"message", &[]).await.unwrap();
             recv(&server).await;
         }
         let _ = client.as_async_fd().writable().await.unwrap();
-        let mut receive = task::spawn(ways::recv(RecvBy::Plain, &client, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &client, Room::AMPLE));
         arm(&mut receive).await;
         server.send(b"message").await.unwrap();
         receive.await.unwrap();
@@ -191,14 +171,14 @@ fn descriptors_passed_in_all_ways_leave_none(cell: Cell) {
         for sending in SendBy::ALL.into_iter().filter(|way| way.carries_fds()) {
             for receiving in RecvBy::ALL {
                 let fds = [file("one"), file("two")];
-                let mut receive = task::spawn(ways::recv(receiving, &b, Room::AMPLE));
+                let mut receive = task::spawn(call_variants::recv(receiving, &b, Room::AMPLE));
                 starts_waiting(&mut receive);
-                ways::send(sending, &a, b"message", &fds).await.unwrap();
+                call_variants::send(sending, &a, b"message", &fds).await.unwrap();
                 receive.await.unwrap();
             }
         }
         // And some that nobody receives.
-        ways::send(SendBy::Ancillary, &a, b"message", &[file("three")]).await.unwrap();
+        call_variants::send(SendBy::Ancillary, &a, b"message", &[file("three")]).await.unwrap();
     });
 }
 
@@ -206,7 +186,7 @@ async fn receiving_takes_no_descriptor_of_its_own(cell: Cell) {
     let exchange = async |socket: &UnixSeqpacket, peer: &Peer| {
         // More than it takes until messages that come alone are waited for in another way.
         for _ in 0..40 {
-            let mut receive = task::spawn(ways::recv(RecvBy::Plain, socket, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, socket, Room::AMPLE));
             arm(&mut receive).await;
             peer.send(b"alone");
             soon(receive).await.unwrap();
@@ -217,11 +197,11 @@ async fn receiving_takes_no_descriptor_of_its_own(cell: Cell) {
     exchange(&first, &peer).await;
     let sockets: Vec<_> = (0..4).map(|_| cell.half()).collect();
     loop {
-        let before = open();
+        let before = descriptors();
         for (socket, peer) in &sockets {
             exchange(socket, peer).await;
         }
-        let after = open();
+        let after = descriptors();
         let rings = [&before, &after]
             .map(|open| open.iter().filter(|(_, what)| what.contains("io_uring")).count());
         if rings[0] == rings[1] {
@@ -238,7 +218,7 @@ fn messages_left_by_dropped_receives_leave_none(cell: Cell) {
             for completed in [false, true] {
                 for next in [None, Some(RecvBy::Plain), Some(RecvBy::TryVectoredAncillary)] {
                     let (a, peer) = cell.half();
-                    let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+                    let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
                     arm(&mut receive).await;
                     peer.send_fds(b"message", &[file("one"), file("two")]);
                     if completed {
@@ -246,7 +226,7 @@ fn messages_left_by_dropped_receives_leave_none(cell: Cell) {
                     }
                     drop(receive);
                     if let Some(next) = next {
-                        ways::recv(next, &a, Room::AMPLE).await.unwrap();
+                        call_variants::recv(next, &a, Room::AMPLE).await.unwrap();
                     }
                 }
             }
@@ -261,7 +241,8 @@ fn cut_control_data_leaves_none(cell: Cell) {
         for way in RecvBy::ALL {
             for control in [0, 8, 16, 20, 24, 32, 40] {
                 for waiting in [false, true] {
-                    let mut receive = task::spawn(ways::recv(way, &a, Room { bytes: 3, control }));
+                    let mut receive =
+                        task::spawn(call_variants::recv(way, &a, Room { bytes: 3, control }));
                     if waiting {
                         starts_waiting(&mut receive);
                     }
@@ -280,7 +261,7 @@ fn dropped_sends_leave_none(cell: Cell) {
                 let (a, peer) = cell.half();
                 fill(&a);
                 let fds = [file("one"), file("two")];
-                let mut send = task::spawn(ways::send(way, &a, b"message", &fds));
+                let mut send = task::spawn(call_variants::send(way, &a, b"message", &fds));
                 starts_waiting(&mut send);
                 if armed {
                     arm(&mut send).await;
@@ -332,7 +313,7 @@ fn refused_descriptors_are_closed(cell: Cell) {
         let (a, _b) = cell.pair();
         let many: Vec<_> = (0..254).map(|_| file("one of many")).collect();
         for way in [SendBy::Ancillary, SendBy::OwnedAncillary] {
-            ways::send(way, &a, b"message", &many).await.unwrap_err();
+            call_variants::send(way, &a, b"message", &many).await.unwrap_err();
         }
     });
     // Outside a runtime, and in one without its I/O driver.
@@ -356,7 +337,7 @@ fn a_runtime_dropped_with_everything_waiting_leaves_none(cell: Cell) {
                     let (a, peer) = cell.half();
                     tasks.push(tokio::spawn(async move {
                         let _peer = peer;
-                        let _ = ways::recv(RecvBy::QUEUED[n], &a, Room::AMPLE).await;
+                        let _ = call_variants::recv(RecvBy::QUEUED[n], &a, Room::AMPLE).await;
                     }));
                     let (a, peer) = cell.half();
                     fill(&a);
@@ -364,12 +345,12 @@ fn a_runtime_dropped_with_everything_waiting_leaves_none(cell: Cell) {
                         let _peer = peer;
                         let way = SendBy::QUEUED[n];
                         let fds = if way.carries_fds() { vec![file("a file")] } else { vec![] };
-                        let _ = ways::send(way, &a, b"message", &fds).await;
+                        let _ = call_variants::send(way, &a, b"message", &fds).await;
                     }));
                 }
                 // One that outlives the runtime, with a message that nobody took.
                 let (a, peer) = cell.half();
-                let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
+                let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::AMPLE));
                 arm(&mut receive).await;
                 peer.send_fds(b"message", &[file("a file")]);
                 drop(receive);
@@ -378,7 +359,7 @@ fn a_runtime_dropped_with_everything_waiting_leaves_none(cell: Cell) {
                     let handed = handed.clone();
                     async move { drop(handed.0.recv(&mut [0; 16]).await) }
                 }));
-                crate::harness::tools::breathe().await;
+                crate::harness::waiting::breathe().await;
                 ((a, peer), handed)
             });
             if background {
@@ -397,11 +378,11 @@ fn forgotten_calls_leave_none_but_their_own(cell: Cell) {
     a_runtime_leaves_nothing(cell, || async move {
         for way in RecvBy::QUEUED {
             let (a, peer) = cell.half();
-            let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
             arm(&mut receive).await;
             std::mem::forget(receive);
             peer.send(b"message");
-            crate::harness::tools::breathe().await;
+            crate::harness::waiting::breathe().await;
         }
     });
 }
@@ -412,7 +393,7 @@ fn many_runtimes_leave_none(cell: Cell) {
             let runtime = cell.runtime();
             let sockets = runtime.block_on(async {
                 let (a, peer) = cell.half();
-                let mut receive = task::spawn(ways::recv(RecvBy::Owned, &a, Room::AMPLE));
+                let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::AMPLE));
                 arm(&mut receive).await;
                 drop(receive);
                 (a, peer)
@@ -456,7 +437,7 @@ async fn the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits(ce
         fill(&a);
         let right = [file("right")];
         let number = right[0].as_raw_fd();
-        let mut send = task::spawn(ways::send(SendBy::Ancillary, &a, b"message", &right));
+        let mut send = task::spawn(call_variants::send(SendBy::Ancillary, &a, b"message", &right));
         starts_waiting(&mut send);
         if armed {
             arm(&mut send).await;
@@ -465,7 +446,7 @@ async fn the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits(ce
         drop(right);
         let _wrong = numbered("wrong", number);
         let mut found = check(&peer, "right");
-        crate::harness::tools::breathe().await;
+        crate::harness::waiting::breathe().await;
         found += check(&peer, "right");
         assert!(found <= 1);
     }
@@ -481,19 +462,19 @@ async fn the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits(ce
     let first = file("first");
     let number = first.as_raw_fd();
     assert!(poll(&first).is_pending());
-    crate::harness::tools::breathe().await;
+    crate::harness::waiting::breathe().await;
     drop(first);
     let second = numbered("second", number);
     assert!(poll(&second).is_pending());
     peer.drain();
     soon(async {
         while poll(&second).is_pending() {
-            crate::harness::tools::breathe().await;
+            crate::harness::waiting::breathe().await;
         }
     })
     .await;
     assert_eq!(check(&peer, "second"), 1);
-    crate::harness::tools::breathe().await;
+    crate::harness::waiting::breathe().await;
     assert_eq!(check(&peer, "second"), 0);
     // Owned: the send's own duplicates, closed by the drop or when it has settled.
     for armed in [false, true] {
@@ -510,39 +491,8 @@ async fn the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits(ce
         for _ in 0..3 {
             let _wrong: Vec<_> = (0..8).map(|_| file("wrong")).collect();
             found += check(&peer, "right");
-            crate::harness::tools::breathe().await;
+            crate::harness::waiting::breathe().await;
         }
         assert!(found <= 1);
-    }
-}
-
-fn a_runtime_driven_by_many_threads_has_one_ring(cell: Cell) {
-    let rings = || open().iter().filter(|(_, target)| target.contains("io_uring")).count();
-    let before = rings();
-    let runtime = Arc::new(cell.runtime());
-    let (a, b) = runtime.block_on(async { cell.pair() });
-    let (a, b) = (Arc::new(a), Arc::new(b));
-    for n in 0..40u8 {
-        let (runtime, a, b) = (runtime.clone(), a.clone(), b.clone());
-        thread::spawn(move || {
-            runtime.block_on(async {
-                let mut receive = task::spawn(ways::recv(RecvBy::Plain, &b, Room::AMPLE));
-                arm(&mut receive).await;
-                soon(a.send(&[n])).await.unwrap();
-                assert_eq!(soon(receive).await.unwrap().bytes, [n]);
-                // New sockets find the same driver.
-                drop(cell.pair());
-            });
-        })
-        .join()
-        .unwrap();
-        assert!(rings() <= before + 1, "{:#?}", open());
-    }
-    drop((a, b));
-    drop(runtime);
-    let begin = Instant::now();
-    while rings() > before {
-        assert!(begin.elapsed() < Duration::from_secs(20), "{:#?}", open());
-        thread::sleep(Duration::from_millis(1));
     }
 }

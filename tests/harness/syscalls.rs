@@ -1,14 +1,9 @@
-//! Ends of sockets as plain descriptors, with system calls that do not wait; and waiting for what comes
-//! from the library.
-
-#![allow(dead_code, reason = "each test binary uses its own part")]
+//! Ends of sockets as plain descriptors, with system calls that do not wait.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
-use tokio_seqpacket::UnixSeqpacket;
 
 pub fn socketpair() -> (OwnedFd, OwnedFd) {
     rustix::net::socketpair(
@@ -49,35 +44,5 @@ pub fn is_at_end(peer: &OwnedFd) -> bool {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return false,
             Err(error) => panic!("{error}"),
         }
-    }
-}
-
-/// Wait for what has to come; if it does not, the failure says which line waited.
-#[track_caller]
-pub fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
-    let line = std::panic::Location::caller();
-    async move {
-        match tokio::time::timeout(Duration::from_secs(20), future).await {
-            Ok(output) => output,
-            Err(_) => panic!("waited in vain at {line}"),
-        }
-    }
-}
-
-/// Messages go back and forth between two sockets.
-pub async fn echoes(a: &UnixSeqpacket, b: &UnixSeqpacket, rounds: u32) {
-    let (mut here, mut there) = ([0; 16], [0; 16]);
-    for round in 0..rounds {
-        let request = round.to_ne_bytes();
-        let asking = async {
-            a.send(&request).await.expect("sent");
-            a.recv(&mut here).await.expect("an answer")
-        };
-        let answering = async {
-            let len = b.recv(&mut there).await.expect("a request");
-            b.send(&there[..len]).await.expect("sent");
-        };
-        let (len, ()) = soon(async { tokio::join!(asking, answering) }).await;
-        assert_eq!(here[..len], request);
     }
 }

@@ -1,4 +1,4 @@
-//! Completions that somebody else takes the message of, or that nobody asks for.
+//! G2 and G9: receives whose message another descriptor takes, and receives that are forgotten.
 
 use std::os::fd::AsFd;
 use std::pin::Pin;
@@ -9,14 +9,15 @@ use std::task::Poll;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 
-use crate::trials::{Need, Test, descriptors, submitted, until};
-use crate::{
-    base_line, current_thread, echoes, half, is_at_end, multi_thread, pair, parked, recv, send,
-    soon, would_block,
-};
+use crate::harness::descriptors::{base_line, descriptors, submitted};
+use crate::harness::messages::echoes;
+use crate::harness::syscalls::{is_at_end, recv, send, would_block};
+use crate::harness::waiting::{soon, until};
+use crate::harness::{Need, Test};
+use crate::{current_thread, half, multi_thread, pair, parked};
 
 pub fn tests() -> Vec<Test> {
-    tests![&[Need::Uring];
+    tests![[Need::Uring];
         forty_receives_survive_that_twenty_messages_are_taken_by_others,
         forgotten_receives_do_not_hinder_other_sockets,
     ]

@@ -1,20 +1,24 @@
-//! Memory for the receives of a batch, where little can be had.
+//! Little memory for the receives of a batch: fewer at once, or epoll.
 
 #![allow(unsafe_code, reason = "mlockall(2)")]
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio_seqpacket::{Backend, Options};
 
+use crate::harness::descriptors::submitted;
+use crate::harness::messages::echoes;
+use crate::harness::syscalls::{send, socketpair};
+use crate::harness::waiting::soon;
+use crate::harness::{Need, Test};
 use crate::refusal::become_user;
-use crate::trials::{Need, Test, submitted};
-use crate::{current_thread, echoes, parked, send, soon, through_the_ring};
+use crate::{current_thread, parked, through_the_ring};
 
 pub fn tests() -> Vec<Test> {
-    let mut tests = tests![&[Need::Uring];
+    let mut tests = tests![[Need::Uring];
         without_address_space_a_ring_has_fewer_receives_at_once_or_epoll_is_used,
         a_hundred_receives_that_wait_need_no_address_space,
     ];
-    tests.extend(tests![&[Need::Uring, Need::Root];
+    tests.extend(tests![[Need::Uring, Need::Root];
         locking_all_memory_does_not_populate_that_of_receives,
         a_hundred_receives_that_wait_lock_no_memory,
         locking_all_memory_without_the_right_to_means_epoll_or_a_ring,
@@ -105,7 +109,7 @@ fn locking_all_memory_without_the_right_to_means_epoll_or_a_ring() {
         let options = Options::new().submission(tokio_seqpacket::Submission::Ring);
         eprintln!("on {}", traffic(&options).await);
         // Receives that wait, too.
-        let (ours, peer) = crate::socketpair();
+        let (ours, peer) = socketpair();
         let socket = options.socket_from_fd(ours).expect("a socket");
         let receive = tokio::spawn(async move { socket.recv(&mut [0; 16]).await });
         parked(0).await;
@@ -119,7 +123,7 @@ fn locking_all_memory_without_the_right_to_means_epoll_or_a_ring() {
 async fn a_hundred_wait(options: &Options) -> (usize, usize) {
     let halves: Vec<_> = (0..100)
         .map(|_| {
-            let (ours, peer) = crate::socketpair();
+            let (ours, peer) = socketpair();
             (options.socket_from_fd(ours).expect("a socket"), peer)
         })
         .collect();

@@ -1,5 +1,5 @@
-//! Contract 10: wherever tokio can run a future. Local tasks, sections that block in place, threads of
-//! `spawn_blocking`, plain threads, another runtime; and several calls in one task.
+//! G10: wherever tokio can run a future. Local tasks, sections that block in place, threads of `spawn_blocking`, plain
+//! threads, another runtime; and several calls in one task.
 
 use std::cell::RefCell;
 use std::io;
@@ -16,8 +16,9 @@ use tokio::task::{LocalSet, block_in_place, spawn_blocking, spawn_local};
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
-use crate::harness::tools::{arm, breathe, fill, recv, recv_up_to, soon, starts_waiting};
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::messages::{fill, recv, recv_up_to};
+use crate::harness::waiting::{arm, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, only};
 
 pub fn tests() -> Vec<Test> {
@@ -281,7 +282,7 @@ fn arm_blocking<F: Future>(future: F) -> task::Spawn<F> {
 async fn a_call_may_begin_before_a_block_in_place_and_end_inside_it(cell: Cell) {
     for way in RecvBy::QUEUED {
         let (a, peer) = cell.half();
-        let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
         arm(&mut receive).await;
         let got = block_in_place(|| {
             peer.send(b"inside");
@@ -292,7 +293,7 @@ async fn a_call_may_begin_before_a_block_in_place_and_end_inside_it(cell: Cell) 
     for way in SendBy::QUEUED {
         let (a, peer) = cell.half();
         fill(&a);
-        let mut send = task::spawn(ways::send(way, &a, b"waiting", &[]));
+        let mut send = task::spawn(call_variants::send(way, &a, b"waiting", &[]));
         arm(&mut send).await;
         let sent = block_in_place(|| {
             peer.drain();
@@ -306,7 +307,7 @@ async fn a_call_may_begin_before_a_block_in_place_and_end_inside_it(cell: Cell) 
 async fn a_call_may_begin_inside_a_block_in_place_and_end_after_it(cell: Cell) {
     for way in RecvBy::QUEUED {
         let (a, peer) = cell.half();
-        let begun = || arm_blocking(ways::recv(way, &a, Room::AMPLE));
+        let begun = || arm_blocking(call_variants::recv(way, &a, Room::AMPLE));
         let receive = begun();
         peer.send(b"after it");
         assert_eq!(soon(receive).await.unwrap().bytes, b"after it", "{way:?}");
@@ -318,7 +319,7 @@ async fn a_call_may_begin_inside_a_block_in_place_and_end_after_it(cell: Cell) {
     for way in SendBy::QUEUED {
         let (a, peer) = cell.half();
         fill(&a);
-        let send = arm_blocking(ways::send(way, &a, b"waiting", &[]));
+        let send = arm_blocking(call_variants::send(way, &a, b"waiting", &[]));
         peer.drain();
         assert_eq!(soon(send).await.unwrap(), 7, "{way:?}");
         assert_eq!(peer.arrived(), [b"waiting"], "{way:?}");
@@ -449,7 +450,7 @@ async fn a_plain_thread_that_stops_waiting_takes_no_message(cell: Cell) {
             let a = a.clone();
             move |handle| {
                 handle.block_on(async {
-                    let mut receive = task::spawn(ways::recv(way, &a, Room::AMPLE));
+                    let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
                     arm(&mut receive).await;
                     tell.send(()).unwrap();
                     tokio::select! {
@@ -506,7 +507,7 @@ async fn tasks_of_two_runtimes_stand_in_one_line(cell: Cell) {
         let a = a.clone();
         let (tell, waits) = oneshot::channel();
         let task = runtime.spawn(async move {
-            let mut receive = task::spawn(ways::recv(RecvBy::Plain, &a, Room::AMPLE));
+            let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
             arm(&mut receive).await;
             tell.send(()).unwrap();
             soon(receive).await.unwrap().bytes

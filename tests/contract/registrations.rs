@@ -1,5 +1,5 @@
-//! Sockets that are busy for a while, then wait, and the other way round. How a call waits is changed on
-//! the way, registrations come and go; nobody who waits meanwhile may miss his event.
+//! G9: sockets that are busy for a while, then wait, and the other way round. How a call waits changes on the way, and
+//! registrations come and go; no waiter misses its event.
 
 use std::os::fd::AsRawFd;
 use std::task::Poll;
@@ -8,8 +8,9 @@ use tokio::io::unix::AsyncFd;
 use tokio_seqpacket::{Backend, UnixSeqpacket};
 use tokio_test::task;
 
+use crate::harness::messages::{FILLER, fill, nothing_is_left, recv};
 use crate::harness::peer::Peer;
-use crate::harness::tools::{FILLER, arm, breathe, fill, nothing_is_left, recv, soon, until_woken};
+use crate::harness::waiting::{arm, breathe, soon, until_woken};
 use crate::harness::{Cell, Test};
 
 pub fn tests() -> Vec<Test> {

@@ -1,5 +1,5 @@
-//! G8, G11 and G12 in races: sockets, futures and batches that end while an operation of theirs is on
-//! its way, and what is left of the process's resources meanwhile.
+//! G2, G3, G8, G11 and G12 in races: sockets, futures and batches that end while an operation of theirs is on its way, and what
+//! is left of the process's resources.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -15,11 +15,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task::{self, Spawn};
 
+use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
+use crate::harness::descriptors::Full;
+use crate::harness::messages::{FILLER, Random, fill, recv};
 use crate::harness::peer::Peer;
-use crate::harness::tools::{
-    FILLER, Full, Random, arm, arm_all, breathe, fill, recv, soon, starts_waiting,
-};
-use crate::harness::ways::{self, RecvBy, Room, SendBy};
+use crate::harness::waiting::{arm, arm_all, breathe, soon, starts_waiting};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {
@@ -77,11 +77,11 @@ type Call = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// A call that owns its socket.
 fn receive(socket: UnixSeqpacket, way: RecvBy) -> Call {
-    Box::pin(async move { drop(ways::recv(way, &socket, Room::TIGHT).await) })
+    Box::pin(async move { drop(call_variants::recv(way, &socket, Room::TIGHT).await) })
 }
 
 fn send(socket: UnixSeqpacket, way: SendBy) -> Call {
-    Box::pin(async move { drop(ways::send(way, &socket, b"waiting", &[]).await) })
+    Box::pin(async move { drop(call_variants::send(way, &socket, b"waiting", &[]).await) })
 }
 
 type Work = Box<dyn FnOnce() + Send>;
@@ -292,7 +292,7 @@ async fn a_descriptor_taken_after_a_dropped_receive_gets_the_next_message(cell: 
     for n in rounds(1500) {
         let (a, peer) = cell.half();
         let way = RecvBy::QUEUED[n % RecvBy::QUEUED.len()];
-        let mut receive = task::spawn(ways::recv(way, &a, Room::TIGHT));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::TIGHT));
         starts_waiting(&mut receive);
         // On the way to where it waits: before the last poll, right after that, later.
         for _ in 0..random.below(6) {
@@ -321,7 +321,7 @@ async fn descriptors_taken_elsewhere_after_dropped_receives_get_the_next_message
         let mut calls: Vec<Spawn<Call>> = calls
             .map(|(a, way)| {
                 task::spawn::<Call>(Box::pin(async move {
-                    drop(ways::recv(way, &a, Room::TIGHT).await);
+                    drop(call_variants::recv(way, &a, Room::TIGHT).await);
                 }))
             })
             .collect();
@@ -354,7 +354,7 @@ async fn a_descriptor_taken_after_a_dropped_send_sends_in_order(cell: Cell) {
         a.set_send_buffer_size(4096).unwrap();
         fill(&a);
         let way = SendBy::QUEUED[n % SendBy::QUEUED.len()];
-        let mut send = task::spawn(ways::send(way, &a, b"dropped", &[]));
+        let mut send = task::spawn(call_variants::send(way, &a, b"dropped", &[]));
         starts_waiting(&mut send);
         for _ in 0..n % 5 {
             tokio::task::yield_now().await;
@@ -542,7 +542,7 @@ async fn into_raw_fd_without_a_free_descriptor_returns(cell: Cell) {
     for n in 0..40 {
         let (a, peer) = cell.half();
         let way = RecvBy::QUEUED[n % RecvBy::QUEUED.len()];
-        let mut receive = task::spawn(ways::recv(way, &a, Room::TIGHT));
+        let mut receive = task::spawn(call_variants::recv(way, &a, Room::TIGHT));
         starts_waiting(&mut receive);
         match n % 4 {
             0 => drop(receive),
@@ -588,7 +588,7 @@ async fn waiting_receives_work_with_little_address_space(cell: Cell) {
         let mut receives: Vec<_> = halves
             .iter()
             .zip(RecvBy::QUEUED.into_iter().cycle())
-            .map(|((a, _), way)| task::spawn(ways::recv(way, a, Room::AMPLE)))
+            .map(|((a, _), way)| task::spawn(call_variants::recv(way, a, Room::AMPLE)))
             .collect();
         arm_all(&mut receives).await;
         halves.iter().for_each(|(_, peer)| peer.send(b"message"));
@@ -613,7 +613,7 @@ async fn waiting_sends_work_with_little_address_space(cell: Cell) {
     let mut sends: Vec<_> = halves
         .iter()
         .zip(SendBy::QUEUED.into_iter().cycle())
-        .map(|((a, _), way)| task::spawn(ways::send(way, a, b"message", &[])))
+        .map(|((a, _), way)| task::spawn(call_variants::send(way, a, b"message", &[])))
         .collect();
     arm_all(&mut sends).await;
     halves.iter().for_each(|(_, peer)| peer.drain());
