@@ -41,8 +41,8 @@ const MANY_POLLS: u32 = 6;
 /// At most so many receives between two whose first call finds nothing, one system call each.
 const FIRST_PAUSE: u16 = 255;
 
-/// From such a pause on, a retry is expected to find nothing. It begins behind the I/O events: no other worker is
-/// woken for that.
+/// From such a pause on, a retry is expected to find nothing. It begins behind the I/O events, so there are only as many
+/// yields as [`AFTER_EVENTS`]: on a multi_thread runtime each wakes another worker (tests/tokio_facts.rs).
 const RARE_PAUSE: u16 = 64;
 
 /// How many batches an attempt goes through before its socket parks.
