@@ -97,7 +97,7 @@ impl PendingSend {
         payload.control.extend_from_slice(control);
         for item in wire::items(control).filter(wire::Item::is_rights) {
             for at in item.data.step_by(wire::FD_LEN) {
-                let Some(number) = wire::fd_number(control, at / wire::FD_LEN) else { break };
+                let Some(number) = wire::raw_fd(control, at / wire::FD_LEN) else { break };
                 let duplicate = duplicate(number)?;
                 payload.control[at..][..wire::FD_LEN]
                     .copy_from_slice(&duplicate.as_raw_fd().to_ne_bytes());
