@@ -321,9 +321,9 @@ pub(crate) fn recv_scattered<'a, P>(
     scatter: &mut Scatter<P>,
     mut control: &'a mut [u8],
 ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
-    let rooms = scatter.rooms();
+    let vectors = scatter.vectors();
     // The kernel does not write to the iovecs themselves.
-    let header = header(rooms.as_ptr().cast_mut(), rooms.len());
+    let header = header(vectors.as_ptr().cast_mut(), vectors.len());
     // SAFETY: the rooms are those of buffers in `scatter`, borrowed exclusively until this
     // function returns; the kernel writes to them and never reads.
     let (message_len, reader) = unsafe { recv_with_header(fd, header, &mut control)? };

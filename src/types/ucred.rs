@@ -7,10 +7,10 @@ use libc::{gid_t, pid_t, uid_t};
 
 use crate::sys;
 
-/// Credentials of a process.
+/// Holds the credentials of a process: its user id, group id and process id.
 ///
-/// As ancillary data (`SCM_CREDENTIALS`) the kernel checks them against the sender: an
-/// unprivileged process can only send its own ids. See `unix(7)`.
+/// In ancillary data (`SCM_CREDENTIALS`) the kernel checks them against the sender. An unprivileged
+/// process can only send its own ids. See `unix(7)`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -36,7 +36,7 @@ pub struct UCred {
 }
 
 impl UCred {
-    /// Credentials with the given ids. A `pid` of 0 makes [`pid()`](Self::pid) return `None`.
+    /// Creates credentials with the given ids. A `pid` of 0 makes [`pid()`](Self::pid) return `None`.
     ///
     /// ```
     /// use tokio_seqpacket::UCred;
@@ -49,7 +49,7 @@ impl UCred {
         Self { uid, gid, pid }
     }
 
-    /// The real user and group id of this process, and its process id.
+    /// Returns the real user and group id of this process, and its process id.
     ///
     /// ```
     /// use tokio_seqpacket::UCred;
@@ -65,18 +65,19 @@ impl UCred {
         }
     }
 
-    /// The credentials of the process that connected, or listened on, the other end of a Unix
-    /// socket, as they were at that time: its effective ids (`SO_PEERCRED`, see `unix(7)`).
+    /// Returns the credentials of the process that connected, or listened on, the other end of a socket.
+    ///
+    /// They are its effective ids at that time (`SO_PEERCRED`, see `unix(7)`).
     ///
     /// # Errors
-    /// What `getsockopt(2)` says: `EBADF`, `ENOTSOCK`.
+    /// Returns the errors of `getsockopt(2)`: `EBADF`, `ENOTSOCK`.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// use std::os::unix::net::UnixStream;
     /// use tokio_seqpacket::UCred;
     ///
-    /// // Any Unix socket will do.
+    /// // Any Unix socket is accepted.
     /// let (a, _b) = UnixStream::pair()?;
     /// assert_eq!(UCred::from_socket_peer(&a)?.pid(), Some(std::process::id() as i32));
     /// // A file has no peer.
@@ -87,7 +88,7 @@ impl UCred {
         sys::peer_credentials(socket.as_raw_fd()).map(Self::from_raw)
     }
 
-    /// The user id.
+    /// Returns the user id.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -104,7 +105,7 @@ impl UCred {
         self.uid
     }
 
-    /// Replace the user id.
+    /// Replaces the user id.
     ///
     /// ```
     /// # use tokio_seqpacket::UCred;
@@ -117,14 +118,14 @@ impl UCred {
         self.uid = uid;
     }
 
-    /// The group id.
+    /// Returns the group id.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// # let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// use tokio_seqpacket::UCred;
     ///
-    /// // Both ends of a pair are of this process.
+    /// // Both ends of a pair belong to this process.
     /// assert_eq!(socket.peer_cred()?.gid(), UCred::from_current_process().gid());
     /// # Ok(()) }
     /// ```
@@ -132,7 +133,7 @@ impl UCred {
         self.gid
     }
 
-    /// Replace the group id.
+    /// Replaces the group id.
     ///
     /// ```
     /// # use tokio_seqpacket::UCred;
@@ -144,15 +145,16 @@ impl UCred {
         self.gid = gid;
     }
 
-    /// The process id, or `None` where the kernel reports 0: the process is in a process
-    /// namespace that cannot be seen from here.
+    /// Returns the process id, or `None` where the kernel reports 0.
+    ///
+    /// The process is in a process namespace that is not visible from here then.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// # let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// let peer = socket.peer_cred()?;
     /// let pid = peer.pid().expect("it is in our process namespace");
-    /// // Only a hint: the number can have been given to another process.
+    /// // Only a hint: another process can have been given this id.
     /// let program = std::fs::read_link(format!("/proc/{pid}/exe"))?;
     /// # assert_eq!(program, std::env::current_exe()?);
     /// # Ok(()) }
@@ -161,7 +163,7 @@ impl UCred {
         (self.pid != 0).then_some(self.pid)
     }
 
-    /// Replace the process id; 0 stands for none.
+    /// Replaces the process id. 0 stands for none.
     ///
     /// ```
     /// # use tokio_seqpacket::UCred;
@@ -179,7 +181,7 @@ impl UCred {
 
     pub(crate) const WIRE_LEN: usize = size_of::<libc::ucred>();
 
-    /// The bytes of a `struct ucred`.
+    /// Returns the bytes of a `struct ucred`.
     pub(crate) fn to_wire(self) -> [u8; Self::WIRE_LEN] {
         let mut bytes = [0; Self::WIRE_LEN];
         bytes[..4].copy_from_slice(&self.pid.to_ne_bytes());
@@ -188,7 +190,7 @@ impl UCred {
         bytes
     }
 
-    /// From the bytes of a `struct ucred`.
+    /// Creates credentials from the bytes of a `struct ucred`.
     pub(crate) fn from_wire(bytes: [u8; Self::WIRE_LEN]) -> Self {
         let word = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
         Self {
