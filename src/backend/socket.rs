@@ -347,7 +347,7 @@ impl Socket {
         let mut recv = self.core.lock_recv();
         match recv.queue.completed() {
             Some(Ok(message)) => {
-                return Ok(message.look(buffers));
+                return Ok(message.peek(buffers));
             }
             Some(Err(errno)) => {
                 let error = io::Error::from_raw_os_error(*errno);

@@ -400,11 +400,11 @@ impl<T: IoBufMut + Send> PartsMut for Vec<Slice<T>> {
 
 /// A box whose type only the caller knows, and which outlives its contents. The next operation with
 /// buffers of the same type reuses it.
-pub(crate) trait Shell: Any + Send {
+pub(crate) trait ErasedBuffers: Any + Send {
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
-impl<P: Send + 'static> Shell for Option<P> {
+impl<P: Send + 'static> ErasedBuffers for Option<P> {
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }

@@ -328,7 +328,7 @@ impl Model {
             "an attempt is queued for no receive: {:?}",
             self.recv
         );
-        if self.closed || self.over || !self.recv.is_anyone_asleep() {
+        if self.closed || self.over || !self.recv.has_sleeping_waiter() {
             return;
         }
         let queue = &self.recv;
