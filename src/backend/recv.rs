@@ -1,4 +1,4 @@
-//! A receive, from its first poll to its message or its drop; and accepting, which is the same without attempts.
+//! A receive, from its first poll to its message or its drop. Accepting is the same without attempts.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::OwnedFd;
@@ -23,18 +23,17 @@ use crate::types::message_info::MessageInfo;
 use crate::types::recv_meta::RecvMeta;
 use crate::util::coop as budget;
 
-/// How one kind of receive wants its message. Nothing here runs user code, so that it can be called under the queue's
-/// lock.
+/// What one kind of receive does with its message. Nothing here runs user code, so it can be called under the queue's lock.
 pub(crate) trait Sink {
     type Output;
 
     /// Whether it is a stream, which other receives wait for.
     const IS_STREAM: bool = false;
 
-    /// Straight from the kernel, without waiting.
+    /// Receives from the kernel, without waiting.
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Self::Output>;
 
-    /// A completed message. `control` owns the descriptors that came with it.
+    /// Delivers a completed message. `control` owns the descriptors that came with it.
     fn deliver(
         &mut self,
         bytes: &[u8],
@@ -42,15 +41,15 @@ pub(crate) trait Sink {
         control: ReceivedControl,
     ) -> io::Result<Self::Output>;
 
-    /// Whether it wants one message, for which an attempt will do.
+    /// Returns whether it asks for one message, for which an attempt is enough.
     fn may_batch(&self) -> bool {
         true
     }
 
-    /// The length of what was received directly, and whether descriptors may have come with it.
+    /// Returns the length of what was received directly, and whether descriptors may have come with it.
     fn measure(&self, output: &Self::Output) -> (usize, bool);
 
-    /// Pays tokio's budget. Quick calls share a unit.
+    /// Takes from tokio's budget. Quick calls share a unit.
     fn pay(budget: coop::RestoreOnPending) {
         budget::take(budget);
     }
@@ -153,7 +152,7 @@ impl<'c> Sink for Borrowed<'_, '_, 'c> {
     }
 }
 
-/// One buffer that was given away, no capacity for ancillary data.
+/// One buffer that was given away, without capacity for ancillary data.
 pub(crate) struct Plain<'c, 'b>(pub(crate) &'c mut Capacity<'b>);
 
 impl Sink for Plain<'_, '_> {
@@ -271,7 +270,7 @@ impl Sink for Many<'_, '_> {
         Ok(())
     }
 
-    /// `recvmmsg(2)` is a batch already, and tells of ancillary data.
+    /// Returns false: `recvmmsg(2)` is a batch already, and reports ancillary data.
     fn may_batch(&self) -> bool {
         false
     }
@@ -299,13 +298,13 @@ impl Sink for Accept {
         (0, false)
     }
 
-    /// A unit each, as for tokio's listeners: what was accepted holds a descriptor until its task has run.
+    /// Takes a unit each, as tokio's listeners do: what was accepted holds a descriptor until its task has run.
     fn pay(budget: coop::RestoreOnPending) {
         budget.made_progress();
     }
 }
 
-/// A receive. Joins the queue at its first poll if it has to wait, and leaves it when it is dropped.
+/// A receive. It joins the queue at its first poll if it has to wait, and leaves it when it is dropped.
 pub(crate) struct Receive<'a, S> {
     core: &'a Arc<Core>,
     sink: S,
@@ -346,7 +345,7 @@ impl<S: Sink> Receive<'_, S> {
             if recv.queue.completed().is_some() {
                 return Poll::Ready(claim(core, recv, &mut self.id, &mut self.sink));
             }
-            // In a batch just now; or polled without having been woken.
+            // An attempt is in a batch just now, or the receive is polled without having been woken.
             if recv.queue.is_submitted() || self.id.is_some() && recv.queue.is_parked() {
                 return self.wait(recv, cx);
             }
@@ -429,7 +428,7 @@ impl<S: Sink> Receive<'_, S> {
         let replaced = recv.queue.wait(&mut self.id, cx.waker());
         drop(recv);
         drop(replaced);
-        // What waited when the runtime ended has been woken; this may have come after that.
+        // What waited when the runtime ended has been woken. This receive may have come after that.
         if let Err(gone) = self.core.runtime.check() {
             self.leave();
             return Poll::Ready(Err(gone));
@@ -437,7 +436,7 @@ impl<S: Sink> Receive<'_, S> {
         Poll::Pending
     }
 
-    /// A direct call has a message or an error.
+    /// Completes the receive with the message or error of a direct call.
     fn found(
         &mut self,
         mut recv: MutexGuard<'_, RecvDirection>,
@@ -471,7 +470,7 @@ impl<S> Drop for Receive<'_, S> {
     }
 }
 
-/// Takes the completed message or error.
+/// Claims the completed message or error.
 fn claim<S: Sink>(
     core: &Arc<Core>,
     mut recv: MutexGuard<'_, RecvDirection>,
@@ -496,7 +495,7 @@ fn claim<S: Sink>(
             drop(recv);
             core.did_without();
             core.apply(wakes);
-            // Closing descriptors that are not wanted can take a while: not under the lock.
+            // Closing descriptors that the receive does not take can be slow, so it is not done under the lock.
             let Completed { bytes, control, received } = *from_errno(outcome)?;
             sink.deliver(&bytes, received, control)
         }
@@ -511,10 +510,10 @@ fn from_errno(outcome: Option<Outcome<Box<Completed>>>) -> io::Result<Box<Comple
 }
 
 impl Core {
-    /// Receives now.
+    /// Receives without waiting.
     ///
     /// # Errors
-    /// `WouldBlock` if there is nothing, or an attempt is in a batch just now.
+    /// Returns `WouldBlock` if there is nothing, or if an attempt is in a batch just now.
     pub(super) fn try_receive<S: Sink>(self: &Arc<Self>, sink: &mut S) -> io::Result<S::Output> {
         self.runtime.check()?;
         let mut recv = self.lock_recv();
@@ -554,7 +553,7 @@ impl Core {
         }
     }
 
-    /// Receives, or has the task woken when there may be a message. Nothing is left waiting but the waker.
+    /// Receives, or registers the task to be woken when there may be a message. Only the waker is left waiting.
     pub(super) fn poll_receive<S: Sink>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -576,7 +575,7 @@ impl Core {
         }
     }
 
-    /// Registers the waker of a `poll_*` call. `Ready(false)` if something has come since the kernel was asked.
+    /// Registers the waker of a `poll_*` call. Returns `Ready(false)` if something has come since the kernel was asked.
     pub(super) fn poll_readable_waker(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
