@@ -19,13 +19,13 @@ async fn main() -> io::Result<()> {
     // Control data, after one byte that selects what is done with it, and one with the capacity to move it into.
     for credentials in [false, true] {
         for fds in [0, 1, 3, 253] {
-            for room in [0, 16, 20, 24, 64, 2048] {
-                let control = received(credentials, fds, room).await?;
+            for capacity in [0, 16, 20, 24, 64, 2048] {
+                let control = received(credentials, fds, capacity).await?;
                 let from = if credentials { "credentials" } else { "plain" };
                 // One of them for every action. For the others, the action that truncates again.
-                let all = fds == 3 && room == 2048;
+                let all = fds == 3 && capacity == 2048;
                 for action in if all { 0..5 } else { 3..4 } {
-                    let name = format!("{from}-{fds}-{room}-{action}");
+                    let name = format!("{from}-{fds}-{capacity}-{action}");
                     write("control", &name, &[&[action, 4], &control[..]].concat())?;
                 }
             }
@@ -79,7 +79,7 @@ async fn main() -> io::Result<()> {
 }
 
 /// Returns the control data of one message, as the kernel wrote it. Its descriptors are closed again.
-async fn received(credentials: bool, fds: usize, room: usize) -> io::Result<Vec<u8>> {
+async fn received(credentials: bool, fds: usize, capacity: usize) -> io::Result<Vec<u8>> {
     let (a, b) = UnixSeqpacket::pair()?;
     set_socket_passcred(&b, credentials)?;
     let file = std::fs::File::open("/dev/null")?;
@@ -89,7 +89,7 @@ async fn received(credentials: bool, fds: usize, room: usize) -> io::Result<Vec<
         ancillary.add_fds(&vec![file.as_fd(); fds])?;
     }
     a.send_vectored_with_ancillary(&[IoSlice::new(b"message")], &mut ancillary).await?;
-    let mut control = vec![0; room];
+    let mut control = vec![0; capacity];
     let mut bytes = [0; 16];
     let (_, reader) =
         b.recv_vectored_with_ancillary(&mut [IoSliceMut::new(&mut bytes)], &mut control).await?;

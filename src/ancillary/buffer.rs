@@ -56,7 +56,7 @@ impl AncillaryBuffer {
     /// Adds a file descriptor that the next send call passes.
     ///
     /// # Errors
-    /// `InvalidInput` for the 254th (`SCM_MAX_FD`); it is closed then.
+    /// Returns `InvalidInput` for the 254th descriptor (`SCM_MAX_FD`), and closes it.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

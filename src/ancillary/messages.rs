@@ -419,8 +419,8 @@ impl<'a> UnknownMessage<'a> {
     /// #     panic!("no pidfd");
     /// # };
     /// // Of a pidfd it is the raw fd, which the reader closes.
-    /// let number = other.data().first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
-    /// assert!(number >= Some(0));
+    /// let fd = other.data().first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
+    /// assert!(fd >= Some(0));
     /// # Ok(()) }
     /// ```
     pub fn data(&self) -> &'a [u8] {

@@ -68,11 +68,11 @@ impl<'a> AncillaryMessageReader<'a> {
     /// # let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
     /// # (header.msg_iov, header.msg_iovlen) = (&mut part, 1);
     /// (header.msg_control, header.msg_controllen) = (control.as_mut_ptr().cast(), 64);
-    /// // SAFETY: the header points to `vector` and `control`, with their lengths; see recvmsg(2).
+    /// // SAFETY: the header points to `vector` and `control`, with their lengths (recvmsg(2)).
     /// let len = unsafe { libc::recvmsg(b.as_raw_fd(), &mut header, libc::MSG_CMSG_CLOEXEC) };
     /// # assert_eq!(len, 7);
     /// let (len, truncated) = (header.msg_controllen as usize, header.msg_flags & libc::MSG_CTRUNC != 0);
-    /// // SAFETY: recvmsg(2) has just written `len` bytes of control data; nothing else has read them.
+    /// // SAFETY: recvmsg(2) has just written `len` bytes of control data, and nothing has read them.
     /// let reader = unsafe { AncillaryMessageReader::new(&mut control[..len], truncated) };
     /// assert_eq!(reader.messages().count(), 1);
     /// # Ok(()) }

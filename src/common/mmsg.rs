@@ -206,7 +206,7 @@ mod tests {
             written[padding].fill(0xaa);
         }
         let mut control = written.map(MaybeUninit::new);
-        // SAFETY: every element is initialized: `initialized` has just read or written it, or it is from a value above.
+        // SAFETY: every element of `control` is initialized, since the line above makes it of `written`.
         let control = unsafe { initialized(&mut control, len) };
         assert_eq!(
             (control.len(), &control[20..24], &control[44..48]),

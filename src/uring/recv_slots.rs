@@ -50,7 +50,7 @@ impl RecvSlots {
     /// # Errors
     /// Returns the errors of `mmap(2)` and `mprotect(2)`: no address space, or more memory than the kernel may promise.
     pub(super) fn new(counts: &[usize]) -> io::Result<Self> {
-        let (most, fewer) = counts.split_first().expect("a number");
+        let (most, fewer) = counts.split_first().expect("at least one count");
         fewer.iter().fold(Self::map(*most), |slots, count| slots.or_else(|_| Self::map(*count)))
     }
 

@@ -104,8 +104,8 @@ struct SlotHeader {
     vector: libc::iovec,
 }
 
-// SAFETY: the pointers in `messages` lead into the slots and into `messages` itself. Both are on the heap or mapped, and owned by
-// the ring, so they stay in place when it moves. No thread but the ring's owner uses them.
+// SAFETY: the pointers in `messages` lead into the slots, which are mapped, and into the box of `messages`. The ring owns both,
+// and they stay in place when it moves. Only the kernel and the holder of `&mut Ring` use them.
 unsafe impl Send for Ring {}
 
 impl std::fmt::Debug for Ring {
