@@ -19,17 +19,17 @@ use tokio::time::Sleep;
 
 use crate::common::async_fd;
 
-/// Waits on a timer of its own: the runtime need not have tokio's time driver, and there need not be
-/// a descriptor left when it comes to waiting.
+/// A wait on a timer of its own, made in advance. So a wait needs neither tokio's time driver nor a
+/// free descriptor.
 ///
-/// Except where a test has paused tokio's clock: then a wait is one of tokio's timers. A runtime that waits for
-/// nothing else moves a paused clock to its next timer, which would be the timeout of the caller.
+/// Where a test has paused tokio's clock, a wait uses one of tokio's timers instead. An idle
+/// runtime moves a paused clock to its next timer, which would otherwise be the caller's timeout.
 #[derive(Debug)]
 pub(crate) struct Backoff {
     timer: AsyncFd<FileDesc>,
-    /// The wait that was started, if the clock was paused.
+    /// The started wait, if the clock was paused.
     paused: Option<Pin<Box<Sleep>>>,
-    /// tokio has no timers here.
+    /// Whether this runtime has no time driver.
     timeless: bool,
     first: Duration,
     next: Duration,
@@ -61,7 +61,8 @@ impl Backoff {
         poll_fn(|cx| self.poll(cx)).await
     }
 
-    /// Start the next wait: half of it at least, and twice as long as the last up to the bound.
+    /// Starts the next wait. It lasts between half and all of the current duration, which then
+    /// doubles up to the bound.
     pub(crate) fn start(&mut self) -> io::Result<()> {
         let nanos = self.next.as_nanos() as u64;
         self.waits = self.waits.wrapping_add(1);
@@ -69,8 +70,8 @@ impl Backoff {
         self.next = (self.next * 2).min(self.longest);
         self.paused = None;
         if !self.timeless && clock_is_paused() {
-            // The clock can be paused in a runtime without time. tokio offers no way to ask, and panics; but nothing moves
-            // the clock there, and the timer is as good.
+            // Without a time driver `sleep` panics, and tokio has no call to ask for one. A paused
+            // clock does not move there, so the timer serves as well.
             let sleep = || Box::pin(tokio::time::sleep(Duration::from_nanos(wait)));
             self.paused = catch_unwind(sleep).ok();
             self.timeless = self.paused.is_none();
@@ -87,7 +88,7 @@ impl Backoff {
         Ok(())
     }
 
-    /// Whether the wait that was started is over.
+    /// Polls for the end of the started wait.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(sleep) = &mut self.paused {
             return sleep.as_mut().poll(cx).map(Ok);
@@ -102,13 +103,13 @@ impl Backoff {
         }
     }
 
-    /// It worked: the next wait is a short one again.
+    /// Makes the next wait a short one again, after a success.
     pub(crate) fn reset(&mut self) {
         self.next = self.first;
     }
 }
 
-/// Whether real time passes and tokio's does not. tokio offers no way to ask.
+/// Returns whether tokio's clock stands still while real time passes. tokio has no call to ask.
 fn clock_is_paused() -> bool {
     let before = tokio::time::Instant::now();
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Connecting, also to a listener whose backlog is full, and connected pairs.
+//! Connected sockets: connecting, also to a listener whose backlog is full, and pairs.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,23 +13,27 @@ use crate::sys;
 use crate::types::socket_addr::SocketAddr;
 
 impl UnixSeqpacket {
-    /// Connect to a listener.
+    /// Connects to a listener.
     ///
     /// A leading NUL byte makes the address a name in the abstract namespace. While the listener's
-    /// backlog is full this waits, trying again every 1 to 32 ms, until the connection is queued or
-    /// refused. Cancel safe. Where a test has paused tokio's clock, these waits are tokio's, in its time.
+    /// backlog is full, this retries every 1 to 32 ms until the connection is queued or refused. A
+    /// test that has paused tokio's clock controls these waits.
+    ///
+    /// # Cancel safety
+    /// Dropping the future makes no connection: the socket is closed unconnected.
     ///
     /// # Errors
-    /// `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside;
-    /// `ECONNREFUSED` if nobody listens, `ENOENT`, `EACCES`, `EPROTOTYPE` as in `connect(2)`.
-    /// Outside a runtime, or in one without its I/O driver.
+    /// - `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside.
+    /// - `ECONNREFUSED` if no socket listens at the address.
+    /// - `ENOENT`, `EACCES`, `EPROTOTYPE` and others of `connect(2)`.
+    /// - An error outside a runtime, or in one without its I/O driver.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// use tokio_seqpacket::{UnixSeqpacket, UnixSeqpacketListener};
     ///
     /// # let name = format!("\0seqpacket-example-{}", std::process::id());
-    /// // A name in the abstract namespace; a path of a file works alike.
+    /// // A name in the abstract namespace. The path of a file works as well.
     /// let _listener = UnixSeqpacketListener::bind(&name)?;
     /// let socket = UnixSeqpacket::connect(&name).await?;
     /// assert!(socket.local_addr()?.is_unnamed());
@@ -39,11 +43,12 @@ impl UnixSeqpacket {
         Options::new().connect(address).await
     }
 
-    /// Connect to a listener, waiting on this thread while its backlog is full. See
-    /// [`Options::connect_blocking`].
+    /// Connects to a listener, and blocks the thread while the backlog is full.
+    ///
+    /// See [`Options::connect_blocking`].
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// Those of [`connect`](Self::connect).
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -58,10 +63,10 @@ impl UnixSeqpacket {
         Options::new().connect_blocking(address)
     }
 
-    /// Two connected sockets.
+    /// Makes two connected sockets.
     ///
     /// # Errors
-    /// What `socketpair(2)` says; outside a runtime, or in one without its I/O driver.
+    /// Those of `socketpair(2)`, and an error outside a runtime or in one without its I/O driver.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -78,11 +83,11 @@ impl UnixSeqpacket {
 }
 
 impl Options {
-    /// See [`UnixSeqpacket::connect`].
+    /// Connects to a listener with these options. See [`UnixSeqpacket::connect`].
     ///
     /// # Errors
-    /// As [`UnixSeqpacket::connect`], if the backend cannot be had, and what `bind(2)` says to
-    /// [`local_addr`](Self::local_addr).
+    /// Those of [`UnixSeqpacket::connect`], an error if the backend is not available, and those of
+    /// `bind(2)` for [`local_addr`](Self::local_addr).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -100,10 +105,11 @@ impl Options {
         self.connect_addr(&SocketAddr::from_path(address)?).await
     }
 
-    /// Connect to a listener at an address. Else as [`connect`](Self::connect).
+    /// Connects to the listener at a [`SocketAddr`]. Otherwise this is like
+    /// [`connect`](Self::connect).
     ///
     /// # Errors
-    /// As [`connect`](Self::connect); `InvalidInput` for an unnamed address.
+    /// Those of [`connect`](Self::connect), and `InvalidInput` for an unnamed address.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -113,7 +119,7 @@ impl Options {
     /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
     /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
     /// client.send(b"hello").await?;
-    /// // That address leads to no listener.
+    /// // No listener has an unnamed address.
     /// let refused = Options::new().connect_addr(&SocketAddr::unnamed()).await.unwrap_err();
     /// assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     /// # Ok(()) }
@@ -127,12 +133,13 @@ impl Options {
         Ok(socket)
     }
 
-    /// Connect to a listener, waiting on this thread while its backlog is full: for code that is not
-    /// async but runs where there is a runtime ([`tokio::runtime::Runtime::enter`],
-    /// `spawn_blocking`). The socket that comes back is like any other.
+    /// Connects to a listener, and blocks the thread while the backlog is full.
+    ///
+    /// This is for code that is not async but runs inside a runtime
+    /// ([`tokio::runtime::Runtime::enter`], `spawn_blocking`). The socket is like any other.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// Those of [`connect`](Self::connect).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -156,10 +163,10 @@ impl Options {
         Ok(socket)
     }
 
-    /// See [`UnixSeqpacket::pair`].
+    /// Makes two connected sockets with these options. See [`UnixSeqpacket::pair`].
     ///
     /// # Errors
-    /// As [`UnixSeqpacket::pair`], and if the backend cannot be had.
+    /// Those of [`UnixSeqpacket::pair`], and an error if the backend is not available.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -177,7 +184,7 @@ impl Options {
         Ok((self.socket_on(backend, a)?, self.socket_on(backend, b)?))
     }
 
-    /// A socket that is to be connected to `to`, bound if that was asked for.
+    /// Makes the socket that will be connected to `to`, bound to its local address if it has one.
     fn connecting(&self, to: &SocketAddr) -> io::Result<(OwnedFd, Option<SocketFile>)> {
         if to.is_unnamed() {
             return Err(io::Error::new(
@@ -195,15 +202,17 @@ impl Options {
     }
 }
 
-const FIRST_WAIT: Duration = Duration::from_millis(1);
-const LONGEST_WAIT: Duration = Duration::from_millis(32);
+/// The first wait between two attempts to connect, before jitter.
+const FIRST_CONNECT_WAIT: Duration = Duration::from_millis(1);
+/// The bound of the waits between two attempts to connect.
+const LONGEST_CONNECT_WAIT: Duration = Duration::from_millis(32);
 
-/// The socket, connected to `address`.
+/// Connects the socket to `address`, and returns it.
 ///
 /// `connect(2)` on a non-blocking Unix socket succeeds or fails at once. While the backlog is full
-/// it fails with EAGAIN, and nothing tells when there is room again: poll(2) reports the
-/// unconnected socket as writable. So the call is repeated, after a wait that doubles up to a bound
-/// and is drawn at random, lest many clients knock in step.
+/// it fails with `EAGAIN`. No event reports free capacity in the backlog, because `poll(2)` reports
+/// an unconnected socket as writable. So the call is repeated with exponential backoff. The jitter
+/// keeps many clients from retrying at the same moments.
 async fn connect(socket: OwnedFd, address: &SocketAddr) -> io::Result<OwnedFd> {
     let mut backoff = None;
     loop {
@@ -214,7 +223,7 @@ async fn connect(socket: OwnedFd, address: &SocketAddr) -> io::Result<OwnedFd> {
         }
         let backoff = match &mut backoff {
             Some(backoff) => backoff,
-            None => backoff.insert(Backoff::new(FIRST_WAIT, LONGEST_WAIT)?),
+            None => backoff.insert(Backoff::new(FIRST_CONNECT_WAIT, LONGEST_CONNECT_WAIT)?),
         };
         backoff.wait().await?;
     }

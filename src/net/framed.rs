@@ -1,4 +1,4 @@
-//! [`Framed`]: a codec of tokio-util over a socket, one frame a message.
+//! [`Framed`]: a codec of tokio-util over a socket, one frame per message.
 
 use std::io::{self, IoSliceMut};
 use std::net::Shutdown;
@@ -12,28 +12,31 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::net::socket::UnixSeqpacket;
 
-/// Room for a message, by default.
-const ROOM: usize = 64 << 10;
+/// The capacity for a received message without [`Framed::with_capacity`], in bytes.
+const DEFAULT_CAPACITY: usize = 64 << 10;
 
-/// A [`Stream`] and [`Sink`] of values over a socket: a codec turns each into one message and each
-/// message into one value. Needs the feature `codec`.
+/// A [`Stream`] and [`Sink`] of values over a socket, which needs the feature `codec`.
 ///
-/// Codecs written for byte streams work as they are, `LengthDelimitedCodec` too; but since messages
-/// keep their boundaries, one that takes all the bytes for a frame will do, such as `BytesCodec`. `S` is
-/// a socket, an [`Arc`](std::sync::Arc) of one, or an owned half. The socket's other calls work
-/// besides, through [`get_ref`](Self::get_ref).
+/// The codec turns each value into one message and each message into one value. `S` is a socket, an
+/// [`Arc`](std::sync::Arc) of one, or an owned half. The other calls of the socket are available
+/// through [`get_ref`](Self::get_ref).
 ///
-/// As a stream it ends with the peer's. A message that is longer than the room for it (64 KiB unless
-/// [`with_capacity`](Self::with_capacity) says otherwise), does not decode, or has bytes behind its
-/// frame, is an error and is gone; the stream goes on behind it (a codec
-/// that remembers half a frame, as `LengthDelimitedCodec` does, may misread what follows). An empty message that decodes to nothing
-/// is passed over. Descriptors that come with a message are closed.
+/// Codecs written for byte streams work unchanged, `LengthDelimitedCodec` too. Messages keep their
+/// boundaries, so a codec that takes all bytes as the frame is enough, such as `BytesCodec`.
 ///
-/// As a sink it holds one message. Closing it shuts down writing, which is the end of the peer's stream. Where the codec
-/// encodes several types, name one to close it, as below.
+/// As a stream it ends with the peer's stream. A message yields an error and is lost if it exceeds
+/// the capacity, does not decode, or has bytes behind its frame. The capacity is 64 KiB unless
+/// [`with_capacity`](Self::with_capacity) sets another. The stream goes on with the next message. A
+/// codec that keeps half a frame, as `LengthDelimitedCodec` does, may misread what follows. An empty
+/// message that decodes to nothing is skipped. Descriptors that come with a message are closed.
 ///
-/// Cancel safe: what was received is in a value or still in the socket. A message that was handed to the
-/// sink and not flushed goes out with the next flush, or never.
+/// As a sink it holds one message. Closing the sink shuts down writing, which ends the peer's
+/// stream. Where the codec encodes several types, the call to close names one, as below.
+///
+/// # Cancel safety
+/// After a future is dropped, each received message was either yielded or is still in the socket. A
+/// value that the sink has not taken yet is dropped with the future. A message that the sink holds
+/// goes out with the next flush, or never.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -54,14 +57,15 @@ pub struct Framed<C, S = UnixSeqpacket> {
     socket: S,
     codec: C,
     capacity: usize,
-    /// Its length is initialised room; no message lies in it between two calls.
-    room: BytesMut,
-    /// Encoded and not sent yet.
+    /// All of its length is initialized memory to receive into. Between two calls it holds no
+    /// message.
+    buffer: BytesMut,
+    /// The encoded message that has not been sent yet.
     outgoing: Option<BytesMut>,
 }
 
 impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
-    /// Values over `socket`, with room for messages of 64 KiB.
+    /// Wraps `socket`, with a capacity of 64 KiB for each received message.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -76,10 +80,10 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
     /// # Ok(()) }
     /// ```
     pub fn new(socket: S, codec: C) -> Self {
-        Self::with_capacity(socket, codec, ROOM)
+        Self::with_capacity(socket, codec, DEFAULT_CAPACITY)
     }
 
-    /// Values over `socket`, with room for messages of so many bytes.
+    /// Wraps `socket`, with a capacity of `bytes` for each received message.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -96,10 +100,10 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
     /// # Ok(()) }
     /// ```
     pub fn with_capacity(socket: S, codec: C, bytes: usize) -> Self {
-        Self { socket, codec, capacity: bytes, room: BytesMut::new(), outgoing: None }
+        Self { socket, codec, capacity: bytes, buffer: BytesMut::new(), outgoing: None }
     }
 
-    /// The socket.
+    /// Returns the socket.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -116,7 +120,7 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         self.socket.as_ref()
     }
 
-    /// The codec.
+    /// Returns the codec.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -132,7 +136,7 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         &self.codec
     }
 
-    /// The codec, to be changed.
+    /// Returns the codec for changes.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -151,7 +155,7 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         &mut self.codec
     }
 
-    /// The socket back. A message that was not flushed is dropped.
+    /// Returns the socket. A message that was not flushed is dropped.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -164,7 +168,7 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
     /// a.send(b"\0\x01\x02").await?;
     /// let mut lines = Framed::new(b, LinesCodec::new());
     /// assert_eq!(lines.next().await.unwrap().unwrap(), "a greeting");
-    /// // What follows is no text.
+    /// // The next message is not text.
     /// let b = lines.into_inner();
     /// assert_eq!(b.recv(&mut [0; 16]).await?, 3);
     /// # Ok(()) }
@@ -173,22 +177,21 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         self.socket
     }
 
-    /// The next message, `None` at the end.
+    /// Receives the next message, `None` at end of stream.
     fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
-        if self.room.len() < self.capacity {
-            self.room.clear();
-            self.room.put_bytes(0, self.capacity);
+        if self.buffer.len() < self.capacity {
+            self.buffer.clear();
+            self.buffer.put_bytes(0, self.capacity);
         }
         let socket = self.socket.as_ref();
-        let buffers = &mut [IoSliceMut::new(&mut self.room)];
+        let buffers = &mut [IoSliceMut::new(&mut self.buffer)];
         ready!(socket.poll_stream_end(cx));
         let (info, _) = ready!(socket.inner.poll_recv_message(cx, buffers, &mut []))?;
         if info.truncated() {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
-                    "message of {} bytes exceeds the {} bytes that there is room for \
-                     (Framed::with_capacity)",
+                    "message of {} bytes exceeds the capacity of {} bytes (Framed::with_capacity)",
                     info.message_len(),
                     self.capacity
                 ),
@@ -197,12 +200,13 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         if info.message_len() == 0 && info.end_of_stream() != Some(false) {
             return Poll::Ready(Ok(None));
         }
-        // A small one is copied, so that the room is kept; of a large one the room is given away.
+        // A small message is copied, so that the buffer is kept. A large one takes the buffer
+        // along.
         let len = info.bytes_read();
         let message = if len <= self.capacity / 4 {
-            BytesMut::from(&self.room[..len])
+            BytesMut::from(&self.buffer[..len])
         } else {
-            let mut message = std::mem::take(&mut self.room);
+            let mut message = std::mem::take(&mut self.buffer);
             message.truncate(len);
             message
         };
@@ -212,7 +216,7 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(message) = &self.outgoing {
             let sent = ready!(self.socket.as_ref().poll_send(cx, message));
-            // Sent whole, or refused for good.
+            // The message was sent, or refused for good.
             self.outgoing = None;
             sent?;
         }

@@ -1,4 +1,4 @@
-//! Taking over descriptors that were opened elsewhere, and giving them to std's types.
+//! Conversions from descriptors that were opened elsewhere, and to the types of std.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -12,11 +12,14 @@ use crate::sys;
 use crate::util::close;
 
 impl Options {
-    /// Take over a connected socket; it is made non-blocking.
+    /// Takes over a connected socket and makes it non-blocking.
     ///
     /// # Errors
-    /// `InvalidInput` if it is not a Unix seqpacket socket, listens, or is not connected; if the backend cannot be had.
-    /// The descriptor is closed then.
+    /// - `InvalidInput` if the descriptor is not a Unix seqpacket socket, listens, or is not
+    ///   connected.
+    /// - An error if the backend is not available.
+    ///
+    /// The descriptor is closed on an error.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -42,11 +45,13 @@ impl Options {
         Ok(socket)
     }
 
-    /// Take over a listening socket; it is made non-blocking.
+    /// Takes over a listening socket and makes it non-blocking.
     ///
     /// # Errors
-    /// `InvalidInput` if it is not a listening Unix seqpacket socket; if the backend cannot be had.
-    /// The descriptor is closed then.
+    /// - `InvalidInput` if the descriptor is not a listening Unix seqpacket socket.
+    /// - An error if the backend is not available.
+    ///
+    /// The descriptor is closed on an error.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -67,7 +72,8 @@ impl Options {
         Ok(listener)
     }
 
-    /// Checks a descriptor that is taken over. What it runs on, and whether its messages carry control data.
+    /// Checks a descriptor that is taken over. Returns its backend, and whether its messages carry
+    /// control data.
     fn adopt(&self, fd: OwnedFd, listening: bool) -> io::Result<(OwnedFd, (Choice, bool))> {
         close::checked(fd, |fd| {
             sys::adopt(fd, listening)?;
@@ -81,7 +87,8 @@ impl Options {
 impl TryFrom<OwnedFd> for UnixSeqpacket {
     type Error = io::Error;
 
-    /// Take over a connected socket, inherited for example; it is made non-blocking.
+    /// Takes over a connected socket, for example an inherited one. See
+    /// [`Options::socket_from_fd`].
     fn try_from(fd: OwnedFd) -> io::Result<Self> {
         Options::new().socket_from_fd(fd)
     }
@@ -90,21 +97,28 @@ impl TryFrom<OwnedFd> for UnixSeqpacket {
 impl TryFrom<OwnedFd> for UnixSeqpacketListener {
     type Error = io::Error;
 
-    /// Take over a listening socket, inherited for example; it is made non-blocking.
+    /// Takes over a listening socket, for example an inherited one. See
+    /// [`Options::listener_from_fd`].
     fn try_from(fd: OwnedFd) -> io::Result<Self> {
         Options::new().listener_from_fd(fd)
     }
 }
 
-/// std has no type for seqpacket sockets; its other Unix sockets serve to carry one at times.
+/// Conversions from std's Unix sockets. std has no type for seqpacket sockets, so these carry one
+/// at times.
 macro_rules! from_std {
     ($std:ident, $ours:ident, $what:literal) => {
         impl TryFrom<net::$std> for $ours {
             type Error = io::Error;
 
             #[doc = $what]
-            /// as std has no type of its own for one: the descriptor is checked and made non-blocking,
-            /// and refused with `InvalidInput` if it is what its type says.
+            ///
+            /// std has no type for seqpacket sockets. The descriptor is checked and made
+            /// non-blocking.
+            ///
+            /// # Errors
+            /// `InvalidInput` for a socket of the kind that its std type says. The descriptor is
+            /// closed on an error.
             fn try_from(socket: net::$std) -> io::Result<Self> {
                 OwnedFd::from(socket).try_into()
             }
@@ -112,24 +126,34 @@ macro_rules! from_std {
     };
 }
 
-from_std!(UnixStream, UnixSeqpacket, "Take over a connected seqpacket socket in std's clothes,");
-from_std!(UnixDatagram, UnixSeqpacket, "Take over a connected seqpacket socket in std's clothes,");
+from_std!(
+    UnixStream,
+    UnixSeqpacket,
+    "Takes over a connected seqpacket socket that is held as a std `UnixStream`."
+);
+from_std!(
+    UnixDatagram,
+    UnixSeqpacket,
+    "Takes over a connected seqpacket socket that is held as a std `UnixDatagram`."
+);
 from_std!(
     UnixListener,
     UnixSeqpacketListener,
-    "Take over a listening seqpacket socket in std's clothes,"
+    "Takes over a listening seqpacket socket that is held as a std `UnixListener`."
 );
 
 impl From<UnixSeqpacket> for net::UnixDatagram {
-    /// The descriptor in std's clothes, still non-blocking: a datagram socket's calls keep message
-    /// boundaries, too.
+    /// Returns the descriptor as a std `UnixDatagram`, still non-blocking.
+    ///
+    /// The calls of a datagram socket keep message boundaries, too.
     fn from(socket: UnixSeqpacket) -> Self {
         OwnedFd::from(socket).into()
     }
 }
 
 impl From<UnixSeqpacketListener> for net::UnixListener {
-    /// The descriptor in std's clothes, still non-blocking. What it accepts is a seqpacket socket.
+    /// Returns the descriptor as a std `UnixListener`, still non-blocking. The sockets that it
+    /// accepts are seqpacket sockets.
     fn from(listener: UnixSeqpacketListener) -> Self {
         OwnedFd::from(listener).into()
     }

@@ -8,15 +8,15 @@ use crate::net::listener::UnixSeqpacketListener;
 use crate::net::socket::UnixSeqpacket;
 
 impl UnixSeqpacket {
-    /// Take over a connected socket by its number.
+    /// Takes over a connected socket by its raw fd.
     ///
     /// `TryFrom<OwnedFd>` does the same without `unsafe`.
     ///
     /// # Errors
-    /// As `TryFrom<OwnedFd>`; the descriptor is closed then.
+    /// Those of `TryFrom<OwnedFd>`. The descriptor is closed on an error.
     ///
     /// # Safety
-    /// `fd` is open and nobody else owns it.
+    /// `fd` is open and has no other owner, as [`OwnedFd::from_raw_fd`] requires.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -24,28 +24,29 @@ impl UnixSeqpacket {
     /// use tokio_seqpacket::UnixSeqpacket;
     ///
     /// let (a, _b) = UnixSeqpacket::pair()?;
-    /// let number = a.into_raw_fd();
-    /// // SAFETY: it is open, and was given away just now.
-    /// let a = unsafe { UnixSeqpacket::from_raw_fd(number)? };
+    /// let raw_fd = a.into_raw_fd();
+    /// // SAFETY: `into_raw_fd` has just released this open descriptor.
+    /// let a = unsafe { UnixSeqpacket::from_raw_fd(raw_fd)? };
     /// # drop(a);
     /// # Ok(()) }
     /// ```
     pub unsafe fn from_raw_fd(fd: RawFd) -> io::Result<Self> {
-        // SAFETY: the caller's promise is the one that OwnedFd wants.
+        // SAFETY: this function's `# Safety` section makes the caller ensure what
+        // `OwnedFd::from_raw_fd` requires: `fd` is open and has no other owner.
         Self::try_from(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }
 
 impl UnixSeqpacketListener {
-    /// Take over a listening socket by its number.
+    /// Takes over a listening socket by its raw fd.
     ///
     /// `TryFrom<OwnedFd>` does the same without `unsafe`.
     ///
     /// # Errors
-    /// As `TryFrom<OwnedFd>`; the descriptor is closed then.
+    /// Those of `TryFrom<OwnedFd>`. The descriptor is closed on an error.
     ///
     /// # Safety
-    /// `fd` is open and nobody else owns it.
+    /// `fd` is open and has no other owner, as [`OwnedFd::from_raw_fd`] requires.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -53,14 +54,15 @@ impl UnixSeqpacketListener {
     ///
     /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
     /// let address = listener.local_socket_addr()?;
-    /// let number = listener.into_raw_fd();
-    /// // SAFETY: it is open, and was given away just now.
-    /// let listener = unsafe { UnixSeqpacketListener::from_raw_fd(number)? };
+    /// let raw_fd = listener.into_raw_fd();
+    /// // SAFETY: `into_raw_fd` has just released this open descriptor.
+    /// let listener = unsafe { UnixSeqpacketListener::from_raw_fd(raw_fd)? };
     /// assert_eq!(listener.local_socket_addr()?, address);
     /// # Ok(()) }
     /// ```
     pub unsafe fn from_raw_fd(fd: RawFd) -> io::Result<Self> {
-        // SAFETY: the caller's promise is the one that OwnedFd wants.
+        // SAFETY: this function's `# Safety` section makes the caller ensure what
+        // `OwnedFd::from_raw_fd` requires: `fd` is open and has no other owner.
         Self::try_from(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 }

@@ -9,11 +9,11 @@ use crate::backend;
 use crate::buf::pool::Pool;
 use crate::common::message::Message;
 use crate::common::recv_batch::RecvBatch;
-use crate::net::socket::exclusive::{Claim, Exclusive};
+use crate::net::socket::exclusive::{Exclusive, StreamClaim};
 use crate::sys::LARGEST_MESSAGE;
 use crate::util::coop as budget;
 
-/// How a stream of messages receives: how many buffers, and how large.
+/// Options of a stream of messages: the number of its buffers and their capacity.
 ///
 /// ```
 /// use tokio_seqpacket::MessagesOptions;
@@ -35,7 +35,7 @@ impl Default for MessagesOptions {
 }
 
 impl MessagesOptions {
-    /// 64 buffers of 16 KiB.
+    /// Returns the defaults: 64 buffers of 16 KiB each.
     ///
     /// ```
     /// use tokio_seqpacket::MessagesOptions;
@@ -46,7 +46,9 @@ impl MessagesOptions {
         Self::default()
     }
 
-    /// How many messages can be held at a time: received and not yet dropped. At least 1.
+    /// Sets how many messages can be held at a time, that is received and not yet dropped.
+    ///
+    /// The minimum is 1, and 0 counts as 1. While all buffers are held, [`Messages::next`] waits.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -69,8 +71,10 @@ impl MessagesOptions {
         Self { buffers: buffers.max(1), ..self }
     }
 
-    /// Bytes of the longest message that is received whole. One that is longer is cut, and says so:
-    /// [`Message::info`].
+    /// Sets the capacity of each buffer, in bytes.
+    ///
+    /// A longer message is truncated, which [`Message::info`] reports. A capacity above the largest
+    /// message that a socket can carry is lowered to that.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -87,17 +91,18 @@ impl MessagesOptions {
     }
 }
 
-/// A stream of the messages that a socket receives; made by
+/// A stream of the messages that a socket receives, made by
 /// [`UnixSeqpacket::messages`](crate::UnixSeqpacket::messages).
 ///
-/// Each [`Message`] leases its buffer. As many as have come are received with one system call
-/// (`recvmmsg(2)`), on both backends; where none has come, the stream waits as a receive does.
+/// Each [`Message`] leases its buffer. One system call (`recvmmsg(2)`) receives all messages that
+/// have arrived, on both backends. Where none has arrived, the stream waits as a receive does.
 ///
-/// While there is a stream, other receive calls of the socket wait until it is dropped, `try_*` return
-/// `WouldBlock`. Only a receive that has waited since before goes on beside it. Messages that the stream has
-/// not yielded by its end are the first that the next receives get, in order.
+/// While there is a stream, other receive calls of the socket wait until it is dropped, and `try_*`
+/// calls return `WouldBlock`. Only a receive that was already waiting goes on beside it. The next
+/// receives get the messages that the stream has not yielded by its end, in order.
 ///
-/// A consumer that holds all buffers stops the stream, and so in time the sender; nothing is lost.
+/// A consumer that holds all buffers stops the stream, and so in time the sender. No message is
+/// lost.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -118,7 +123,7 @@ pub struct Messages<'a> {
     socket: &'a backend::Socket,
     pool: Arc<Pool>,
     batch: RecvBatch,
-    _claim: Claim<'a>,
+    _claim: StreamClaim<'a>,
 }
 
 impl<'a> Messages<'a> {
@@ -133,18 +138,21 @@ impl<'a> Messages<'a> {
         Ok(Self { socket, pool, batch: RecvBatch::default(), _claim: claim })
     }
 
-    /// What was doubtful came without a mark: has those that follow marked, if that was taken away.
+    /// Restores the marks on messages if an empty one came without: the option may have been reset.
     fn mark(&self) -> io::Result<()> {
         if self.batch.is_in_doubt() { self.socket.mark_messages() } else { Ok(()) }
     }
 
-    /// The next message, or `None` at end of stream, which is final. An empty message is a message.
+    /// Returns the next message, or `None` at end of stream.
     ///
-    /// An error does not end the stream: after `ECONNRESET` the messages that were sent before it, and
-    /// then end of stream, still follow.
+    /// The end is final. An empty message is a message. An error does not end the stream: after
+    /// `ECONNRESET`, the messages that the peer sent before still follow, and then end of stream.
     ///
     /// # Cancel safety
-    /// A future that is dropped loses nothing.
+    /// Dropping the future loses no message.
+    ///
+    /// # Errors
+    /// See [`UnixSeqpacket`](crate::UnixSeqpacket#errors-common-to-all-receive-calls).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -158,7 +166,7 @@ impl<'a> Messages<'a> {
     /// let mut messages = b.messages(MessagesOptions::new())?;
     /// let reset = messages.next().await.unwrap().unwrap_err();
     /// assert_eq!(reset.kind(), ErrorKind::ConnectionReset);
-    /// // That was not the end.
+    /// // The error does not end the stream.
     /// assert_eq!(&messages.next().await.unwrap()?[..], b"message");
     /// assert!(messages.next().await.is_none());
     /// # Ok(()) }
@@ -175,14 +183,15 @@ impl<'a> Messages<'a> {
         self.batch.messages.pop_front().map(Ok)
     }
 
-    /// As many messages as have come, at least one; they are appended to `batch`. Returns how many, 0
-    /// at end of stream.
+    /// Appends all messages that have arrived to `batch`, and returns how many.
+    ///
+    /// Waits for the first message only. The number is 0 at end of stream.
     ///
     /// # Cancel safety
-    /// A future that is dropped loses nothing.
+    /// Dropping the future loses no message.
     ///
     /// # Errors
-    /// As [`next`](Self::next); nothing is lost with it.
+    /// Those of [`next`](Self::next). No message is lost with an error.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -210,7 +219,10 @@ impl<'a> Messages<'a> {
         Ok(count)
     }
 
-    /// A message that has been received already: without waiting, and without a system call.
+    /// Returns a message that was already received along with another.
+    ///
+    /// Never waits and makes no system call. `None` means that the next message has yet to be
+    /// received.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -222,7 +234,7 @@ impl<'a> Messages<'a> {
     /// let mut messages = b.messages(MessagesOptions::new())?;
     /// let mut count = 0;
     /// while let Some(message) = messages.next().await {
-    ///     // This one, and those that came along with it.
+    ///     // This message, and those received along with it.
     ///     let rest = std::iter::from_fn(|| messages.next_buffered());
     ///     count += std::iter::once(message?).chain(rest).count();
     /// }
@@ -233,8 +245,10 @@ impl<'a> Messages<'a> {
         self.batch.messages.pop_front()
     }
 
-    /// The next message, or have the task woken when there may be one. For hand-written futures and
-    /// `Stream`; between two calls nothing is in flight.
+    /// Polls for the next message, and wakes the task when there may be one.
+    ///
+    /// This is for hand-written futures and `Stream`. Between two calls nothing is in flight.
+    /// Otherwise this is like [`next`](Self::next).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -251,7 +265,7 @@ impl<'a> Messages<'a> {
     /// # Ok(()) }
     /// ```
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Message>>> {
-        // Also where nothing has to be received: a loop over what is here must yield, too.
+        // Consumed for messages that were already received, too: a loop over them must yield.
         ready!(budget::poll_done(cx));
         while self.batch.messages.is_empty() && !self.batch.has_ended() {
             ready!(self.batch.poll_buffers(&self.pool, cx));
@@ -295,7 +309,7 @@ impl fmt::Debug for Messages<'_> {
 
 impl Drop for Messages<'_> {
     fn drop(&mut self) {
-        // Copied before the socket is locked for it.
+        // Copied here, before `end_stream` locks the socket.
         let left: Vec<_> = self.batch.messages.drain(..).map(Message::leave).collect();
         self.socket.end_stream(left);
     }

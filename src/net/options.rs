@@ -1,4 +1,4 @@
-//! [`Options`]: how a socket is to be made.
+//! [`Options`]: how a socket is made.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -11,12 +11,12 @@ use crate::sys;
 use crate::types::backend::{Selection, Submission};
 use crate::types::socket_addr::SocketAddr;
 
-/// How sockets are made: which backend they run on, where a client is bound, and what becomes of a
-/// listener's socket file.
+/// Options for making sockets: the backend, the address of a client, the socket file of a listener.
 ///
-/// The options for that file ([`mode`](Self::mode), [`owner`](Self::owner), [`replace_stale`](Self::replace_stale),
-/// [`unlink_on_drop`](Self::unlink_on_drop)) do nothing for sockets that are not bound here:
-/// [`listener_from_fd`](Self::listener_from_fd) ignores them.
+/// The options for that file are [`mode`](Self::mode), [`owner`](Self::owner),
+/// [`replace_stale`](Self::replace_stale) and [`unlink_on_drop`](Self::unlink_on_drop). They apply
+/// only to sockets that these options bind: [`listener_from_fd`](Self::listener_from_fd) ignores
+/// them.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -33,12 +33,12 @@ pub struct Options {
     pub(super) keep_ancillary: bool,
     pass_rights: Option<bool>,
     pub(super) local: Option<SocketAddr>,
-    pub(super) file: Wishes,
+    pub(super) file: FileOptions,
 }
 
-/// What is wanted of the socket file of a listener.
+/// The options for the socket file of a listener.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Wishes {
+pub(crate) struct FileOptions {
     pub(crate) mode: Option<u32>,
     pub(crate) user: Option<uid_t>,
     pub(crate) group: Option<gid_t>,
@@ -47,7 +47,7 @@ pub(crate) struct Wishes {
 }
 
 impl Options {
-    /// What the short-hand constructors use.
+    /// Returns the options that [`UnixSeqpacket`] and its listener use by default.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -62,15 +62,17 @@ impl Options {
         Self::default()
     }
 
-    /// The backend to run on. [`Selection::Auto`], the default, follows the environment variable
-    /// `TOKIO_SEQPACKET_BACKEND`; anything else overrides it, and is an error (`Unsupported`) where it cannot be
-    /// had.
+    /// Sets the backend to run on.
+    ///
+    /// [`Selection::Auto`], the default, follows the environment variable
+    /// `TOKIO_SEQPACKET_BACKEND`. Any other value overrides the variable. Making a socket then
+    /// fails with `Unsupported` where that backend is not available.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// use tokio_seqpacket::{Backend, Options};
     ///
-    /// // io_uring or nothing: an error tells why not, where there is none.
+    /// // io_uring or an error that says why it is not available.
     /// match Options::new().backend(Backend::Uring).pair() {
     ///     Ok((a, _b)) => assert_eq!(a.backend(), Backend::Uring),
     ///     Err(error) => assert!(error.to_string().contains("io_uring")),
@@ -82,9 +84,11 @@ impl Options {
         self
     }
 
-    /// Sets how a socket on io_uring submits its operations. Without this call it follows the environment variable
-    /// `TOKIO_SEQPACKET_SUBMISSION` (`adaptive`, `ring` or `direct`), and is adaptive where that is not set. Does
-    /// nothing on epoll.
+    /// Sets how a socket on io_uring submits its operations.
+    ///
+    /// Without this call it follows the environment variable `TOKIO_SEQPACKET_SUBMISSION`
+    /// (`adaptive`, `ring` or `direct`), and is adaptive where that is not set. Sockets on epoll
+    /// ignore it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -100,16 +104,20 @@ impl Options {
         self
     }
 
-    /// Makes every receive of the socket take ancillary data along, from the first on.
+    /// Sets whether every receive of the socket takes ancillary data along, from the first on.
     ///
-    /// A receive through a ring can be dropped after it has taken its message. The message then goes to the next receive;
-    /// its ancillary data too, once some receive of the socket had capacity for any. Before that ancillary data is
-    /// discarded, as a plain receive discards it anyway, and the next receive does not learn of it. With this option it never
-    /// is. It costs some 15 % of a small
-    /// message, and peers can make the process hold descriptors that nothing asked for.
+    /// A receive through a ring can be dropped after it has taken its message. The next receive
+    /// gets that message. It gets the ancillary data too, if an earlier receive of the socket had
+    /// capacity for any. Before such a receive, ancillary data is discarded, as a plain receive
+    /// discards it, and the next receive does not report that. With this option it is never
+    /// discarded.
     ///
-    /// A descriptor that takes long to close then holds up no receive either, plain ones included: the library closes what
-    /// is not taken, and that beside the runtime where it may take long. See
+    /// The option adds some 15 % to the cost of a small message. Peers can then make the process
+    /// hold descriptors that it did not ask for.
+    ///
+    /// With this option, a descriptor that takes long to close delays no receive, not even a plain
+    /// one. The library closes the descriptors that no receive takes, and does so beside the
+    /// runtime where it may take long. See
     /// [`guide::descriptors`](crate::guide::descriptors#descriptors-that-nothing-asked-for).
     ///
     /// ```
@@ -125,11 +133,13 @@ impl Options {
         self
     }
 
-    /// Sets whether messages to the socket, or to those that a listener accepts, may carry file descriptors
-    /// (`SO_PASSRIGHTS`, Linux 6.16): before the first message can be sent. See [`UnixSeqpacket::set_pass_rights`].
+    /// Sets whether messages to the socket may carry file descriptors, or messages to the sockets
+    /// that a listener accepts (`SO_PASSRIGHTS`, Linux 6.16).
     ///
-    /// Without this call a new socket lets them in, and one that is taken over stays as it was. With it, making a socket fails
-    /// with `Unsupported` before Linux 6.16. What the socket itself may send is the peer's choice.
+    /// The option takes effect before the first message can be sent. Without this call a new socket
+    /// accepts descriptors, and one that is taken over stays as it was. With it, making a socket
+    /// fails with `Unsupported` before Linux 6.16. Whether the peer accepts descriptors from this
+    /// socket is the peer's choice. See [`UnixSeqpacket::set_pass_rights`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -147,13 +157,15 @@ impl Options {
         self
     }
 
-    /// Bind a connecting socket to this address first, which the listener's side sees as
-    /// [`peer_addr`](UnixSeqpacket::peer_addr). [`SocketAddr::unnamed`] has the kernel choose a free
-    /// name in the abstract namespace (autobind, see `unix(7)`).
+    /// Sets the address that a socket is bound to before it connects.
     ///
-    /// A path must not exist (`AddrInUse`), whatever [`replace_stale`](Self::replace_stale) says. The socket file stays
-    /// when the socket is closed, and is removed if connecting fails. [`bind`](Self::bind) and [`pair`](Self::pair) ignore
-    /// this.
+    /// The listener's side sees it as [`peer_addr`](UnixSeqpacket::peer_addr). For
+    /// [`SocketAddr::unnamed`] the kernel chooses a free name in the abstract namespace (autobind,
+    /// see `unix(7)`).
+    ///
+    /// A path must not exist (`AddrInUse`), even with [`replace_stale`](Self::replace_stale). The
+    /// socket file stays when the socket is closed, and is removed if connecting fails.
+    /// [`bind`](Self::bind) and [`pair`](Self::pair) ignore this option.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -171,11 +183,14 @@ impl Options {
         self
     }
 
-    /// The permissions of the file of a listening socket, `0o600` for example. Who may write to it may
-    /// connect (see `unix(7)`). The umask does not count; without this, it alone decides.
+    /// Sets the permissions of the file of a listening socket, for example `0o600`.
     ///
-    /// The file has no permission more than these from its first moment, and all of them before the
-    /// first connection is possible. An abstract name has no permissions and is refused.
+    /// Processes that may write to the file may connect (see `unix(7)`). The umask does not change
+    /// these permissions. Without this call the umask alone decides.
+    ///
+    /// At no moment does the file have any permission beyond these. It has all of them before the
+    /// first connection is possible. Binding to an abstract name, which has no permissions, fails
+    /// with `InvalidInput`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -195,9 +210,11 @@ impl Options {
         self
     }
 
-    /// The user and the group that the file of a listening socket is to belong to, `None` for what it
-    /// would be anyway. Giving files to others takes `CAP_CHOWN`; a group of one's own does not. An
-    /// abstract name has no owner and is refused.
+    /// Sets the user and the group that own the file of a listening socket.
+    ///
+    /// `None` leaves the owner that the file gets by default. Giving a file to another user takes
+    /// `CAP_CHOWN`. Giving it to another group of the process takes no privilege (see `chown(2)`).
+    /// Binding to an abstract name, which has no owner, fails with `InvalidInput`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -206,7 +223,7 @@ impl Options {
     ///
     /// # let directory = tempfile::tempdir()?;
     /// # let path = directory.path().join("service.sock");
-    /// // A group of one's own, here that of the directory: its members may connect.
+    /// // A group of this process, here that of the directory. Its members may connect.
     /// let group = std::fs::metadata(&directory)?.gid();
     /// let listener = Options::new().mode(0o660).owner(None, Some(group)).bind(&path, 128)?;
     /// let file = std::fs::metadata(&path)?;
@@ -220,18 +237,19 @@ impl Options {
         self
     }
 
-    /// Replaces a socket file that was left by a process that has ended, where a listener is bound to its path.
+    /// Sets whether binding a listener replaces a stale socket file, which a process left behind.
     ///
-    /// A file is stale if no socket is bound to it. A socket that does not listen yet counts, so the file of a program
-    /// between `bind(2)` and `listen(2)` stays. It is found out by connecting a datagram socket, which a listener does not
-    /// notice. A file that is in use, that is no socket, or that this process may not write to, stays and is
-    /// `AddrInUse`.
+    /// A file is stale if no socket is bound to it. A socket that does not listen yet counts, so
+    /// the file of a program between `bind(2)` and `listen(2)` stays. The test connects a datagram
+    /// socket, which a listener does not notice. A file stays if it is in use, is no socket, or is
+    /// not writable for this process. Binding then fails with `AddrInUse`.
     ///
-    /// Of several processes that do this at once one listens, and the others get `AddrInUse`. For that, a socket
-    /// `.seqpacket-<inode>` is bound in the same directory for some microseconds. Nothing waits, no lock is taken, and
-    /// no permission is needed that `bind(2)` and `unlink(2)` do not need themselves. Where that socket cannot be bound
-    /// (a policy that names each path, no `/proc`), processes that start at the same time are not kept apart. A program
-    /// that removes the path without looking never is.
+    /// Of several processes that do this at once, one listens and the others get `AddrInUse`. For
+    /// that, a socket `.seqpacket-<inode>` is bound in the same directory for some microseconds.
+    /// The process does not wait, takes no lock, and needs no permission beyond those for `bind(2)`
+    /// and `unlink(2)`. That socket can be impossible to bind, for example under a policy that
+    /// names each path, or without `/proc`. Processes that start at the same time are then not kept
+    /// apart. A program that removes the path without this test never is.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -240,14 +258,14 @@ impl Options {
     ///
     /// # let directory = tempfile::tempdir()?;
     /// # let path = directory.path().join("service.sock");
-    /// // Ends and leaves its file.
+    /// // The listener ends and leaves its file.
     /// drop(UnixSeqpacketListener::bind(&path)?);
     /// let in_use = UnixSeqpacketListener::bind(&path).unwrap_err();
     /// assert_eq!(in_use.kind(), ErrorKind::AddrInUse);
     ///
     /// let options = Options::new().replace_stale(true);
     /// let listener = options.bind(&path, 128)?;
-    /// // Not while somebody listens.
+    /// // A listener's file stays.
     /// assert!(options.bind(&path, 128).is_err());
     /// # drop(listener);
     /// # Ok(()) }
@@ -257,11 +275,13 @@ impl Options {
         self
     }
 
-    /// Remove the socket file when the listener is dropped: if it is still the file that was made, and
-    /// by the process that made it (not by its forks). Not if the descriptor is given away.
+    /// Sets whether dropping the listener removes its socket file.
     ///
-    /// Off by default, since a process that replaces this one may have its own file there by then, and
-    /// because a signal that ends the process drops nothing: see the example `graceful`.
+    /// The file is removed only if it is still the one that was made, and only by the process that
+    /// made it. Its forks leave the file. It stays if the descriptor is given away.
+    ///
+    /// The option is off by default. A process that replaces this one may already have its own file
+    /// at the path. And a signal that ends the process drops nothing: see the example `graceful`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -281,7 +301,7 @@ impl Options {
         self
     }
 
-    /// What a socket or a listener is going to run on.
+    /// Selects the backend for a socket or a listener.
     pub(super) fn select(&self) -> io::Result<Choice> {
         backend::select(self.selection, self.submission)
     }

@@ -1,4 +1,4 @@
-//! [`SealedMemory`]: payloads beyond the largest message, handed over as memory that cannot change.
+//! [`SealedMemory`]: payloads beyond the largest message, passed as memory that cannot change.
 #![allow(unsafe_code, reason = "mapping a sealed memfd, and the slice it is")]
 
 use std::fmt;
@@ -17,15 +17,15 @@ use crate::types::message_info::MessageInfo;
 use crate::types::ucred::UCred;
 use crate::util::close;
 
-/// What makes memory unchangeable: neither its length nor its bytes, nor these seals.
-const SEALS: SealFlags =
+/// The seals that make memory immutable: its length, its bytes, and the seals themselves.
+const REQUIRED_SEALS: SealFlags =
     SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::WRITE).union(SealFlags::SEAL);
 
-/// Memory that nobody can change any more (`memfd_create(2)` with all seals), to be handed to a peer with
-/// a message: [`UnixSeqpacket::send_large`], [`UnixSeqpacket::recv_large`].
+/// Immutable memory that goes to a peer with a message (`memfd_create(2)` with all seals).
 ///
-/// Nothing is copied on the way, and a payload can have any size. It can be sent many times, to many
-/// peers; each maps the same pages.
+/// [`UnixSeqpacket::send_large`] sends it and [`UnixSeqpacket::recv_large`] receives it. Nothing is
+/// copied on the way, and a payload can have any size. It can be sent many times, to many peers.
+/// Each maps the same pages.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -49,10 +49,10 @@ pub struct SealedMemory {
 }
 
 impl SealedMemory {
-    /// A sealed copy of `bytes`.
+    /// Makes a sealed copy of `bytes`.
     ///
     /// # Errors
-    /// As `memfd_create(2)` and `write(2)`: no descriptor or no memory left.
+    /// Those of `memfd_create(2)` and `write(2)`: no free descriptor or no memory.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -63,7 +63,7 @@ impl SealedMemory {
     ///
     /// let memory = SealedMemory::new(b"frame")?;
     /// assert_eq!(&memory.map()?[..], b"frame");
-    /// // Not even its owner can change it.
+    /// // Its owner cannot change it either.
     /// let mut file = File::from(OwnedFd::from(memory));
     /// assert!(file.write_all(b"other").is_err());
     /// # Ok(()) }
@@ -72,10 +72,10 @@ impl SealedMemory {
         Self::from_reader(&mut &*bytes)
     }
 
-    /// Seal all that a reader yields.
+    /// Seals all bytes that a reader yields.
     ///
     /// # Errors
-    /// As [`new`](Self::new), and what the reader returns.
+    /// Those of [`new`](Self::new), and those of the reader.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -89,7 +89,7 @@ impl SealedMemory {
     pub fn from_reader(reader: &mut impl Read) -> io::Result<Self> {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let fd = match rustix::fs::memfd_create(c"seqpacket", flags | MemfdFlags::NOEXEC_SEAL) {
-            // Linux before 6.3.
+            // EINVAL: the flag is unknown before Linux 6.3.
             Err(rustix::io::Errno::INVAL) => rustix::fs::memfd_create(c"seqpacket", flags)?,
             fd => fd?,
         };
@@ -97,11 +97,11 @@ impl SealedMemory {
         io::copy(reader, &mut file)?;
         file.flush()?;
         let fd = OwnedFd::from(file);
-        rustix::fs::fcntl_add_seals(&fd, SEALS)?;
+        rustix::fs::fcntl_add_seals(&fd, REQUIRED_SEALS)?;
         Self::try_from(fd)
     }
 
-    /// Bytes.
+    /// Returns the length in bytes.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -114,13 +114,13 @@ impl SealedMemory {
         self.len
     }
 
-    /// Whether it has none.
+    /// Returns whether it has no bytes.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
     /// use tokio_seqpacket::SealedMemory;
     ///
-    /// // That is allowed, and can be mapped too.
+    /// // Empty memory is allowed, and can be mapped too.
     /// let nothing = SealedMemory::new(b"")?;
     /// assert!(nothing.is_empty() && nothing.map()?.is_empty());
     /// # Ok(()) }
@@ -129,10 +129,10 @@ impl SealedMemory {
         self.len == 0
     }
 
-    /// Map it, to be read.
+    /// Maps the memory for reading.
     ///
     /// # Errors
-    /// As `mmap(2)`: no address space left.
+    /// Those of `mmap(2)`: no free address space.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -141,7 +141,7 @@ impl SealedMemory {
     /// let memory = SealedMemory::new(&[7; 5000])?;
     /// let bytes = memory.map()?;
     /// assert!(bytes.iter().all(|byte| *byte == 7));
-    /// // Another place, the same pages.
+    /// // Another address, the same pages.
     /// assert_ne!(memory.map()?.as_ptr(), bytes.as_ptr());
     /// # Ok(()) }
     /// ```
@@ -149,7 +149,8 @@ impl SealedMemory {
         if self.is_empty() {
             return Ok(MappedMemory { start: NonNull::dangling(), len: 0 });
         }
-        // SAFETY: the kernel chooses the place, so nothing that is mapped already is touched.
+        // SAFETY: with a null address and without MAP_FIXED the kernel chooses a range where nothing
+        // is mapped (mmap(2)). So no memory that other code uses is replaced.
         let start = unsafe {
             let (access, flags) = (ProtFlags::READ, MapFlags::SHARED);
             rustix::mm::mmap(std::ptr::null_mut(), self.len, access, flags, &self.fd, 0)?
@@ -162,27 +163,30 @@ impl SealedMemory {
 impl TryFrom<OwnedFd> for SealedMemory {
     type Error = io::Error;
 
+    /// Checks the seals of the memory and takes it over.
+    ///
     /// # Errors
-    /// `InvalidData` if the memory could still change: no memfd, or one without all seals.
+    /// `InvalidData` if the memory could still change: the descriptor is no memfd, or lacks a seal.
+    /// The descriptor is closed then.
     fn try_from(fd: OwnedFd) -> io::Result<Self> {
         let (fd, len) = close::checked(fd, sealed_len)?;
         Ok(Self { fd, len })
     }
 }
 
-/// The length of memory that cannot change any more.
+/// Returns the length of memory that is immutable.
 fn sealed_len(fd: BorrowedFd<'_>) -> io::Result<usize> {
     let seals = rustix::fs::fcntl_get_seals(fd).map_err(|_| {
         io::Error::new(io::ErrorKind::InvalidData, "the descriptor is no memfd: it has no seals")
     })?;
-    if !seals.contains(SEALS) {
-        let missing = SEALS.difference(seals);
+    if !seals.contains(REQUIRED_SEALS) {
+        let missing = REQUIRED_SEALS.difference(seals);
         return Err(io::Error::new(
             io::ErrorKind::InvalidData,
             format!("the memory is not sealed against change, {missing:?} is missing"),
         ));
     }
-    // Sealed: this stays true.
+    // The seals hold for good (fcntl(2)), so the length does, too.
     usize::try_from(rustix::fs::fstat(fd)?.st_size)
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
 }
@@ -199,7 +203,9 @@ impl AsFd for SealedMemory {
     }
 }
 
-/// Sealed memory, mapped to be read: dereferences to its bytes. Outlives the [`SealedMemory`].
+/// Sealed memory that is mapped for reading, from [`SealedMemory::map`].
+///
+/// It dereferences to its bytes, and outlives the [`SealedMemory`].
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -216,18 +222,22 @@ pub struct MappedMemory {
     len: usize,
 }
 
-// SAFETY: bytes that nobody can write are read.
+// SAFETY: `start` belongs to this value alone, and a mapping can be read and unmapped on any thread
+// of the process (mmap(2)).
 unsafe impl Send for MappedMemory {}
-// SAFETY: as above.
+// SAFETY: a shared reference only reads, in `deref`. No thread or process can write these bytes:
+// `SealedMemory` exists only with all `REQUIRED_SEALS`, which `from_reader` adds and `sealed_len`
+// checks, and the kernel removes no seal (fcntl(2)).
 unsafe impl Sync for MappedMemory {}
 
 impl Deref for MappedMemory {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        // SAFETY: `len` bytes are mapped at `start` until this is dropped. They can neither change nor
-        // go away: SealedMemory has checked the seals against writing and shrinking, and that no
-        // seal can be taken off is the kernel's promise (fcntl(2)).
+        // SAFETY: `map` has mapped `len` bytes at `start`, or left a dangling pointer for `len` 0,
+        // and only `drop` unmaps them. The bytes neither change nor go away: `SealedMemory` exists
+        // only with all `REQUIRED_SEALS` (added in `from_reader`, checked in `sealed_len`), and the
+        // kernel removes no seal (fcntl(2)).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
@@ -241,7 +251,8 @@ impl fmt::Debug for MappedMemory {
 impl Drop for MappedMemory {
     fn drop(&mut self) {
         if self.len > 0 {
-            // SAFETY: mapped in `map`, with this length, and nobody borrows it any more.
+            // SAFETY: `map` made this mapping with this length, and no other value unmaps it.
+            // Slices of it borrow `self` (`deref`), so none is left when `self` is dropped.
             let unmapped = unsafe { rustix::mm::munmap(self.start.as_ptr().cast(), self.len) };
             debug_assert!(unmapped.is_ok(), "{unmapped:?}");
         }
@@ -249,8 +260,12 @@ impl Drop for MappedMemory {
 }
 
 impl UnixSeqpacket {
-    /// Send a message together with a payload of any size, which is not copied. Cancel safe as
-    /// [`send`](Self::send).
+    /// Sends a message together with a payload of any size, which is not copied.
+    ///
+    /// Returns the number of bytes of `message`, as [`send`](Self::send) does.
+    ///
+    /// # Cancel safety
+    /// As for [`send`](Self::send): the message and its payload are sent whole, or never.
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -272,19 +287,22 @@ impl UnixSeqpacket {
         self.send_with_ancillary(message, &mut writer).await
     }
 
-    /// Receive a message, and the payload that came with it, if one did.
+    /// Receives a message and the payload that came with it, if one did.
     ///
-    /// Whatever the peer sends, what is returned can be mapped and read safely: the seals have been
-    /// checked. `max_len` limits its length, since reading costs memory, which may be charged to the
-    /// reader: a peer can send more than there is.
+    /// The payload can be mapped and read safely, whatever the peer sends: its seals have been
+    /// checked. `max_len` limits its length in bytes. A peer can send more than fits in memory, and
+    /// reading may be charged to the reader's memory.
     ///
     /// # Cancel safety
-    /// As [`recv`](Self::recv).
+    /// As for [`recv`](Self::recv): dropping the future loses no message.
     ///
     /// # Errors
-    /// `InvalidData` if what came with the message is no sealed memory, is longer than `max_len`, or is
-    /// more than one descriptor. `Other` if this process had no free descriptor for it. The message is gone then, its
-    /// descriptors are closed. Else see [`UnixSeqpacket`].
+    /// - `InvalidData` if the message came with anything but sealed memory, with a payload longer
+    ///   than `max_len`, or with several descriptors.
+    /// - `Other` if this process had no free descriptor for the payload.
+    ///
+    /// The message is lost with these errors, and its descriptors are closed. For others see
+    /// [`UnixSeqpacket`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -305,13 +323,13 @@ impl UnixSeqpacket {
         buffer: &mut [u8],
         max_len: usize,
     ) -> io::Result<(MessageInfo, Option<SealedMemory>)> {
-        // Room for a second descriptor, so that it is noticed, and for what socket options add: credentials, a pidfd, a time,
-        // a security label.
+        // Capacity for a second descriptor, so that it is noticed, and for what socket options add:
+        // credentials, a pidfd, a time, a security label.
         let mut control = [0; space(2 * FD_LEN) + space(UCred::WIRE_LEN) + space(FD_LEN) + 512];
         let mut buffers = [IoSliceMut::new(buffer)];
         let (info, ancillary) = self.recv_message(&mut buffers, &mut control).await?;
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let cut = ancillary.kernel_truncated();
+        let truncated = ancillary.kernel_truncated();
         let failed = ancillary.messages().any(|message| match message {
             AncillaryMessage::FileDescriptors(fds) => fds.errors().next().is_some(),
             _ => false,
@@ -319,13 +337,13 @@ impl UnixSeqpacket {
         let mut came = AncillaryBuffer::new();
         came.fill(ancillary);
         let payload = match came.fds().len() {
-            1 if cut || failed => {
+            1 if truncated || failed => {
                 return Err(invalid(
                     "more than one descriptor came, and this process has none free for the rest"
                         .into(),
                 ));
             }
-            0 if cut || failed => {
+            0 if truncated || failed => {
                 return Err(io::Error::other(
                     "the payload of the message is lost: this process has no free descriptor \
                      (RLIMIT_NOFILE, ulimit -n) for it, or a security module keeps it back",

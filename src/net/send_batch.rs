@@ -1,4 +1,4 @@
-//! Many messages with one system call: [`SendBatch`], and receiving into lent buffers.
+//! [`SendBatch`]: many messages with one system call.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -11,11 +11,11 @@ use crate::common::mmsg;
 use crate::common::pending_send::PendingSend;
 use crate::net::send_error::refused_send;
 
-/// Messages to be sent with as few system calls as possible, in order; made by
+/// Messages that are sent in order and with few system calls, from
 /// [`UnixSeqpacket::batch`](crate::UnixSeqpacket::batch).
 ///
-/// The batch knows at any time how many of them have gone out. It borrows messages and descriptors, and
-/// can be sent, added to and sent again.
+/// The batch always knows how many of its messages have gone out. It borrows messages and
+/// descriptors. It can be sent, extended and sent again.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -34,10 +34,10 @@ use crate::net::send_error::refused_send;
 pub struct SendBatch<'a> {
     socket: &'a backend::Socket,
     messages: Vec<Entry<'a>>,
-    /// Control data of the messages that have some.
+    /// The control data of all messages that have any.
     controls: Vec<u8>,
     sent: usize,
-    /// The message that is next, if it waits for room in the peer's queue.
+    /// The next message, while it waits for capacity in the peer's queue.
     waiting: Option<WaitingSend<'a>>,
 }
 
@@ -51,7 +51,7 @@ impl<'a> SendBatch<'a> {
         Self { socket, messages: Vec::new(), controls: Vec::new(), sent: 0, waiting: None }
     }
 
-    /// Add a message.
+    /// Adds a message.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -69,11 +69,13 @@ impl<'a> SendBatch<'a> {
         self.messages.push(Entry { bytes: message, control: 0..0 });
     }
 
-    /// Add a message with ancillary data. Descriptors are lent: they have to stay open until the
-    /// message has been sent.
+    /// Adds a message with ancillary data.
+    ///
+    /// The descriptors are borrowed, so they stay open until the message has been sent.
     ///
     /// # Errors
-    /// `InvalidInput` for more than 253 descriptors; the message is not added.
+    /// `InvalidInput` for more than 253 descriptors (`SCM_MAX_FD`, see `unix(7)`). The message is
+    /// not added then.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -103,7 +105,7 @@ impl<'a> SendBatch<'a> {
         Ok(())
     }
 
-    /// Messages in the batch, sent or not.
+    /// Returns the number of messages in the batch, sent or not.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -121,7 +123,7 @@ impl<'a> SendBatch<'a> {
         self.messages.len()
     }
 
-    /// Whether there are none.
+    /// Returns whether the batch has no messages.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -138,8 +140,9 @@ impl<'a> SendBatch<'a> {
         self.messages.is_empty()
     }
 
-    /// How many messages have gone out. After an error this is the index of the message that it is
-    /// about.
+    /// Returns how many messages have gone out.
+    ///
+    /// After an error this is the index of the message that the error is about.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -150,7 +153,7 @@ impl<'a> SendBatch<'a> {
     /// let message = vec![0; 32 << 10];
     /// let mut batch = a.batch();
     /// (0..16).for_each(|_| batch.push(&message));
-    /// // Nobody receives, so that some have to wait.
+    /// // The peer receives nothing, so some messages have to wait.
     /// let sent = tokio::time::timeout(Duration::from_millis(10), batch.send()).await;
     /// assert!(sent.is_err());
     /// assert!((1..16).contains(&batch.sent()));
@@ -161,7 +164,7 @@ impl<'a> SendBatch<'a> {
         self.sent + usize::from(self.waiting.as_ref().is_some_and(WaitingSend::has_gone_out))
     }
 
-    /// Leave out the message that is next, for instance after an error.
+    /// Skips the next message, for instance after an error about it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -171,7 +174,7 @@ impl<'a> SendBatch<'a> {
     /// batch.push(b"one");
     /// batch.push(&large);
     /// batch.push(b"three");
-    /// // The second is larger than the send buffer; the first has gone out.
+    /// // The second is larger than the send buffer. The first has gone out.
     /// assert!(batch.send().await.is_err());
     /// assert_eq!(batch.sent(), 1);
     /// batch.skip();
@@ -192,7 +195,7 @@ impl<'a> SendBatch<'a> {
         }
     }
 
-    /// Empty the batch, for other messages. Its memory is kept.
+    /// Removes all messages, and keeps the memory for others.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -214,22 +217,23 @@ impl<'a> SendBatch<'a> {
         self.sent = 0;
     }
 
-    /// Send what has not been sent yet. Returns how many messages went out in this call.
+    /// Sends all messages that have not been sent yet, and returns how many went out in this call.
     ///
-    /// While nobody is ahead and the peer's queue has room, up to 32 messages go with one
-    /// `sendmmsg(2)`. A message that finds the queue full stands in line as a [send] does.
+    /// While no other send waits and the peer's queue has capacity, one `sendmmsg(2)` sends up to
+    /// 32 messages. A message that finds the queue full waits in the send queue, as a [send] does.
     ///
     /// # Cancel safety
-    /// A future that is dropped loses nothing and sends nothing twice: the message that waits stays in
-    /// line as long as the batch lives, and the next call goes on from there. Dropping the batch takes
-    /// it out: it goes out whole or never will.
+    /// Dropping the future loses no message and sends none twice. A message that waits keeps its
+    /// place in the send queue while the batch lives, and the next call goes on from there.
+    /// Dropping the batch removes that message from the queue: either all of it has gone out, or
+    /// none of it ever will.
     ///
     /// # Errors
-    /// As [send]. It is about the message at [`sent()`](Self::sent); those before have gone out, it
-    /// and those behind it have not.
+    /// Those of [send]. An error is about the message at index [`sent()`](Self::sent): all before
+    /// it have gone out, it and all behind it have not.
     ///
-    /// If the peer closes with unread messages while a batch goes out, [`BrokenPipe`] may be all that is
-    /// reported: `sendmmsg(2)` drops the reset if it has sent a message before it.
+    /// If the peer closes with unread messages while a batch goes out, [`BrokenPipe`] may be the
+    /// only error. `sendmmsg(2)` drops the reset if it has sent a message before it.
     ///
     /// [`BrokenPipe`]: io::ErrorKind::BrokenPipe
     ///
@@ -242,7 +246,7 @@ impl<'a> SendBatch<'a> {
     /// batch.push(b"one");
     /// batch.push(b"two");
     /// assert_eq!(batch.send().await?, 2);
-    /// // What was sent is not sent again.
+    /// // Messages that were sent are not sent again.
     /// batch.push(b"three");
     /// assert_eq!(batch.send().await?, 1);
     /// for len in [3, 3, 5] {
@@ -263,7 +267,7 @@ impl<'a> SendBatch<'a> {
             let rest = &self.messages[self.sent..];
             let Some(next) = rest.first() else { return Ok(self.sent - before) };
             let controls = &self.controls;
-            // Counted when they go, which can be before this future learns of it.
+            // Counted as soon as they are sent, which can be before this future is polled again.
             let count = &mut self.sent;
             let sent = self
                 .socket

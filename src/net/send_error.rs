@@ -1,4 +1,4 @@
-//! Errors that name the limit which was exceeded. Off the hot path: asked only after a failure.
+//! Errors that name the exceeded limit. This code runs only after a failure, off the hot path.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -6,10 +6,10 @@ use std::os::fd::BorrowedFd;
 use crate::ancillary::{too_many_fds, wire};
 use crate::sys;
 
-/// What of a message's length the kernel keeps for itself in the send buffer.
+/// How many bytes of the send buffer a message cannot use: the kernel's bookkeeping.
 pub(crate) const SEND_BUFFER_OVERHEAD: usize = 32;
 
-/// Say of a failed send what the system's error leaves out.
+/// Adds to the error of a failed send which limit the message exceeds, if it does.
 pub(crate) fn refused_send(
     error: io::Error,
     fd: BorrowedFd<'_>,
@@ -18,7 +18,7 @@ pub(crate) fn refused_send(
 ) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EMSGSIZE) => match sys::send_buffer_size(fd) {
-            // The kernel says the same of both limits.
+            // The kernel reports both limits as EMSGSIZE.
             Ok(size) if message_len <= size.saturating_sub(SEND_BUFFER_OVERHEAD) => io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "message of more than 1024 buffers, the limit of one call (IOV_MAX; EMSGSIZE)",
@@ -33,7 +33,7 @@ pub(crate) fn refused_send(
             ),
             Err(_) => error,
         },
-        // A shorter one can be sent: only now that memory is short.
+        // A shorter message can succeed later: the kernel is only short of memory now.
         Some(libc::ENOBUFS) if message_len > sys::ONE_PIECE => io::Error::new(
             io::ErrorKind::InvalidInput,
             format!(

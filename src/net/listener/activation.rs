@@ -1,5 +1,6 @@
-//! Sockets that a service manager has opened: the protocol of `sd_listen_fds(3)`.
-#![allow(unsafe_code, reason = "numbers that the environment names become owned descriptors")]
+//! [`Activation`]: sockets that a service manager has opened, by the protocol of
+//! `sd_listen_fds(3)`.
+#![allow(unsafe_code, reason = "raw fds that the environment names become owned descriptors")]
 
 use std::env;
 use std::io;
@@ -13,24 +14,26 @@ use crate::net::listener::UnixSeqpacketListener;
 use crate::net::options::Options;
 use crate::net::socket::UnixSeqpacket;
 
-/// `SD_LISTEN_FDS_START`.
-const FIRST: RawFd = 3;
+/// The raw fd of the first descriptor that is passed (`SD_LISTEN_FDS_START`).
+const FIRST_FD: RawFd = 3;
 
-/// The name of a descriptor that was given none, as systemd has it.
-const UNNAMED: &str = "unknown";
+/// The name that systemd gives to a descriptor without one.
+const DEFAULT_NAME: &str = "unknown";
 
-/// The sockets that systemd, or another service manager with its protocol, has opened for this process.
+/// The upper bound of `LISTEN_FDS`: the default of the sysctl `fs.nr_open`, see `proc(5)`.
+const MAX_LISTEN_FDS: usize = 1 << 20;
+
+/// The sockets that systemd has opened for this process, or another manager with its protocol.
 ///
-/// A unit that passes one, listening, under the name `control`:
+/// This unit passes a listening socket under the name `control`:
 ///
 /// ```ini
 /// [Socket]
 /// ListenSequentialPacket=/run/service.sock
 /// FileDescriptorName=control
 /// ```
-///
-/// Without `FileDescriptorName=` its name is that of the unit, such as `service.socket`, or with `Accept=yes`
-/// `connection`.
+/// Without `FileDescriptorName=` the name is that of the unit, such as `service.socket`. With
+/// `Accept=yes` it is `connection`.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -38,35 +41,38 @@ const UNNAMED: &str = "unknown";
 ///
 /// let listener = match Activation::from_env()? {
 ///     Some(mut passed) => passed.listener("control")?,
-///     // Started by hand.
+///     // Started without systemd.
 ///     None => UnixSeqpacketListener::bind("/run/service.sock")?,
 /// };
 /// # drop(listener); Ok(()) }
 /// ```
-///
-/// Without a unit, to try it: `systemd-socket-activate --seqpacket --fdname=control
+/// For a trial without a unit: `systemd-socket-activate --seqpacket --fdname=control
 /// --listen=/tmp/service.sock ./service`.
 ///
-/// What is not taken out is closed when this is dropped.
+/// Dropping this closes the descriptors that were not taken.
 #[derive(Debug)]
 pub struct Activation {
     fds: Vec<(String, OwnedFd)>,
 }
 
 impl Activation {
-    /// Take over the descriptors that `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` announce; they
-    /// become close-on-exec. `None` if nothing was passed to this process.
+    /// Takes over the descriptors that `LISTEN_FDS`, `LISTEN_PID` and `LISTEN_FDNAMES` announce.
     ///
-    /// Once in the life of a process: later calls return `None`. Call it early and leave the numbers
-    /// from 3 on alone, as with any reader of these variables; a second library that takes them over
-    /// would own the same descriptors. The variables stay: `LISTEN_PID` tells child processes that
-    /// they are not meant. A program that executes itself anew has the same process id, and its variables
-    /// announce what it does not have any more: use [`from_env_once`](Self::from_env_once) there.
+    /// They become close-on-exec. Returns `None` if no descriptor was passed to this process.
+    ///
+    /// This works once in the life of a process: later calls return `None`. Call it early, and use
+    /// no raw fd from 3 on before. A second library that reads these variables would own the same
+    /// descriptors.
+    ///
+    /// The variables stay. `LISTEN_PID` keeps child processes from using them. A program that
+    /// executes itself anew keeps its process id, so its variables announce descriptors that it no
+    /// longer has. Such a program uses [`from_env_once`](Self::from_env_once).
     ///
     /// # Errors
-    /// `InvalidData` for variables that contradict the protocol, or that name a descriptor which is not open, no socket, or
-    /// close-on-exec, as everything is that Rust programs open themselves. Nothing is taken over then. So a unit cannot pass
-    /// FIFOs or files beside its sockets (`ListenFIFO=`, `OpenFile=`).
+    /// `InvalidData` for variables that contradict the protocol, or that name a descriptor which is
+    /// not open, is no socket, or is close-on-exec. Rust programs open all their own descriptors
+    /// close-on-exec. Nothing is taken over on an error. So a unit cannot pass FIFOs or files
+    /// beside its sockets (`ListenFIFO=`, `OpenFile=`).
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -89,45 +95,51 @@ impl Activation {
         if TAKEN.load(Ordering::Relaxed) {
             return Ok(None);
         }
-        // All of them before the first is taken over: a false count must not close descriptors that have other owners.
-        for (number, _) in (FIRST..).zip(&names) {
-            if let Err(why) = is_passed(number) {
-                // By another thread, just now.
+        // All are checked before the first is taken over: a wrong count must not close descriptors
+        // that have other owners.
+        for (raw_fd, _) in (FIRST_FD..).zip(&names) {
+            if let Err(why) = is_passed(raw_fd) {
+                // Another thread has taken them over just now.
                 if TAKEN.load(Ordering::Relaxed) {
                     return Ok(None);
                 }
-                return Err(wrong(format!("LISTEN_FDS names descriptor {number}: {why}")));
+                return Err(wrong(format!("LISTEN_FDS names descriptor {raw_fd}: {why}")));
             }
         }
         if TAKEN.swap(true, Ordering::Relaxed) {
             return Ok(None);
         }
-        let take = |(number, name)| {
-            // SAFETY: it is an open socket (looked at above), and by the protocol it was passed to this process (LISTEN_PID)
-            // for the first reader of these variables, which is this call, as TAKEN says. What this process has opened by Rust's
-            // standard library is close-on-exec, and was refused above.
-            let fd = unsafe { OwnedFd::from_raw_fd(number) };
+        let take = |(raw_fd, name)| {
+            // SAFETY: `is_passed` has found an open socket at `raw_fd` that is not close-on-exec,
+            // so no code that opens descriptors as Rust's standard library does owns it. By
+            // sd_listen_fds(3) it was passed to this process (`LISTEN_PID`), for the first reader
+            // of these variables. `TAKEN` makes that this call. The documentation of `from_env`
+            // excludes other readers.
+            let fd = unsafe { OwnedFd::from_raw_fd(raw_fd) };
             rustix::io::fcntl_setfd(&fd, FdFlags::CLOEXEC).map(|()| (name, fd))
         };
-        let fds = (FIRST..).zip(names).map(take).collect::<Result<_, _>>()?;
+        let fds = (FIRST_FD..).zip(names).map(take).collect::<Result<_, _>>()?;
         Ok(Some(Self { fds }))
     }
 
-    /// As [`from_env`](Self::from_env), and removes the variables in any case: what this process executes, itself for
-    /// example, does not take them for its own. It is `sd_listen_fds(3)` with `unset_environment`.
+    /// Takes over the descriptors as [`from_env`](Self::from_env), and removes the variables in any
+    /// case.
+    ///
+    /// A program that this process executes, for example itself, then does not take the variables
+    /// for its own. It is `sd_listen_fds(3)` with `unset_environment`.
     ///
     /// # Errors
-    /// As [`from_env`](Self::from_env).
+    /// Those of [`from_env`](Self::from_env).
     ///
     /// # Safety
-    /// That of [`std::env::remove_var`]: no other thread reads or writes the environment meanwhile. At the
-    /// beginning of `main`, before there is a runtime, there is none.
+    /// That of [`std::env::remove_var`]: no other thread reads or writes the environment during the
+    /// call. At the beginning of `main`, before there is a runtime, there is no other thread.
     ///
     /// ```
     /// use tokio_seqpacket::Activation;
     ///
     /// fn main() -> std::io::Result<()> {
-    ///     // SAFETY: the first thing that this program does, on its only thread.
+    ///     // SAFETY: no other thread has been started, so none uses the environment.
     ///     let passed = unsafe { Activation::from_env_once()? };
     ///     assert!(passed.is_none() && std::env::var("LISTEN_FDS").is_err());
     ///     Ok(())
@@ -136,14 +148,16 @@ impl Activation {
     pub unsafe fn from_env_once() -> io::Result<Option<Self>> {
         let taken = Self::from_env();
         for name in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
-            // SAFETY: the caller's promise.
+            // SAFETY: this function's `# Safety` section makes the caller ensure what `remove_var`
+            // requires: no other thread uses the environment.
             unsafe { env::remove_var(name) };
         }
         taken
     }
 
-    /// The names of the descriptors that are left, in the order in which they were passed; `unknown`
-    /// for one without. Several can have the same.
+    /// Returns the names of the descriptors that are left, in the order in which they were passed.
+    ///
+    /// A descriptor without a name is called `unknown`. Several can have the same name.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -158,7 +172,10 @@ impl Activation {
         self.fds.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Take the first descriptor of that name, a socket of any kind, for [`Options::listener_from_fd`] for example.
+    /// Takes the first descriptor of that name, which is a socket of any kind.
+    ///
+    /// It is for [`Options::listener_from_fd`], for example. Returns `None` if none of that name is
+    /// left.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -177,11 +194,11 @@ impl Activation {
         Some(self.fds.remove(index).1)
     }
 
-    /// Take the first descriptor of that name, which listens (`Accept=no`, systemd's default).
+    /// Takes the first descriptor of that name as a listener (`Accept=no`, systemd's default).
     ///
     /// # Errors
-    /// `NotFound` if there is none, with the names that there are; as
-    /// [`Options::listener_from_fd`] if it is something else.
+    /// `NotFound` if none of that name is left. The error lists the names that are. For other kinds
+    /// of sockets those of [`Options::listener_from_fd`].
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -199,17 +216,17 @@ impl Activation {
         Options::new().listener_from_fd(self.wanted(name)?)
     }
 
-    /// Take the first descriptor of that name, which is a connection (`Accept=yes`).
+    /// Takes the first descriptor of that name as a connection (`Accept=yes`).
     ///
     /// # Errors
-    /// `NotFound` if there is none, with the names that there are; as [`Options::socket_from_fd`] if
-    /// it is something else.
+    /// `NotFound` if none of that name is left. The error lists the names that are. For other kinds
+    /// of sockets those of [`Options::socket_from_fd`].
     ///
     /// ```no_run
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// use tokio_seqpacket::Activation;
     ///
-    /// // One process for each client; systemd calls its socket so.
+    /// // With one process for each client, systemd calls its socket so.
     /// let mut passed = Activation::from_env()?.expect("started by systemd with Accept=yes");
     /// let client = passed.connection("connection")?;
     /// client.send(b"welcome").await?;
@@ -229,7 +246,7 @@ impl Activation {
         })
     }
 
-    /// The descriptors that are left, with their names.
+    /// Returns the descriptors that are left, with their names.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -237,8 +254,8 @@ impl Activation {
     /// use tokio_seqpacket::Activation;
     ///
     /// let passed = Activation::from_env()?.expect("started by systemd");
-    /// let numbers: Vec<_> = passed.iter().map(|(name, fd)| (name, fd.as_raw_fd())).collect();
-    /// assert_eq!(numbers, [("control", 3), ("data", 4)]);
+    /// let raw_fds: Vec<_> = passed.iter().map(|(name, fd)| (name, fd.as_raw_fd())).collect();
+    /// assert_eq!(raw_fds, [("control", 3), ("data", 4)]);
     /// # Ok(()) }
     /// ```
     pub fn iter(&self) -> impl Iterator<Item = (&str, BorrowedFd<'_>)> {
@@ -246,11 +263,12 @@ impl Activation {
     }
 }
 
-/// Whether this may be a descriptor that was passed. If not, why.
-fn is_passed(number: RawFd) -> Result<(), String> {
-    // SAFETY: the borrow ends with this function, in which the descriptor is only asked; a number that is not open is
-    // answered with EBADF.
-    let fd = unsafe { BorrowedFd::borrow_raw(number) };
+/// Checks that `raw_fd` may be a descriptor that was passed, and returns the reason if it is not.
+fn is_passed(raw_fd: RawFd) -> Result<(), String> {
+    // SAFETY: `raw_fd` is not -1, it is at least `FIRST_FD`. By sd_listen_fds(3) it is open until
+    // this process closes it. The borrow ends with this function and serves two queries, fcntl(2)
+    // and fstat(2). If the variables are wrong and it is closed, these fail with EBADF.
+    let fd = unsafe { BorrowedFd::borrow_raw(raw_fd) };
     let flags = rustix::io::fcntl_getfd(fd).map_err(|error| error.to_string())?;
     if flags.contains(FdFlags::CLOEXEC) {
         return Err("it is close-on-exec, so it was not passed".into());
@@ -262,10 +280,10 @@ fn is_passed(number: RawFd) -> Result<(), String> {
     }
 }
 
-/// What the variables say, if they are meant for this process.
+/// The content of the variables, if they are meant for this process.
 #[derive(Debug, PartialEq, Eq)]
 struct Announced {
-    /// One for each descriptor.
+    /// One name for each descriptor.
     names: Vec<String>,
 }
 
@@ -283,15 +301,14 @@ impl Announced {
             return Ok(None);
         }
         let count: usize = match count.parse() {
-            // As many as a process can have (sysctl fs.nr_open, by default).
-            Ok(count @ 0..=1_048_576) => count,
+            Ok(count @ 0..=MAX_LISTEN_FDS) => count,
             _ => return Err(wrong(format!("LISTEN_FDS={count} is no number of descriptors"))),
         };
         if count == 0 {
             return Ok(None);
         }
         let names: Vec<String> = match names {
-            None | Some("") => vec![UNNAMED.to_owned(); count],
+            None | Some("") => vec![DEFAULT_NAME.to_owned(); count],
             Some(names) => names.split(':').map(str::to_owned).collect(),
         };
         if names.len() != count {
@@ -331,11 +348,11 @@ mod tests {
         assert_eq!(names("7", "2", None).unwrap(), ["unknown", "unknown"]);
     }
 
-    /// Descriptor 3 of a program that has executed itself anew is one of its own.
+    /// Raw fd 3 of a program that has executed itself anew is one of the program's own.
     #[test]
     fn what_was_not_passed_is_not_taken_for_it() {
         use std::os::fd::AsRawFd;
-        let refused = |number: RawFd| is_passed(number).unwrap_err();
+        let refused = |raw_fd: RawFd| is_passed(raw_fd).unwrap_err();
         assert!(refused(RawFd::MAX).contains("Bad file descriptor"));
         let (socket, _peer) = crate::sys::socketpair().unwrap();
         assert!(refused(socket.as_raw_fd()).contains("close-on-exec"));

@@ -1,4 +1,4 @@
-//! Listening at an address.
+//! Making listeners: binding to an address and listening there.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -11,14 +11,15 @@ use crate::sys;
 use crate::types::socket_addr::SocketAddr;
 
 impl UnixSeqpacketListener {
-    /// Listen at `address`, with a backlog of 128.
+    /// Listens at `address`, with a backlog of 128.
     ///
     /// A leading NUL byte makes the address a name in the abstract namespace.
     ///
     /// # Errors
-    /// `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside;
-    /// `EADDRINUSE` if the path exists, also where nobody listens any more; else what `bind(2)` and
-    /// `listen(2)` say. Outside a runtime, or in one without its I/O driver.
+    /// - `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside.
+    /// - `EADDRINUSE` if the path exists, even if no socket listens there any more.
+    /// - Others of `bind(2)` and `listen(2)`.
+    /// - An error outside a runtime, or in one without its I/O driver.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -29,7 +30,7 @@ impl UnixSeqpacketListener {
     /// let listener = UnixSeqpacketListener::bind(&name)?;
     /// let taken = UnixSeqpacketListener::bind(&name).unwrap_err();
     /// assert_eq!(taken.kind(), ErrorKind::AddrInUse);
-    /// // A name in the abstract namespace goes with its socket; a file would stay.
+    /// // A name in the abstract namespace ends with its socket. A file would stay.
     /// drop(listener);
     /// UnixSeqpacketListener::bind(&name)?;
     /// # Ok(()) }
@@ -38,13 +39,13 @@ impl UnixSeqpacketListener {
         Self::bind_with_backlog(address, 128)
     }
 
-    /// Listen at `address`, with a backlog of the given length.
+    /// Listens at `address`, with a backlog of `backlog` connections.
     ///
-    /// The kernel caps it at `net.core.somaxconn`, and holds one connection more than that. See
+    /// The kernel limits it to `net.core.somaxconn`, and holds one connection more than that. See
     /// `listen(2)`.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind).
+    /// Those of [`bind`](Self::bind).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -62,11 +63,12 @@ impl UnixSeqpacketListener {
 }
 
 impl Options {
-    /// See [`UnixSeqpacketListener::bind_with_backlog`]. Accepted sockets run on the listener's
-    /// backend.
+    /// Listens at `address` with these options. See [`UnixSeqpacketListener::bind_with_backlog`].
+    ///
+    /// Accepted sockets run on the listener's backend.
     ///
     /// # Errors
-    /// As [`UnixSeqpacketListener::bind`], and if the backend cannot be had.
+    /// Those of [`UnixSeqpacketListener::bind`], and an error if the backend is not available.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -87,13 +89,14 @@ impl Options {
         self.bind_addr(&SocketAddr::from_path(address)?, backlog)
     }
 
-    /// Listen at an address. [`SocketAddr::unnamed`] has the kernel choose a free name in the abstract
-    /// namespace (autobind), which
-    /// [`local_socket_addr`](UnixSeqpacketListener::local_socket_addr) tells. Else as
-    /// [`bind`](Self::bind).
+    /// Listens at a [`SocketAddr`]. Otherwise this is like [`bind`](Self::bind).
+    ///
+    /// For [`SocketAddr::unnamed`] the kernel chooses a free name in the abstract namespace
+    /// (autobind). [`local_socket_addr`](UnixSeqpacketListener::local_socket_addr) returns that
+    /// name.
     ///
     /// # Errors
-    /// As [`bind`](Self::bind).
+    /// Those of [`bind`](Self::bind).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -114,8 +117,8 @@ impl Options {
         let backend = self.select()?;
         let fd = sys::socket()?;
         self.prepare(fd.as_fd())?;
-        // Registered once it listens, not before: a socket that does not listen yet counts as hung
-        // up, which tokio remembers for good, and then accept(2) would be tried without end.
+        // Registered only once it listens. Until then tokio would see the socket as hung up, and
+        // remember that for good. Then accept(2) would be retried without end.
         let file = socket_file::listen(fd.as_fd(), address, backlog, &self.file)?;
         let listener = UnixSeqpacketListener::on(backend, fd)?;
         if self.keep_ancillary {

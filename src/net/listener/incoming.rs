@@ -1,4 +1,4 @@
-//! [`Incoming`]: accepting for ever.
+//! [`Incoming`]: accepting connections without end, also while descriptors are short.
 
 use std::future::poll_fn;
 use std::io;
@@ -9,18 +9,20 @@ use crate::net::backoff::Backoff;
 use crate::net::listener::UnixSeqpacketListener;
 use crate::net::socket::UnixSeqpacket;
 
-const FIRST_WAIT: Duration = Duration::from_millis(5);
-const LONGEST_WAIT: Duration = Duration::from_millis(500);
+/// The first wait after a shortage, before jitter.
+const FIRST_ACCEPT_WAIT: Duration = Duration::from_millis(5);
+/// The bound of the waits after a shortage.
+const LONGEST_ACCEPT_WAIT: Duration = Duration::from_millis(500);
 
-/// The connections of a listener, one after the other, from [`UnixSeqpacketListener::incoming`].
+/// The connections of a listener in order, from [`UnixSeqpacketListener::incoming`].
 ///
-/// Where the process or the system has no descriptor or memory left (`EMFILE`, `ENFILE`, `ENOBUFS`,
-/// `ENOMEM`), the connection stays in the kernel's queue: this waits and tries again, after 5 ms at
-/// first and then twice as long each time, up to 500 ms, instead of failing or spinning (in tokio's time where a test
-/// has paused its clock). A connection
-/// that is gone before it is accepted (`ECONNABORTED`) is passed over.
+/// The process or the system can be short of descriptors or memory (`EMFILE`, `ENFILE`, `ENOBUFS`,
+/// `ENOMEM`). The connection then stays in the kernel's queue. This waits and retries instead of
+/// failing or spinning. The wait is 5 ms at first and doubles up to 500 ms, with jitter. A test
+/// that has paused tokio's clock controls these waits. A connection that is gone before it is
+/// accepted (`ECONNABORTED`) is skipped.
 ///
-/// Never ends. With the feature `stream` it is a `futures_core::Stream`.
+/// It never ends. With the feature `stream` it is a `futures_core::Stream`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -48,11 +50,13 @@ pub struct Incoming<'a> {
 }
 
 impl UnixSeqpacketListener {
-    /// Accept connections for ever, waiting where there are no descriptors left for them. See
-    /// [`Incoming`].
+    /// Accepts connections without end, and waits while no descriptors are free for them.
+    ///
+    /// See [`Incoming`].
     ///
     /// # Errors
-    /// What `timerfd_create(2)` says: the timer to wait on is made now, while there are descriptors.
+    /// Those of `timerfd_create(2)`. The timer for the waits is made now, while descriptors are
+    /// free.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -71,21 +75,24 @@ impl UnixSeqpacketListener {
     pub fn incoming(&self) -> io::Result<Incoming<'_>> {
         Ok(Incoming {
             listener: self,
-            backoff: Backoff::new(FIRST_WAIT, LONGEST_WAIT)?,
+            backoff: Backoff::new(FIRST_ACCEPT_WAIT, LONGEST_ACCEPT_WAIT)?,
             waits: false,
         })
     }
 }
 
 impl Incoming<'_> {
-    /// The next connection.
+    /// Accepts the next connection.
     ///
-    /// Cancel safe: dropping the future loses no connection. Unlike
-    /// [`UnixSeqpacketListener::accept`] it does not stand in line: with several tasks at work, each
-    /// takes what it finds.
+    /// Unlike [`UnixSeqpacketListener::accept`] it does not queue: several tasks that accept take
+    /// the connections in no order.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no connection.
     ///
     /// # Errors
-    /// What `accept4(2)` says but for the shortages named above; if the runtime is gone.
+    /// Those of `accept4(2)` except the shortages named above, and an error once the runtime is
+    /// gone.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -107,11 +114,12 @@ impl Incoming<'_> {
         poll_fn(|cx| self.poll_accept(cx)).await
     }
 
-    /// The next connection, or have this task woken when there may be one. Else as
-    /// [`accept`](Self::accept).
+    /// Polls for the next connection, and wakes the task when there may be one.
+    ///
+    /// Otherwise this is like [`accept`](Self::accept).
     ///
     /// # Errors
-    /// As [`accept`](Self::accept).
+    /// Those of [`accept`](Self::accept).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

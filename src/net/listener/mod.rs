@@ -1,4 +1,4 @@
-//! [`UnixSeqpacketListener`].
+//! [`UnixSeqpacketListener`]: the public API of a listening socket.
 
 pub(crate) mod activation;
 mod bind;
@@ -22,7 +22,7 @@ use crate::types::socket_addr::SocketAddr;
 
 /// A listening Unix seqpacket socket.
 ///
-/// Dropping it closes it; the socket file stays, unless
+/// Dropping it closes it. The socket file stays, unless
 /// [`Options::unlink_on_drop`](crate::Options::unlink_on_drop) was set. Connections that were not
 /// accepted are closed, and the next call of each client fails with `ECONNRESET`.
 ///
@@ -41,7 +41,8 @@ use crate::types::socket_addr::SocketAddr;
 /// # Ok(()) }
 /// ```
 pub struct UnixSeqpacketListener {
-    /// To be removed. Dropped first: as long as the file is there, somebody listens.
+    /// The file to remove. Dropped first, so that the file never exists without its listening
+    /// socket.
     file: Option<SocketFile>,
     pub(crate) inner: backend::Listener,
     pub(crate) span: Span,
@@ -64,15 +65,18 @@ impl UnixSeqpacketListener {
         }
     }
 
-    /// Accept a connection.
+    /// Accepts a connection.
     ///
-    /// Cancel safe: dropping the future loses no connection. Tasks that wait are served first in,
-    /// first out.
+    /// Tasks that wait are served first in, first out.
+    ///
+    /// # Cancel safety
+    /// Dropping the future loses no connection.
     ///
     /// # Errors
-    /// What `accept4(2)` says. At `EMFILE` and `ENFILE` the connection stays in the queue: close
-    /// descriptors, or wait, before calling again, as [`incoming`](Self::incoming) does. `InvalidInput` once the
-    /// listener was shut down (`shutdown(2)`), which each process that shares it can do.
+    /// - Those of `accept4(2)`. At `EMFILE` and `ENFILE` the connection stays in the queue. Close
+    ///   descriptors or wait before the next call, as [`incoming`](Self::incoming) does.
+    /// - `InvalidInput` once the listener was shut down (`shutdown(2)`), which each process that
+    ///   shares it can do.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -97,13 +101,13 @@ impl UnixSeqpacketListener {
         self.accepted(fd)
     }
 
-    /// Accept a connection, or have this task woken when there is one.
+    /// Polls for a connection, and wakes the task when there is one.
     ///
-    /// Only the last task that called is woken. While another task waits in
-    /// [`accept`](Self::accept) this waits too.
+    /// Only the last task that polled is woken. While another task waits in
+    /// [`accept`](Self::accept), this waits too.
     ///
     /// # Errors
-    /// As [`accept`](Self::accept).
+    /// Those of [`accept`](Self::accept).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -126,17 +130,18 @@ impl UnixSeqpacketListener {
     fn accepted(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
         let socket = self.span.accept(fd, |fd| UnixSeqpacket::on(self.inner.choice(), fd))?;
         if self.inner.wants_control() {
-            // Inherited by what it accepts.
+            // An accepted socket inherits the socket options that make messages carry control data.
             socket.inner.want_control();
         }
         Ok(socket)
     }
 
-    /// The address it listens at, as a path; a leading NUL byte marks a name in the abstract
-    /// namespace.
+    /// Returns the address that it listens at, as a path.
+    ///
+    /// A leading NUL byte marks a name in the abstract namespace.
     ///
     /// # Errors
-    /// What `getsockname(2)` says.
+    /// Those of `getsockname(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -152,10 +157,10 @@ impl UnixSeqpacketListener {
         self.local_socket_addr().map(SocketAddr::into_path_buf)
     }
 
-    /// The address it listens at.
+    /// Returns the address that it listens at.
     ///
     /// # Errors
-    /// What `getsockname(2)` says.
+    /// Those of `getsockname(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -171,10 +176,10 @@ impl UnixSeqpacketListener {
         sys::local_address(self.as_fd())
     }
 
-    /// Take the pending error of the socket (`SO_ERROR`), if there is one.
+    /// Takes the pending error of the socket (`SO_ERROR`), if there is one.
     ///
     /// # Errors
-    /// What `getsockopt(2)` says.
+    /// Those of `getsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -187,7 +192,7 @@ impl UnixSeqpacketListener {
         sys::take_error(self.as_fd())
     }
 
-    /// What it runs on; accepted sockets run on the same.
+    /// Returns the backend that it runs on. Accepted sockets run on the same.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -202,14 +207,14 @@ impl UnixSeqpacketListener {
         self.inner.backend()
     }
 
-    /// The number of the file descriptor.
+    /// Returns the raw fd.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// # use tokio_seqpacket::{Options, SocketAddr};
     /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
-    /// let number = listener.as_raw_fd();
-    /// let link = std::fs::read_link(format!("/proc/self/fd/{number}"))?;
+    /// let raw_fd = listener.as_raw_fd();
+    /// let link = std::fs::read_link(format!("/proc/self/fd/{raw_fd}"))?;
     /// assert!(link.to_string_lossy().starts_with("socket:"));
     /// # Ok(()) }
     /// ```
@@ -217,7 +222,9 @@ impl UnixSeqpacketListener {
         self.as_fd().as_raw_fd()
     }
 
-    /// Leave the runtime and give the file descriptor away; closing it is the caller's now.
+    /// Leaves the runtime and returns the raw fd, which the caller then has to close.
+    ///
+    /// The socket file stays.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -225,9 +232,9 @@ impl UnixSeqpacketListener {
     /// # use tokio_seqpacket::{Options, SocketAddr};
     ///
     /// let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
-    /// let number = listener.into_raw_fd();
-    /// // SAFETY: it was given away just now.
-    /// let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    /// let raw_fd = listener.into_raw_fd();
+    /// // SAFETY: `into_raw_fd` has just released the open descriptor.
+    /// let fd = unsafe { OwnedFd::from_raw_fd(raw_fd) };
     /// # drop(fd);
     /// # Ok(()) }
     /// ```

@@ -1,4 +1,4 @@
-//! What a listener can be told that the sockets it accepts have from their first message on.
+//! Options of a listener that its accepted sockets inherit, effective from their first message on.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,12 +8,13 @@ use crate::net::socket::peer::set_pass_pidfd;
 use crate::sys;
 
 impl UnixSeqpacketListener {
-    /// Have the sender's credentials come with every message on the sockets that are accepted, also
-    /// with those that were sent before they were. See
+    /// Sets whether the sender's credentials come with every message on accepted sockets.
+    ///
+    /// They also come with messages that were sent before the socket was accepted. See
     /// [`UnixSeqpacket::set_pass_credentials`](crate::UnixSeqpacket::set_pass_credentials).
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// Those of `setsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -37,11 +38,12 @@ impl UnixSeqpacketListener {
         sys::set_pass_credentials(self.as_fd(), pass)
     }
 
-    /// Have a descriptor of the sending process come with every message on the sockets that are
-    /// accepted. See [`UnixSeqpacket::set_pass_pidfd`](crate::UnixSeqpacket::set_pass_pidfd).
+    /// Sets whether a pidfd of the sending process comes with every message on accepted sockets.
+    ///
+    /// See [`UnixSeqpacket::set_pass_pidfd`](crate::UnixSeqpacket::set_pass_pidfd).
     ///
     /// # Errors
-    /// As [`UnixSeqpacket::set_pass_pidfd`](crate::UnixSeqpacket::set_pass_pidfd).
+    /// Those of [`UnixSeqpacket::set_pass_pidfd`](crate::UnixSeqpacket::set_pass_pidfd).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -63,13 +65,14 @@ impl UnixSeqpacketListener {
         set_pass_pidfd(self.as_fd(), pass)
     }
 
-    /// Sets whether messages to the sockets that are accepted may carry file descriptors, from their first message on. See
-    /// [`UnixSeqpacket::set_pass_rights`](crate::UnixSeqpacket::set_pass_rights).
+    /// Sets whether messages to accepted sockets may carry file descriptors, from their first
+    /// message on.
     ///
-    /// A connection that waits to be accepted already has what the listener had when it connected.
+    /// A connection that waits to be accepted keeps the setting that the listener had when it
+    /// connected. See [`UnixSeqpacket::set_pass_rights`](crate::UnixSeqpacket::set_pass_rights).
     ///
     /// # Errors
-    /// As [`UnixSeqpacket::set_pass_rights`](crate::UnixSeqpacket::set_pass_rights).
+    /// Those of [`UnixSeqpacket::set_pass_rights`](crate::UnixSeqpacket::set_pass_rights).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

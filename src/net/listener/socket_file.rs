@@ -1,5 +1,5 @@
-//! The file of a listening socket: who may connect, what becomes of one that was left behind, and who
-//! removes it.
+//! [`SocketFile`]: the file of a bound socket, its permissions, its removal, and the replacement of
+//! a stale one.
 
 use std::ffi::OsString;
 use std::fs;
@@ -11,7 +11,7 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use crate::net::options::Wishes;
+use crate::net::options::FileOptions;
 use crate::sys;
 use crate::types::socket_addr::SocketAddr;
 
@@ -22,8 +22,8 @@ fn directory_of(path: &Path) -> &Path {
     }
 }
 
-/// Where a socket's file is going to be. Opened before it is: the process can change its directory, and the path lead
-/// elsewhere.
+/// The directory and the name of a socket's file. The directory is opened before `bind(2)` makes
+/// the file: the process can change its directory, and the path can come to lead elsewhere.
 #[derive(Debug)]
 struct Place {
     directory: OwnedFd,
@@ -32,7 +32,7 @@ struct Place {
 
 impl Place {
     fn of(path: &Path) -> io::Result<Self> {
-        // `bind(2)` says what is wrong with a path that has no last component.
+        // `bind(2)` returns the error for a path that has no last component.
         let name = path.file_name().unwrap_or_default().to_owned();
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
@@ -41,13 +41,14 @@ impl Place {
         })
     }
 
-    /// Device and inode of what is there, which is not followed.
+    /// Returns the device and inode of the file. A symbolic link is not followed.
     fn identity(&self) -> io::Result<(u64, u64)> {
         let file = rustix::fs::statat(&self.directory, &self.name, AtFlags::SYMLINK_NOFOLLOW)?;
         Ok(identity(&file))
     }
 
-    /// What is there, which is not followed. As long as it is held, no other file has its inode.
+    /// Opens the file, without following a symbolic link. While it is open, no other file has its
+    /// inode.
     fn hold(&self) -> io::Result<Held> {
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = rustix::fs::openat(&self.directory, &self.name, flags, Mode::empty())?;
@@ -58,7 +59,8 @@ impl Place {
         Ok(rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty())?)
     }
 
-    /// The path of another name in the directory, wherever that is by now. It has few bytes.
+    /// Returns a short path of another name in the directory, valid wherever the directory is by
+    /// now.
     fn beside(&self, name: &str) -> io::Result<SocketAddr> {
         SocketAddr::from_path(format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd()))
     }
@@ -68,14 +70,14 @@ fn identity(file: &Stat) -> (u64, u64) {
     (file.st_dev, file.st_ino)
 }
 
-/// A file, kept from going.
+/// An open file (`O_PATH`), whose inode is not reused while it is held.
 struct Held {
     file: OwnedFd,
     stat: Stat,
 }
 
-/// The file that `bind(2)` has made, told from any other by its inode. Removed when this is dropped,
-/// if it is still the same, and by the process that made it only.
+/// The file that `bind(2)` has made, identified by its inode. Dropping this removes the file, if it
+/// is still the same one, and only in the process that made it.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
     place: Place,
@@ -85,20 +87,20 @@ pub(crate) struct SocketFile {
 }
 
 impl SocketFile {
-    /// `bind(2)`, which makes the file. `None` for an address that is none.
+    /// Calls `bind(2)`, which makes the file. Returns `None` for an address that is not a path.
     pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<Option<Self>> {
         let place = address.as_pathname().map(Place::of).transpose()?;
         sys::bind(fd, address)?;
         place.map(Self::made).transpose()
     }
 
-    /// Just now.
+    /// Takes the file that `bind(2)` has just made.
     fn made(place: Place) -> io::Result<Self> {
         let identity = place.identity()?;
         Ok(Self { place, identity, process: std::process::id(), removes: true })
     }
 
-    /// Leave it where it is.
+    /// Leaves the file where it is.
     pub(crate) fn keep(mut self) {
         self.removes = false;
     }
@@ -115,16 +117,16 @@ impl Drop for SocketFile {
     }
 }
 
-/// `bind(2)` and `listen(2)` with all wishes. The file, where there is one, is removed with the value
-/// that comes back, unless that is told to [`keep`](SocketFile::keep) it.
+/// Calls `bind(2)` and `listen(2)` with the options. Dropping the returned value removes the file,
+/// unless [`keep`](SocketFile::keep) is called.
 pub(crate) fn listen(
     fd: BorrowedFd<'_>,
     address: &SocketAddr,
     backlog: i32,
-    wishes: &Wishes,
+    options: &FileOptions,
 ) -> io::Result<Option<SocketFile>> {
     let Some(path) = address.as_pathname() else {
-        if wishes.mode.is_some() || wishes.user.is_some() || wishes.group.is_some() {
+        if options.mode.is_some() || options.user.is_some() || options.group.is_some() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidInput,
                 "a name in the abstract namespace has neither mode nor owner: anybody in the network \
@@ -135,27 +137,27 @@ pub(crate) fn listen(
         sys::listen(fd, backlog)?;
         return Ok(None);
     };
-    if let Some(mode) = wishes.mode {
-        // bind(2) gives the file the mode of the socket, without the umask's bits: from its first
-        // moment it has no permission more than was asked for.
+    if let Some(mode) = options.mode {
+        // bind(2) gives the file the mode of the socket, without the bits of the umask. So at no
+        // moment does it have any permission beyond these.
         rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o777))?;
     }
-    let file = if wishes.replace_stale {
-        Some(bind_in_place_of_stale(fd, address, path, CLAIMS)?)
+    let file = if options.replace_stale {
+        Some(bind_in_place_of_stale(fd, address, path, MAX_CLAIM_DEPTH)?)
     } else {
         SocketFile::bind(fd, address)?
     };
-    // Nobody can connect before listen(2).
+    // No client can connect before listen(2).
     if let Some(file) = &file {
-        set_owner_and_mode(file, wishes)?;
+        set_owner_and_mode(file, options)?;
     }
     sys::listen(fd, backlog)?;
     Ok(file)
 }
 
-/// Changes the file that `bind(2)` made, and no other file that has replaced it meanwhile.
-fn set_owner_and_mode(made: &SocketFile, wishes: &Wishes) -> io::Result<()> {
-    if wishes.mode.is_none() && wishes.user.is_none() && wishes.group.is_none() {
+/// Changes the file that `bind(2)` made, and no other file that has replaced it since.
+fn set_owner_and_mode(made: &SocketFile, options: &FileOptions) -> io::Result<()> {
+    if options.mode.is_none() && options.user.is_none() && options.group.is_none() {
         return Ok(());
     }
     let Held { file, stat: found } = made.place.hold()?;
@@ -163,42 +165,45 @@ fn set_owner_and_mode(made: &SocketFile, wishes: &Wishes) -> io::Result<()> {
         let name = Path::new(&made.place.name);
         return Err(in_use(name, "another file has been put in its place"));
     }
-    if wishes.user.is_some() || wishes.group.is_some() {
-        let (user, group) = (wishes.user.map(Uid::from_raw), wishes.group.map(Gid::from_raw));
+    if options.user.is_some() || options.group.is_some() {
+        let (user, group) = (options.user.map(Uid::from_raw), options.group.map(Gid::from_raw));
         rustix::fs::chownat(&file, "", user, group, AtFlags::EMPTY_PATH)?;
     }
-    if let Some(mode) = wishes.mode {
+    if let Some(mode) = options.mode {
         let mode = mode & 0o777;
         if found.st_mode & 0o7777 != mode {
-            // What the umask has taken away. A descriptor of this kind has no fchmod(2).
-            let by_number = format!("/proc/self/fd/{}", file.as_raw_fd());
-            fs::set_permissions(by_number, fs::Permissions::from_mode(mode))?;
+            // Restores the bits that the umask removed. An `O_PATH` descriptor has no fchmod(2).
+            let by_raw_fd = format!("/proc/self/fd/{}", file.as_raw_fd());
+            fs::set_permissions(by_raw_fd, fs::Permissions::from_mode(mode))?;
         }
     }
     Ok(())
 }
 
-/// How often a file that others remove or replace meanwhile is looked at.
-const TRIES: u32 = 16;
+/// How often a bind is retried while other processes remove or replace the file.
+const MAX_BIND_ATTEMPTS: u32 = 16;
 
-/// Claims of claims that were left behind: as many processes died between two system calls.
-const CLAIMS: u32 = 4;
+/// How deep claims may nest: one level for each claim that a process left behind when it ended
+/// between two system calls.
+const MAX_CLAIM_DEPTH: u32 = 4;
 
-/// `bind(2)`. A socket file that is in the way is removed if no socket is bound to it.
+/// Calls `bind(2)`, and removes a socket file that is in the way if no socket is bound to it.
 ///
-/// Two that find the same stale file must not both remove what is at the path: the second would remove the socket that the
-/// first has bound there by then. No system call removes a file only if it is a certain one. So the one that removes a
-/// stale file holds a *claim* to its inode: a socket bound beside it, under a name made of the inode's number, which
-/// `bind(2)` gives to one alone. A claim ends with its process. One that was left behind is itself a stale file.
+/// Two processes that find the same stale file must not both remove what is at the path. The second
+/// would remove the socket that the first has bound there by then. No system call removes a file
+/// only if it is a certain one. So a process that removes a stale file holds a *claim* to its
+/// inode. A claim is a socket bound beside the file, under a name made of the inode number.
+/// `bind(2)` succeeds for one process alone. A claim ends with its process. A claim that was left
+/// behind is itself a stale file.
 ///
-/// A program that makes no claim, and removes what is at its path without looking, is not kept away.
+/// A program that removes what is at its path without a claim is not kept away.
 fn bind_in_place_of_stale(
     fd: BorrowedFd<'_>,
     address: &SocketAddr,
     path: &Path,
     claims: u32,
 ) -> io::Result<SocketFile> {
-    for _ in 0..TRIES {
+    for _ in 0..MAX_BIND_ATTEMPTS {
         let place = Place::of(path)?;
         match sys::bind(fd, address) {
             Ok(()) => return SocketFile::made(place),
@@ -206,7 +211,7 @@ fn bind_in_place_of_stale(
             Err(error) => return Err(error),
         }
         let old = match place.hold() {
-            // It has gone by itself.
+            // The file has gone meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             old => old?,
         };
@@ -217,11 +222,12 @@ fn bind_in_place_of_stale(
             return Err(in_use(path, "a socket is bound to it"));
         }
         let claim = claim(&place, &old, claims);
-        if matches!(claim, Claim::OfAnother) {
+        if matches!(claim, InodeClaim::OfAnother) {
             return Err(in_use(path, "another process is replacing it"));
         }
-        // bind(2) makes the file before it binds the socket to it, and has locked the directory until both are done. The
-        // claim has waited for that lock: a socket that is to be bound to this file is so by now.
+        // bind(2) makes the file before it binds the socket to it, and holds a lock on the
+        // directory until both are done. Binding the claim has waited for that lock. So a socket
+        // that was being bound to this file is bound by now.
         if is_bound(path, address)? {
             return Err(in_use(path, "a socket is bound to it"));
         }
@@ -241,16 +247,17 @@ fn bind_in_place_of_stale(
     Err(in_use(path, "others keep replacing it"))
 }
 
-/// Whether a socket is bound to the file at the path, be it one that does not listen yet.
+/// Returns whether a socket is bound to the file at the path, even one that does not listen yet.
 ///
-/// `connect(2)` looks for a socket that is bound to the file, and refuses the connection if there is none. It then compares
-/// the types: where a datagram socket asks, no listener is the right one (`EPROTOTYPE`), nor does it notice.
+/// `connect(2)` looks for a socket that is bound to the file, and refuses the connection if there
+/// is none. It then compares the types. For a datagram socket it rejects a listener (`EPROTOTYPE`),
+/// which does not notice.
 fn is_bound(path: &Path, address: &SocketAddr) -> io::Result<bool> {
     match sys::connect(sys::datagram_socket()?.as_fd(), address) {
         Err(error) => match error.raw_os_error() {
-            // There is no file: the caller looks again.
+            // ENOENT: there is no file, which the caller's next attempt finds.
             Some(libc::ECONNREFUSED | libc::ENOENT) => Ok(false),
-            // EPERM: of a datagram socket that is connected to another.
+            // EPERM: a datagram socket that is connected to another.
             Some(libc::EPROTOTYPE | libc::EPERM) => Ok(true),
             _ => Err(in_use(path, &format!("cannot find out whether it is in use: {error}"))),
         },
@@ -258,19 +265,19 @@ fn is_bound(path: &Path, address: &SocketAddr) -> io::Result<bool> {
     }
 }
 
-/// What keeps others from removing a stale file.
-enum Claim {
-    /// Dropped in this order: an own claim is never found stale.
+/// A claim to the inode of a stale file, which keeps other processes from removing it.
+enum InodeClaim {
+    /// The fields are dropped in this order, so that this claim is never found stale.
     Own {
         _file: SocketFile,
         _socket: OwnedFd,
     },
     OfAnother,
-    /// It cannot be made: no file of that name is allowed here, or there is no `/proc`.
+    /// No claim can be made: no file of that name is allowed here, or there is no `/proc`.
     Impossible,
 }
 
-fn claim(place: &Place, old: &Held, claims: u32) -> Claim {
+fn claim(place: &Place, old: &Held, claims: u32) -> InodeClaim {
     let name = format!(".seqpacket-{:x}", old.stat.st_ino);
     let bound = || {
         let Some(claims) = claims.checked_sub(1) else { return Err(Errno::LOOP.into()) };
@@ -278,12 +285,12 @@ fn claim(place: &Place, old: &Held, claims: u32) -> Claim {
         let path = address.as_pathname().unwrap_or(Path::new(""));
         let socket = sys::socket()?;
         let file = bind_in_place_of_stale(socket.as_fd(), &address, path, claims)?;
-        Ok(Claim::Own { _file: file, _socket: socket })
+        Ok(InodeClaim::Own { _file: file, _socket: socket })
     };
     match bound() {
         Ok(claim) => claim,
-        Err(error) if is_in_use(&error) && may_claim(place, old, &name) => Claim::OfAnother,
-        Err(_) => Claim::Impossible,
+        Err(error) if is_in_use(&error) && may_claim(place, old, &name) => InodeClaim::OfAnother,
+        Err(_) => InodeClaim::Impossible,
     }
 }
 
@@ -291,14 +298,14 @@ fn is_in_use(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::AddrInUse
 }
 
-/// Whether the owner of a claim may remove the file. In a sticky directory others can make claims, to keep it from being
-/// replaced.
+/// Returns whether the owner of a claim may remove the file. In a sticky directory other users can
+/// make claims only to keep the file from being replaced.
 fn may_claim(place: &Place, old: &Held, name: &str) -> bool {
     let flags = AtFlags::SYMLINK_NOFOLLOW;
     let (Ok(claim), Ok(directory)) =
         (rustix::fs::statat(&place.directory, name, flags), rustix::fs::fstat(&place.directory))
     else {
-        // It has ended meanwhile. Or nothing is known.
+        // The claim has ended meanwhile, or its owner is unknown.
         return true;
     };
     let own = rustix::process::geteuid().as_raw();

@@ -1,4 +1,5 @@
-//! Whether a stream has a socket's messages to itself: what other receive calls look at first.
+//! [`Exclusive`]: whether a stream has a socket's messages to itself. Other receive calls check it
+//! first.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,9 +8,10 @@ use std::task::{Context, Poll};
 
 use crate::common::idle_notify::{IdleNotify, IdleWakers, WakeList};
 
+/// Whether a stream has claimed the socket's messages, and the tasks that wait for its end.
 #[derive(Debug, Default)]
 pub(crate) struct Exclusive {
-    /// Changes under the lock of `waiting`.
+    /// Changes only under the lock of `waiting`.
     claimed: AtomicBool,
     waiting: Mutex<IdleWakers>,
     notify: IdleNotify,
@@ -21,15 +23,16 @@ impl Exclusive {
     }
 
     fn lock(&self) -> MutexGuard<'_, IdleWakers> {
-        // Nothing under this lock panics half-way or runs user code, but for cloning wakers.
+        // No code under this lock panics half-way. No user code runs under it, except to clone
+        // wakers.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// For a stream, as long as it lives.
+    /// Claims the messages for a stream, as long as the claim lives.
     ///
     /// # Errors
-    /// `ResourceBusy` if there is one.
-    pub(crate) fn claim(&self) -> io::Result<Claim<'_>> {
+    /// `ResourceBusy` if another stream has claimed them.
+    pub(crate) fn claim(&self) -> io::Result<StreamClaim<'_>> {
         let _waiting = self.lock();
         if self.claimed.swap(true, Ordering::AcqRel) {
             return Err(io::Error::new(
@@ -37,10 +40,10 @@ impl Exclusive {
                 "the socket has a stream of messages already",
             ));
         }
-        Ok(Claim { exclusive: self })
+        Ok(StreamClaim { exclusive: self })
     }
 
-    /// Waits for the end of a stream that is there, or has the task woken then.
+    /// Polls for the end of the current stream, and wakes the task then.
     pub(crate) fn poll_freed(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut waiting = self.lock();
         if !self.is_claimed() {
@@ -52,10 +55,10 @@ impl Exclusive {
         Poll::Pending
     }
 
-    /// As [`poll_freed`](Self::poll_freed).
+    /// Waits for the end of the current stream.
     pub(crate) async fn freed(&self) {
         loop {
-            // Before the check: what ends in between is noticed.
+            // Created before the check, so that an end in between is noticed.
             let notified = self.notify.notified();
             {
                 let mut waiting = self.lock();
@@ -69,13 +72,13 @@ impl Exclusive {
     }
 }
 
-/// Held by a stream. Whatever waits is woken when that is over.
+/// The claim of a stream. Dropping it wakes all tasks that wait for the end of the stream.
 #[derive(Debug)]
-pub(crate) struct Claim<'a> {
+pub(crate) struct StreamClaim<'a> {
     exclusive: &'a Exclusive,
 }
 
-impl Drop for Claim<'_> {
+impl Drop for StreamClaim<'_> {
     fn drop(&mut self) {
         let mut wakes = WakeList::default();
         {

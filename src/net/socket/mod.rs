@@ -42,24 +42,25 @@ use crate::types::backend::Backend;
 ///
 /// - `send`, `recv` and their vectored and ancillary forms borrow their buffers, as in
 ///   tokio-seqpacket.
-/// - `send_owned`, `recv_owned` and their forms take the buffer and give it back with the result.
-///   They say more about a message ([`MessageInfo`](crate::MessageInfo)).
-/// - `try_*` return `WouldBlock` instead of waiting; `poll_*` are for hand-written futures.
-/// - `peek` and its forms look at the next message and leave it where it is.
-/// - [`into_split`](Self::into_split) makes halves that can go to different tasks, where the drop of
-///   the writing half is to mean the end. Without that wish, an `Arc` of the socket will do.
+/// - `send_owned`, `recv_owned` and their forms take the buffer and return it with the result. They
+///   report more about a message ([`MessageInfo`](crate::MessageInfo)).
+/// - `try_*` return `WouldBlock` instead of waiting.
+/// - `poll_*` are for hand-written futures.
+/// - `peek` and its forms copy the next message and leave it in the socket.
+/// - [`into_split`](Self::into_split) makes halves for different tasks, where dropping the writing
+///   half should end the peer's stream. Otherwise an `Arc` of the socket is enough.
 ///
 /// # Errors common to all receive calls
-/// - `ECONNRESET` once, if the peer closed while messages for it were unread. Messages that it had
-///   sent, and then end of stream, still follow. A send can take this error instead.
+/// - `ECONNRESET` once, if the peer closed while messages for it were unread. Messages that the
+///   peer had sent still follow, and then end of stream. A send can return this error instead.
 /// - `WouldBlock` from `try_*`.
 ///
 /// # Errors common to all send calls
 /// - `BrokenPipe` if the peer closed or shut down. No signal is raised.
-/// - `InvalidInput` naming the limit for a message larger than the send buffer allows, and for more
-///   than 253 file descriptors. Nothing is sent.
-/// - `EBADF`, `EPERM`, `ETOOMANYREFS` for ancillary data, see `unix(7)`. `EPERM` also where the peer takes no descriptors
-///   ([`set_pass_rights`](Self::set_pass_rights)).
+/// - `InvalidInput` for a message larger than the send buffer allows, and for more than 253 file
+///   descriptors. The error names the limit, and nothing is sent.
+/// - `EBADF`, `EPERM`, `ETOOMANYREFS` for ancillary data, see `unix(7)`. `EPERM` also where the
+///   peer accepts no descriptors ([`set_pass_rights`](Self::set_pass_rights)).
 ///
 /// # Errors common to all calls
 /// - `Other` once the runtime in which the socket was made is gone.
@@ -86,13 +87,13 @@ use crate::types::backend::Backend;
 /// ```
 pub struct UnixSeqpacket {
     pub(crate) inner: backend::Socket,
-    /// Made when something of it is first used.
+    /// Created at the first use of one of its fields.
     extras: OnceLock<Box<Extras>>,
-    #[expect(dead_code, reason = "ends with the socket")]
+    #[expect(dead_code, reason = "its drop ends the span together with the socket")]
     span: Span,
 }
 
-/// What few sockets need.
+/// State that few sockets need.
 #[derive(Debug, Default)]
 struct Extras {
     exclusive: Exclusive,
@@ -106,7 +107,7 @@ impl UnixSeqpacket {
         Ok(Self { inner, extras: OnceLock::new(), span })
     }
 
-    /// What it runs on.
+    /// Returns the backend that the socket runs on.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -118,7 +119,7 @@ impl UnixSeqpacket {
         self.inner.backend()
     }
 
-    /// The number of the file descriptor.
+    /// Returns the raw fd.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -133,19 +134,19 @@ impl UnixSeqpacket {
         self.as_fd().as_raw_fd()
     }
 
-    /// Leave the runtime and give the file descriptor away; closing it is the caller's now.
+    /// Leaves the runtime and returns the raw fd, which the caller then has to close.
     ///
-    /// On io_uring a message that a dropped receive has left is lost: take it with [`try_recv`](Self::try_recv)
-    /// first, or use [`try_into_fd`](Self::try_into_fd).
+    /// On io_uring a message that a dropped receive has left is lost. Take it with
+    /// [`try_recv`](Self::try_recv) first, or use [`try_into_fd`](Self::try_into_fd).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// use std::os::fd::{FromRawFd, OwnedFd};
     ///
     /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// let number = a.into_raw_fd();
-    /// // SAFETY: it was given away just now.
-    /// let fd = unsafe { OwnedFd::from_raw_fd(number) };
+    /// let raw_fd = a.into_raw_fd();
+    /// // SAFETY: `into_raw_fd` has just released the open descriptor.
+    /// let fd = unsafe { OwnedFd::from_raw_fd(raw_fd) };
     /// # drop(fd);
     /// # Ok(()) }
     /// ```
@@ -153,12 +154,15 @@ impl UnixSeqpacket {
         OwnedFd::from(self).into_raw_fd()
     }
 
-    /// Leave the runtime and give the file descriptor away, unless a message would be lost by that.
+    /// Leaves the runtime and returns the file descriptor, unless that would lose a message.
     ///
     /// # Errors
-    /// The socket comes back if something is not settled. A message that a dropped receive has left, on io_uring, or a
-    /// stream: [`try_recv`](Self::try_recv) takes it. A receive that is queued for a batch, or a send: both are over when
-    /// the runtime has run for a moment.
+    /// Returns the socket if an operation or a message of it is left:
+    ///
+    /// - A message that a stream has left, or on io_uring a dropped receive.
+    ///   [`try_recv`](Self::try_recv) takes it.
+    /// - A receive that is queued for a batch, or a send. Both are complete after the runtime has
+    ///   run for a moment.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -170,10 +174,11 @@ impl UnixSeqpacket {
         if self.inner.is_idle() { Ok(self.into()) } else { Err(self) }
     }
 
-    /// A stream of the messages that come, each in a buffer that it leases. See [`Messages`].
+    /// Returns a stream of the received messages, each in a buffer that it leases. See
+    /// [`Messages`].
     ///
     /// # Errors
-    /// `ResourceBusy` if the socket has a stream already.
+    /// `ResourceBusy` if the socket already has a stream.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -197,7 +202,7 @@ impl UnixSeqpacket {
         Messages::new(&self.inner, self.exclusive(), options)
     }
 
-    /// A batch of messages to be sent, still empty. See [`SendBatch`].
+    /// Returns an empty batch, for messages that are sent together. See [`SendBatch`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -213,7 +218,7 @@ impl UnixSeqpacket {
         SendBatch::new(&self.inner)
     }
 
-    /// For a stream, which claims it.
+    /// The claim to the messages, for a stream.
     pub(crate) fn exclusive(&self) -> &Exclusive {
         &self.extras().exclusive
     }

@@ -1,7 +1,7 @@
-//! Looking at the next message without taking it.
+//! Copying the next message without taking it.
 //!
-//! Never an operation in flight: readiness, then a call. A message that a dropped receive has left in
-//! the library is looked at there.
+//! A peek is never an operation in flight: it waits for readiness, then makes a call. It also sees
+//! a message that a dropped receive has left in the library.
 
 use std::io::{self, IoSliceMut};
 use std::task::{Context, Poll, ready};
@@ -10,21 +10,21 @@ use crate::net::socket::UnixSeqpacket;
 use crate::types::message_info::MessageInfo;
 
 impl UnixSeqpacket {
-    /// Look at the next message: copy its bytes, and leave it where it is.
+    /// Copies the next message into `buffer`, and leaves it in the socket.
     ///
-    /// Waits until there is one that nobody waits to receive. [`MessageInfo::message_len`] is its
-    /// whole length, also where `buffer` is shorter, even empty; ancillary data stays with the
-    /// message, and [`MessageInfo::ancillary_truncated`] says that there is some. Nothing is promised
-    /// to the caller: another task may receive the message meanwhile. 0 bytes stand for an empty
-    /// message and for end of stream, as in [`recv`](Self::recv).
+    /// Waits until there is a message that no other task waits to receive.
+    /// [`MessageInfo::message_len`] is its whole length in bytes, even if `buffer` is shorter or
+    /// empty. Ancillary data stays with the message, and [`MessageInfo::ancillary_truncated`]
+    /// reports whether there is some. Another task may receive the message before this one does. 0
+    /// bytes are an empty message or end of stream, as in [`recv`](Self::recv).
     ///
     /// It is `MSG_PEEK` of `recvmsg(2)`.
     ///
     /// # Cancel safety
-    /// A future that is dropped has changed nothing.
+    /// Dropping the future changes nothing.
     ///
     /// # Errors
-    /// See [`UnixSeqpacket`]. An error that is reported here is not reported again.
+    /// See [`UnixSeqpacket`]. An error that this call returns is not returned again.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -39,10 +39,11 @@ impl UnixSeqpacket {
         self.peek_vectored(&mut [IoSliceMut::new(buffer)]).await
     }
 
-    /// Look at the next message, scattered into several buffers. Else as [`peek`](Self::peek).
+    /// Copies the next message into several buffers, in order. Otherwise this is like
+    /// [`peek`](Self::peek).
     ///
     /// # Errors
-    /// As [`peek`](Self::peek).
+    /// Those of [`peek`](Self::peek).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -68,11 +69,11 @@ impl UnixSeqpacket {
         }
     }
 
-    /// Look at the next message, if there is one. Else as [`peek`](Self::peek).
+    /// Copies the next message if there is one. Otherwise this is like [`peek`](Self::peek).
     ///
     /// # Errors
-    /// `WouldBlock` if there is none, or another task is receiving or waits to receive. Else as
-    /// [`peek`](Self::peek).
+    /// `WouldBlock` if there is none, or if another task receives or waits to receive. Others are
+    /// those of [`peek`](Self::peek).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -84,7 +85,7 @@ impl UnixSeqpacket {
     /// let mut first = [0; 1];
     /// assert_eq!(b.try_peek(&mut first)?.message_len(), 7);
     /// assert_eq!(&first, b"m");
-    /// // It is still there.
+    /// // The message is still in the socket.
     /// assert_eq!(b.try_recv(&mut [0; 16])?, 7);
     /// # Ok(()) }
     /// ```
@@ -92,11 +93,11 @@ impl UnixSeqpacket {
         self.try_peek_vectored(&mut [IoSliceMut::new(buffer)])
     }
 
-    /// Look at the next message, scattered into several buffers, if there is one. Else as
+    /// Copies the next message into several buffers, if there is one. Otherwise this is like
     /// [`peek`](Self::peek).
     ///
     /// # Errors
-    /// As [`try_peek`](Self::try_peek).
+    /// Those of [`try_peek`](Self::try_peek).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -114,11 +115,13 @@ impl UnixSeqpacket {
         self.inner.try_peek(buffer)
     }
 
-    /// Look at the next message, or have this task woken when there may be one. Only the last task
-    /// that called this or another receiving `poll_*` function is woken. Else as [`peek`](Self::peek).
+    /// Polls to copy the next message, and wakes the task when there may be one.
+    ///
+    /// Only the last task that polled with this or another receiving `poll_*` function is woken.
+    /// Otherwise this is like [`peek`](Self::peek).
     ///
     /// # Errors
-    /// As [`peek`](Self::peek).
+    /// Those of [`peek`](Self::peek).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -137,11 +140,11 @@ impl UnixSeqpacket {
         self.poll_peek_vectored(cx, &mut [IoSliceMut::new(buffer)])
     }
 
-    /// Look at the next message, scattered into several buffers. Else as
+    /// Polls to copy the next message into several buffers. Otherwise this is like
     /// [`poll_peek`](Self::poll_peek).
     ///
     /// # Errors
-    /// As [`peek`](Self::peek).
+    /// Those of [`peek`](Self::peek).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

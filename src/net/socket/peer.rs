@@ -1,9 +1,10 @@
-//! Who is at the other end: what the kernel can be asked, and what its answers are worth.
+//! The identity of the peer and of each sender: what the kernel reports, and what that proves.
 //!
-//! Two kinds of answer. About the *peer*: the process that called `connect(2)`, `listen(2)` or `socketpair(2)`
-//! at the other end, as it was then. About the *sender* of one message: the process that
-//! called `sendmsg(2)`, as it is at that moment, checked by the kernel. A socket can be inherited and
-//! passed on, so that the two need not be the same process.
+//! The kernel gives two kinds of answers. One is about the *peer*: the process that called
+//! `connect(2)`, `listen(2)` or `socketpair(2)` at the other end, as it was then. The other is
+//! about the *sender* of one message: the process that called `sendmsg(2)`, checked by the kernel
+//! at that moment. A socket can be inherited and passed on, so the two need not be the same
+//! process.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -16,26 +17,29 @@ use crate::types::ucred::UCred;
 use crate::util::unsupported::{too_old, unsupported};
 
 impl UnixSeqpacket {
-    /// Have the sender's credentials come with every message from now on (`SO_PASSCRED`,
-    /// `SCM_CREDENTIALS`; see `unix(7)`), to be found in
-    /// [`AncillaryBuffer::credentials`](crate::ancillary::AncillaryBuffer::credentials) or with the
-    /// [`AncillaryMessageReader`](crate::ancillary::AncillaryMessageReader).
+    /// Sets whether the sender's credentials come with every message from now on (`SO_PASSCRED`,
+    /// `SCM_CREDENTIALS`; see `unix(7)`).
     ///
-    /// **Proves** that the process which sent *this* message has these ids, or the privilege to claim
-    /// them: the kernel fills in the sender's process id and real user and group id, or checks what
-    /// the sender claims. **Does not prove** that the process still exists when the message is looked at:
-    /// its id can have been given to another. A message that was sent before either end had set this
-    /// may carry process id 0 and the overflow ids (65534) instead: set it on the listener, whose
-    /// accepted sockets have it from the start.
+    /// They are in [`AncillaryBuffer::credentials`](crate::ancillary::AncillaryBuffer::credentials)
+    /// or in the [`AncillaryMessageReader`](crate::ancillary::AncillaryMessageReader).
+    ///
+    /// **Proves** that the process which sent *this* message has these ids, or the privilege to
+    /// claim them. The kernel fills in the sender's process id and real user and group id, or
+    /// checks the ids that the sender claims. **Does not prove** that the process still exists when
+    /// the message is read. Its id can have been given to another process.
+    ///
+    /// A message that was sent before either end had set this may carry process id 0 and the
+    /// overflow ids (65534) instead. Set it on the listener, so that accepted sockets have it from
+    /// the start.
     ///
     /// While this is set, the kernel binds an unbound socket to a name in the abstract namespace
     /// (autobind) when it sends or connects.
     ///
-    /// While this is set, a receive call without room for ancillary data reports it as cut, if it returns a
-    /// [`MessageInfo`](crate::MessageInfo::ancillary_truncated).
+    /// While this is set, a receive without capacity for ancillary data reports it as truncated, if
+    /// it returns a [`MessageInfo`](crate::MessageInfo::ancillary_truncated).
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// Those of `setsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -57,10 +61,10 @@ impl UnixSeqpacket {
         self.inner.change_marks(|fd| sys::set_pass_credentials(fd, pass))
     }
 
-    /// Whether the sender's credentials come with every message.
+    /// Returns whether the sender's credentials come with every message.
     ///
     /// # Errors
-    /// What `getsockopt(2)` says.
+    /// Those of `getsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -74,22 +78,23 @@ impl UnixSeqpacket {
         sys::pass_credentials(self.as_fd())
     }
 
-    /// Have a descriptor of the sending process come with every message from now on (`SO_PASSPIDFD`,
-    /// `SCM_PIDFD`; Linux 6.5): see
-    /// [`AncillaryBuffer::take_pidfd`](crate::ancillary::AncillaryBuffer::take_pidfd).
+    /// Sets whether a pidfd of the sending process comes with every message from now on
+    /// (`SO_PASSPIDFD`, `SCM_PIDFD`; Linux 6.5).
     ///
-    /// **Proves** which process sent this message, and stays that process: a pidfd never comes to
-    /// mean another, see `pidfd_open(2)`. Credentials read by way of it (in `/proc`, after a check
-    /// that it is still alive) are those of the sender. **Does not prove** that it is alive, nor that
-    /// it has not changed its ids or its program since. It costs a descriptor a message, which the
-    /// ancillary buffer closes with the next one.
-    ///
-    /// The byte-array reader of tokio-seqpacket's API shows it as
+    /// It is in [`AncillaryBuffer::take_pidfd`](crate::ancillary::AncillaryBuffer::take_pidfd). The
+    /// byte-array reader of tokio-seqpacket's API shows it as
     /// [`Other`](crate::ancillary::OwnedAncillaryMessage::Other), whose
     /// [`into_pidfd`](crate::ancillary::OwnedUnknownMessage::into_pidfd) takes it.
     ///
+    /// **Proves** which process sent this message, for good: a pidfd never comes to mean another
+    /// process, see `pidfd_open(2)`. Credentials read through it (in `/proc`, after a check that
+    /// the process is alive) are those of the sender. **Does not prove** that the process is alive,
+    /// nor that it has kept its ids or its program.
+    ///
+    /// Each message costs a descriptor, which the ancillary buffer closes with the next message.
+    ///
     /// # Errors
-    /// `Unsupported` before Linux 6.5; else what `setsockopt(2)` says.
+    /// `Unsupported` before Linux 6.5, otherwise those of `setsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -113,10 +118,10 @@ impl UnixSeqpacket {
         set_pass_pidfd(self.as_fd(), pass)
     }
 
-    /// Whether a descriptor of the sending process comes with every message.
+    /// Returns whether a pidfd of the sending process comes with every message.
     ///
     /// # Errors
-    /// As [`set_pass_pidfd`](Self::set_pass_pidfd).
+    /// Those of [`set_pass_pidfd`](Self::set_pass_pidfd).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -135,17 +140,20 @@ impl UnixSeqpacket {
         Ok(value.iter().any(|byte| *byte != 0))
     }
 
-    /// The credentials of the process that connected or made the pair, or that listened, as they
-    /// were then (`SO_PEERCRED`): its effective user and group id. Not necessarily of the process that
-    /// holds the other end now; see [`guide::credentials`](crate::guide::credentials).
+    /// Returns the credentials of the peer's process, with its effective user and group id
+    /// (`SO_PEERCRED`).
+    ///
+    /// That is the process that connected, listened or made the pair, as it was then. It need not
+    /// be the process that holds the other end now. See
+    /// [`guide::credentials`](crate::guide::credentials).
     ///
     /// # Errors
-    /// What `getsockopt(2)` says.
+    /// Those of `getsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// // Both ends were made by this process.
+    /// // This process made both ends.
     /// assert_eq!(a.peer_cred()?.pid(), Some(std::process::id() as i32));
     /// # Ok(()) }
     /// ```
@@ -153,16 +161,16 @@ impl UnixSeqpacket {
         UCred::from_socket_peer(self)
     }
 
-    /// A descriptor of the peer's process (`SO_PEERPIDFD`, Linux 6.5), close-on-exec.
+    /// Returns a pidfd of the peer's process (`SO_PEERPIDFD`, Linux 6.5), close-on-exec.
     ///
-    /// **Proves** which process connected, listened or made the pair, and stays that process, where
-    /// the number in [`peer_cred`](Self::peer_cred) can be given to another once it has ended.
-    /// **Does not prove** that this process holds the other end now: a socket can be inherited and
-    /// passed on.
+    /// **Proves** which process connected, listened or made the pair, for good. The process id in
+    /// [`peer_cred`](Self::peer_cred), by contrast, can be given to another process once that one
+    /// has ended. **Does not prove** that this process holds the other end now: a socket can be
+    /// inherited and passed on.
     ///
     /// # Errors
-    /// `Unsupported` before Linux 6.5. `ESRCH` or `EINVAL` if the process has ended and been waited
-    /// for, on kernels that make no pidfd for such a one.
+    /// `Unsupported` before Linux 6.5. `ESRCH` or `EINVAL` if the process has ended and its parent
+    /// has waited for it, on kernels that make no pidfd for such a process.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -177,15 +185,15 @@ impl UnixSeqpacket {
         sys::peer_pidfd(self.as_fd()).map_err(|error| too_old(error, "SO_PEERPIDFD", "6.5"))
     }
 
-    /// The supplementary groups of the peer's process (`SO_PEERGROUPS`, Linux 4.13).
+    /// Returns the supplementary groups of the peer's process (`SO_PEERGROUPS`, Linux 4.13).
     ///
-    /// **Proves** what groups the process had that connected, listened or made the pair, when it did.
-    /// The group of [`peer_cred`](Self::peer_cred) need not be among them. **Does not prove** that it
-    /// has them still, nor whose the other end is now. Groups are those of this process's user
-    /// namespace; such as it has no number for come as the overflow id (65534).
+    /// **Proves** which groups the process had when it connected, listened or made the pair. The
+    /// group of [`peer_cred`](Self::peer_cred) need not be among them. **Does not prove** that it
+    /// still has them, nor which process holds the other end now. Groups are ids in this process's
+    /// user namespace. A group without an id there is the overflow id (65534).
     ///
     /// # Errors
-    /// `Unsupported` before Linux 4.13; else what `getsockopt(2)` says.
+    /// `Unsupported` before Linux 4.13, otherwise those of `getsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -200,13 +208,15 @@ impl UnixSeqpacket {
         Ok(groups.iter().map(|bytes| gid_t::from_ne_bytes(*bytes)).collect())
     }
 
-    /// The security label of the peer (`SO_PEERSEC`), as the active security module writes it, without
-    /// a terminating NUL byte: under SELinux a context such as `system_u:system_r:init_t:s0`, under
-    /// AppArmor a profile and mode.
+    /// Returns the security label of the peer (`SO_PEERSEC`), in the form of the active security
+    /// module.
     ///
-    /// **Proves** what label the peer's socket had when the connection was made, by the policy of
-    /// this machine. **Does not prove** anything where no module labels sockets, and is no substitute
-    /// for the policy itself.
+    /// It has no terminating NUL byte. Under SELinux it is a context such as
+    /// `system_u:system_r:init_t:s0`, under AppArmor a profile and mode.
+    ///
+    /// **Proves** which label the peer's socket had when the connection was made, by the policy of
+    /// this machine. **Does not prove** anything where no module labels sockets, and does not
+    /// replace the policy itself.
     ///
     /// # Errors
     /// `Unsupported` if no security module here labels Unix sockets (`ENOPROTOOPT`).
@@ -235,11 +245,13 @@ impl UnixSeqpacket {
 }
 
 impl UCred {
-    /// The credentials of the process that connected, or listened on, the other end of a Unix
-    /// socket, as they were at that time: its effective ids (`SO_PEERCRED`, see `unix(7)`).
+    /// Returns the credentials of the process at the other end of a Unix socket (`SO_PEERCRED`, see
+    /// `unix(7)`).
+    ///
+    /// That is the process that connected or listened there, with its effective ids at that time.
     ///
     /// # Errors
-    /// What `getsockopt(2)` says: `EBADF`, `ENOTSOCK`.
+    /// Those of `getsockopt(2)`: `EBADF`, `ENOTSOCK`.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

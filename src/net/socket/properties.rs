@@ -1,4 +1,4 @@
-//! What a connected socket can be asked and told beside messages: addresses, sizes, its end.
+//! Properties of a connected socket: addresses, buffer sizes, options, shutdown.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -9,12 +9,13 @@ use crate::sys;
 use crate::types::socket_addr::SocketAddr;
 
 impl UnixSeqpacket {
-    /// The address that this socket is bound to: the listener's on an accepted socket, unnamed on one
-    /// that has connected without
-    /// [`Options::local_addr`](crate::Options::local_addr). See `getsockname(2)`.
+    /// Returns the address that this socket is bound to (`getsockname(2)`).
+    ///
+    /// An accepted socket has the listener's address. A socket that connected without
+    /// [`Options::local_addr`](crate::Options::local_addr) is unnamed.
     ///
     /// # Errors
-    /// What `getsockname(2)` says.
+    /// Those of `getsockname(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -26,11 +27,13 @@ impl UnixSeqpacket {
         sys::local_address(self.as_fd())
     }
 
-    /// The address that the other end is bound to; see [`local_addr`](Self::local_addr). It says
-    /// nothing of who the peer is: anybody may bind to a name that is free.
+    /// Returns the address that the other end is bound to (`getpeername(2)`). See
+    /// [`local_addr`](Self::local_addr).
+    ///
+    /// The address does not identify the peer: any process may bind to a free name.
     ///
     /// # Errors
-    /// What `getpeername(2)` says. That the peer has closed is no error.
+    /// Those of `getpeername(2)`. After the peer has closed this is no error.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -50,12 +53,13 @@ impl UnixSeqpacket {
         sys::peer_address(self.as_fd())
     }
 
-    /// Bytes that may wait on their way to the peer, each message counted with the kernel's
-    /// bookkeeping of some 256 bytes or more (`SO_SNDBUF`, see `socket(7)`). A send waits while that
-    /// much is queued.
+    /// Returns the size of the send buffer in bytes (`SO_SNDBUF`, see `socket(7)`).
+    ///
+    /// That many bytes may wait on their way to the peer. Each message counts with some 256 bytes
+    /// or more for the kernel's bookkeeping. A send waits while the buffer is full.
     ///
     /// # Errors
-    /// What `getsockopt(2)` says.
+    /// Those of `getsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -68,13 +72,14 @@ impl UnixSeqpacket {
         sys::send_buffer_size(self.as_fd())
     }
 
-    /// Set the size of the send buffer in bytes. The kernel doubles the number, after capping it at
-    /// `net.core.wmem_max`, and never goes below some 4 KiB;
-    /// [`send_buffer_size`](Self::send_buffer_size) says what came of it. It bounds the size of a
-    /// message, too: see [`max_message_size`](Self::max_message_size).
+    /// Sets the size of the send buffer in bytes.
+    ///
+    /// The kernel limits the size to `net.core.wmem_max`, then doubles it. The result is never
+    /// below some 4 KiB, and [`send_buffer_size`](Self::send_buffer_size) returns it. It also
+    /// bounds the size of a message: see [`max_message_size`](Self::max_message_size).
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// Those of `setsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -88,11 +93,12 @@ impl UnixSeqpacket {
         sys::set_send_buffer_size(self.as_fd(), bytes)
     }
 
-    /// The size of the receive buffer in bytes (`SO_RCVBUF`). On Unix sockets it bounds nothing: what
-    /// is queued is counted against the sender's send buffer.
+    /// Returns the size of the receive buffer in bytes (`SO_RCVBUF`).
+    ///
+    /// On Unix sockets it bounds nothing. Queued messages count against the sender's send buffer.
     ///
     /// # Errors
-    /// What `getsockopt(2)` says.
+    /// Those of `getsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -107,12 +113,13 @@ impl UnixSeqpacket {
         sys::recv_buffer_size(self.as_fd())
     }
 
-    /// Set the size of the receive buffer in bytes, which the kernel doubles after capping it at
-    /// `net.core.rmem_max`. Without effect on Unix sockets: see
-    /// [`recv_buffer_size`](Self::recv_buffer_size).
+    /// Sets the size of the receive buffer in bytes.
+    ///
+    /// The kernel limits the size to `net.core.rmem_max`, then doubles it. It has no effect on Unix
+    /// sockets: see [`recv_buffer_size`](Self::recv_buffer_size).
     ///
     /// # Errors
-    /// What `setsockopt(2)` says.
+    /// Those of `setsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -125,13 +132,15 @@ impl UnixSeqpacket {
         sys::set_recv_buffer_size(self.as_fd(), bytes)
     }
 
-    /// Bytes that a message sent here may have for sure: the send buffer without what the kernel keeps
-    /// of it, and no more than the 4 MiB that it can hold in one piece (some kernels take a little
-    /// more). Memory in such pieces can be short: a send of hundreds of KiB may fail with `ENOBUFS`
-    /// or `ENOMEM` at a bad moment. The peer's limit for the other direction is its own.
+    /// Returns the largest size of a message, in bytes, that this socket can certainly send.
+    ///
+    /// That is the send buffer without the kernel's share, and at most 4 MiB. The kernel can hold that
+    /// much in one piece (some kernels take a little more). Memory in such pieces can be short. A send
+    /// of hundreds of KiB may then fail with `ENOBUFS` or `ENOMEM`. The peer has a limit of its own for
+    /// the other direction.
     ///
     /// # Errors
-    /// What `getsockopt(2)` says.
+    /// Those of `getsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -147,18 +156,22 @@ impl UnixSeqpacket {
         Ok(self.send_buffer_size()?.saturating_sub(SEND_BUFFER_OVERHEAD).min(sys::ONE_PIECE))
     }
 
-    /// Sets whether messages to this socket may carry file descriptors (`SO_PASSRIGHTS`, Linux 6.16). They may by default.
+    /// Sets whether messages to this socket may carry file descriptors (`SO_PASSRIGHTS`, Linux
+    /// 6.16).
     ///
-    /// While they may not, the kernel refuses a peer's send that has descriptors with `EPERM`. This is what a service
-    /// wants that takes none: the kernel closes a descriptor inside a receive without capacity for it, and a peer chooses
-    /// how long that takes. See [`guide::descriptors`](crate::guide::descriptors#descriptors-that-nothing-asked-for).
+    /// They may by default. While they may not, the kernel rejects a peer's send that has
+    /// descriptors with `EPERM`. This suits a service that takes no descriptors. The kernel closes
+    /// a descriptor inside a receive without capacity for it, and the peer chooses how long that
+    /// takes. See
+    /// [`guide::descriptors`](crate::guide::descriptors#descriptors-that-nothing-asked-for).
     ///
-    /// What is under way already still arrives. [`Options::pass_rights`](crate::Options::pass_rights), or
-    /// [the same of a listener](crate::UnixSeqpacketListener::set_pass_rights), comes before the first message. The option
-    /// belongs to the socket: it holds for all its duplicates, in other processes too.
+    /// Descriptors that were already sent still arrive. To take effect before the first message,
+    /// use [`Options::pass_rights`](crate::Options::pass_rights) or [the option of a
+    /// listener](crate::UnixSeqpacketListener::set_pass_rights). The option belongs to the socket.
+    /// It holds for all its duplicates, in other processes too.
     ///
     /// # Errors
-    /// `Unsupported` before Linux 6.16; else what `setsockopt(2)` says.
+    /// `Unsupported` before Linux 6.16, otherwise those of `setsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -184,7 +197,7 @@ impl UnixSeqpacket {
     /// Returns whether messages to this socket may carry file descriptors.
     ///
     /// # Errors
-    /// As [`set_pass_rights`](Self::set_pass_rights).
+    /// Those of [`set_pass_rights`](Self::set_pass_rights).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -201,10 +214,10 @@ impl UnixSeqpacket {
         sys::pass_rights(self.as_fd())
     }
 
-    /// Take the pending error of the socket (`SO_ERROR`), if there is one.
+    /// Takes the pending error of the socket (`SO_ERROR`), if there is one.
     ///
     /// # Errors
-    /// What `getsockopt(2)` says.
+    /// Those of `getsockopt(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -220,12 +233,14 @@ impl UnixSeqpacket {
         sys::take_error(self.as_fd())
     }
 
-    /// Shut down reading, writing or both, for all duplicates of the socket in all processes. Calls
-    /// that wait return; see `shutdown(2)`. After `Shutdown::Write` a send that waits on a full queue returns only
-    /// once the peer has made room in it or has gone: the kernel reports nothing before.
+    /// Shuts down reading, writing or both, for all duplicates of the socket in all processes.
+    ///
+    /// Waiting calls return, see `shutdown(2)`. After `Shutdown::Write` a send that waits on a full
+    /// queue returns only once the peer has taken a message or has closed. The kernel reports no
+    /// event before.
     ///
     /// # Errors
-    /// What `shutdown(2)` says.
+    /// Those of `shutdown(2)`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

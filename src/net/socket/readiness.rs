@@ -1,4 +1,4 @@
-//! Waiting until a call may succeed.
+//! Waiting for readiness: until a `try_*` call may succeed.
 
 use std::future::poll_fn;
 use std::io;
@@ -13,13 +13,16 @@ use crate::net::socket::UnixSeqpacket;
 use crate::net::socket::exclusive::Exclusive;
 
 impl UnixSeqpacket {
-    /// Wait until the socket may be ready for one of the given directions, and say which.
+    /// Waits until the socket may be ready for one of the given directions, and returns which.
     ///
-    /// A direction in which another task is at work or waits does not count as ready. Readiness can
-    /// be wrong: a `try_*` call may still return `WouldBlock`. Cancel safe.
+    /// A direction does not count as ready while another task uses it or waits for it. Readiness
+    /// can be wrong: a `try_*` call may still return `WouldBlock`.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing.
     ///
     /// # Errors
-    /// If the runtime is gone.
+    /// An error if the runtime is gone.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -32,7 +35,8 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub async fn ready(&self, interest: Interest) -> io::Result<Ready> {
-        // A loop of readable() and try_recv() must yield, too; neither AsyncFd nor a direct call pays.
+        // A loop of readable() and try_recv() must yield. Neither AsyncFd nor a direct call
+        // consumes budget.
         tokio::task::coop::consume_budget().await;
         while interest.is_readable()
             && let Some(stream) = self.stream()
@@ -44,10 +48,10 @@ impl UnixSeqpacket {
         self.inner.ready(interest).await
     }
 
-    /// Wait until [`try_recv`](Self::try_recv) may succeed. See [`ready`](Self::ready).
+    /// Waits until [`try_recv`](Self::try_recv) may succeed. See [`ready`](Self::ready).
     ///
     /// # Errors
-    /// If the runtime is gone.
+    /// An error if the runtime is gone.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -70,10 +74,10 @@ impl UnixSeqpacket {
         self.ready(Interest::READABLE).await.map(drop)
     }
 
-    /// Wait until [`try_send`](Self::try_send) may succeed. See [`ready`](Self::ready).
+    /// Waits until [`try_send`](Self::try_send) may succeed. See [`ready`](Self::ready).
     ///
     /// # Errors
-    /// If the runtime is gone.
+    /// An error if the runtime is gone.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -94,11 +98,12 @@ impl UnixSeqpacket {
         self.ready(Interest::WRITABLE).await.map(drop)
     }
 
-    /// Whether [`try_recv`](Self::try_recv) may succeed, or have this task woken when it may. Only
-    /// the last task that called this or another receiving `poll_*` function is woken.
+    /// Polls until [`try_recv`](Self::try_recv) may succeed, and wakes the task then.
+    ///
+    /// Only the last task that polled with this or another receiving `poll_*` function is woken.
     ///
     /// # Errors
-    /// If the runtime is gone.
+    /// An error if the runtime is gone.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -115,11 +120,12 @@ impl UnixSeqpacket {
         self.inner.poll_ready(cx, Interest::READABLE)
     }
 
-    /// Whether [`try_send`](Self::try_send) may succeed, or have this task woken when it may. Only
-    /// the last task that called this or another sending `poll_*` function is woken.
+    /// Polls until [`try_send`](Self::try_send) may succeed, and wakes the task then.
+    ///
+    /// Only the last task that polled with this or another sending `poll_*` function is woken.
     ///
     /// # Errors
-    /// If the runtime is gone.
+    /// An error if the runtime is gone.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -135,16 +141,17 @@ impl UnixSeqpacket {
         self.inner.poll_ready(cx, Interest::WRITABLE)
     }
 
-    /// The socket as registered with tokio's I/O driver, to wait for readiness and make system calls
-    /// of your own.
+    /// Returns the socket as registered with tokio's I/O driver, for other system calls on it.
     ///
-    /// This is a duplicate of the descriptor, registered when it is first asked for; from then on every
-    /// message costs an event. On io_uring, system calls of your own are exact only while no receive waits
-    /// or has been dropped unfinished: a message may have been received for the next call here.
+    /// This is a duplicate of the descriptor, registered at the first call. From then on every
+    /// message costs an event. On io_uring a message may have been received already for the next
+    /// receive of this crate. Other system calls are therefore exact only while no receive waits or
+    /// was dropped unfinished.
     ///
     /// # Panics
-    /// If the duplicate cannot be made or registered: no descriptor is left, or the runtime is gone.
-    /// [`readable`](Self::readable) and [`writable`](Self::writable) return an error there.
+    /// Panics if the duplicate cannot be made or registered, because no descriptor is free or the
+    /// runtime is gone. [`readable`](Self::readable) and [`writable`](Self::writable) return an
+    /// error there.
     ///
     /// ```no_run
     /// # async fn f() -> std::io::Result<()> {
@@ -159,7 +166,8 @@ impl UnixSeqpacket {
         })
     }
 
-    /// While there is a stream, only the other direction can be waited for. `None` when the stream has ended.
+    /// Waits for the other direction only, while there is a stream. Returns `None` once the stream
+    /// has ended.
     async fn ready_beside(
         &self,
         stream: &Exclusive,

@@ -11,15 +11,15 @@ use crate::net::socket::exclusive::Exclusive;
 use crate::types::message_info::MessageInfo;
 
 impl UnixSeqpacket {
-    /// Receive a message.
+    /// Receives a message.
     ///
-    /// Returns the number of bytes that were written into `buffer`; 0 for an empty message and for
-    /// end of stream. What does not fit is lost, and file descriptors that came with the message are
-    /// closed, without a sign. [`recv_message`](Self::recv_message) reports both;
-    /// [`recv_owned`](Self::recv_owned) the first.
+    /// Returns the number of bytes that were written into `buffer`. It is 0 for an empty message
+    /// and for end of stream. Bytes beyond the buffer are lost, and file descriptors that came with
+    /// the message are closed, both silently. [`recv_message`](Self::recv_message) reports both,
+    /// [`recv_owned`](Self::recv_owned) the lost bytes.
     ///
     /// # Cancel safety
-    /// A future that is dropped loses nothing: the message goes to the next receive.
+    /// Dropping the future loses no message: the next receive gets it.
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -42,7 +42,8 @@ impl UnixSeqpacket {
         Recv(Receiving::New(self, Some(BytesSink(buffer))))
     }
 
-    /// Receive a message scattered into several buffers. Else as [`recv`](Self::recv).
+    /// Receives a message into several buffers, in order. Otherwise this is like
+    /// [`recv`](Self::recv).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -64,8 +65,9 @@ impl UnixSeqpacket {
         self.inner.recv_vectored(buffer).await
     }
 
-    /// Receive a message with its ancillary data. Else as
-    /// [`recv_vectored_with_ancillary`](Self::recv_vectored_with_ancillary).
+    /// Receives a message with its ancillary data.
+    ///
+    /// Otherwise this is like [`recv_vectored_with_ancillary`](Self::recv_vectored_with_ancillary).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -99,11 +101,11 @@ impl UnixSeqpacket {
         self.recv_vectored_with_ancillary(&mut [IoSliceMut::new(buffer)], ancillary_buffer).await
     }
 
-    /// Receive a message with its ancillary data.
+    /// Receives a message with its ancillary data into several buffers, in order.
     ///
-    /// The reader owns the file descriptors that came with the message and closes those that are not
-    /// taken; all are close-on-exec. It says whether ancillary data was cut. Else as
-    /// [`recv`](Self::recv).
+    /// The reader owns the file descriptors that came with the message, and closes those that are
+    /// not taken. All are close-on-exec. The reader also reports whether ancillary data was
+    /// truncated. Otherwise this is like [`recv`](Self::recv).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -141,11 +143,15 @@ impl UnixSeqpacket {
         Ok((info.bytes_read(), reader))
     }
 
-    /// Receive a message with ancillary data into lent buffers, with all that is known of it: how long it
-    /// was, whether it or its ancillary data was cut, and whether it is the end of the stream or an empty
-    /// message.
+    /// Receives a message with its ancillary data, and returns its [`MessageInfo`].
     ///
-    /// # Errors and cancel safety
+    /// The info holds the length of the message and whether it is truncated. It also reports
+    /// whether its ancillary data is truncated, and tells an empty message from end of stream.
+    ///
+    /// # Cancel safety
+    /// As for [`recv`](Self::recv): dropping the future loses no message.
+    ///
+    /// # Errors
     /// See [`UnixSeqpacket`].
     ///
     /// ```
@@ -168,19 +174,21 @@ impl UnixSeqpacket {
         self.inner.recv_message(buffers, control).await
     }
 
-    /// Receive as many messages as have come, one into each buffer, with one system call for up to 32
-    /// (`recvmmsg(2)`). Waits for the first only.
+    /// Receives all messages that have arrived, one into each buffer.
     ///
-    /// Appends to `infos` what is known of each, and returns how many there are, at least one. A
-    /// message of 0 bytes is an empty message or end of stream, as with [`recv`](Self::recv); of
-    /// several such at the very end of the stream one is told. Ancillary data is discarded, which
-    /// [`MessageInfo::ancillary_truncated`] tells. [`messages`](Self::messages) loses neither.
+    /// Waits for the first message only. One system call receives up to 32 (`recvmmsg(2)`). Appends
+    /// the [`MessageInfo`] of each to `infos`, and returns how many there are, at least one.
+    ///
+    /// A message of 0 bytes is an empty message or end of stream, as with [`recv`](Self::recv). Of
+    /// several such at the end of the stream only one is reported. Ancillary data is discarded,
+    /// which [`MessageInfo::ancillary_truncated`] reports. [`messages`](Self::messages) loses
+    /// neither.
     ///
     /// # Cancel safety
-    /// A future that is dropped loses nothing.
+    /// Dropping the future loses no message.
     ///
     /// # Errors
-    /// `InvalidInput` without a buffer. Else see [`UnixSeqpacket`].
+    /// `InvalidInput` without a buffer. For others see [`UnixSeqpacket`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -189,11 +197,11 @@ impl UnixSeqpacket {
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// a.send(b"one").await?;
     /// a.send(b"three").await?;
-    /// let mut rooms = [[0; 64]; 8];
-    /// let mut buffers = rooms.each_mut().map(|room| IoSliceMut::new(room));
+    /// let mut bytes = [[0; 64]; 8];
+    /// let mut buffers = bytes.each_mut().map(|part| IoSliceMut::new(part));
     /// let mut infos = Vec::new();
     /// assert_eq!(b.recv_batch(&mut buffers, &mut infos).await?, 2);
-    /// assert_eq!(&rooms[1][..infos[1].bytes_read()], b"three");
+    /// assert_eq!(&bytes[1][..infos[1].bytes_read()], b"three");
     /// # Ok(()) }
     /// ```
     pub async fn recv_batch(
@@ -210,11 +218,11 @@ impl UnixSeqpacket {
         Ok(infos.len() - before)
     }
 
-    /// Receive a message if there is one.
+    /// Receives a message if there is one.
     ///
     /// # Errors
-    /// `WouldBlock` if there is none, or another task is receiving or waits to receive. Else see
-    /// [`UnixSeqpacket`].
+    /// `WouldBlock` if there is none, or if another task receives or waits to receive. For others
+    /// see [`UnixSeqpacket`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -232,10 +240,10 @@ impl UnixSeqpacket {
         self.inner.try_recv(buffer)
     }
 
-    /// Receive a message scattered into several buffers, if there is one.
+    /// Receives a message into several buffers, in order, if there is one.
     ///
     /// # Errors
-    /// As [`try_recv`](Self::try_recv).
+    /// Those of [`try_recv`](Self::try_recv).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -253,11 +261,13 @@ impl UnixSeqpacket {
         self.inner.try_recv_vectored(buffer)
     }
 
-    /// Receive a message with its ancillary data, if there is one. Else as
+    /// Receives a message with its ancillary data, if there is one.
+    ///
+    /// Otherwise this is like
     /// [`try_recv_vectored_with_ancillary`](Self::try_recv_vectored_with_ancillary).
     ///
     /// # Errors
-    /// As [`try_recv`](Self::try_recv).
+    /// Those of [`try_recv`](Self::try_recv).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -280,10 +290,10 @@ impl UnixSeqpacket {
         self.try_recv_vectored_with_ancillary(&mut [IoSliceMut::new(buffer)], ancillary_buffer)
     }
 
-    /// Receive a message with its ancillary data, if there is one.
+    /// Receives a message with its ancillary data into several buffers, in order, if there is one.
     ///
     /// # Errors
-    /// As [`try_recv`](Self::try_recv).
+    /// Those of [`try_recv`](Self::try_recv).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -311,9 +321,9 @@ impl UnixSeqpacket {
         Ok((info.bytes_read(), reader))
     }
 
-    /// Receive a message, or have this task woken when there may be one.
+    /// Polls to receive a message, and wakes the task when there may be one.
     ///
-    /// Only the last task that called is woken; while other tasks receive, this waits for them.
+    /// Only the last task that polled is woken. While other tasks receive, this waits for them.
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -333,7 +343,8 @@ impl UnixSeqpacket {
         self.inner.poll_recv(cx, buffer)
     }
 
-    /// Receive a message scattered into several buffers. Else as [`poll_recv`](Self::poll_recv).
+    /// Polls to receive a message into several buffers, in order. Otherwise this is like
+    /// [`poll_recv`](Self::poll_recv).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -345,8 +356,8 @@ impl UnixSeqpacket {
     ///
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// a.send(b"message").await?;
-    /// let mut room = [0; 64];
-    /// let mut buffers = [IoSliceMut::new(&mut room)];
+    /// let mut bytes = [0; 64];
+    /// let mut buffers = [IoSliceMut::new(&mut bytes)];
     /// assert_eq!(poll_fn(|cx| b.poll_recv_vectored(cx, &mut buffers)).await?, 7);
     /// # Ok(()) }
     /// ```
@@ -359,8 +370,11 @@ impl UnixSeqpacket {
         self.inner.poll_recv_vectored(cx, buffer)
     }
 
-    /// Receive a message with ancillary data into one buffer, or have this task woken when there may be
-    /// one. Else as [`poll_recv_vectored_with_ancillary`](Self::poll_recv_vectored_with_ancillary).
+    /// Polls to receive a message with its ancillary data, and wakes the task when there may be
+    /// one.
+    ///
+    /// Otherwise this is like
+    /// [`poll_recv_vectored_with_ancillary`](Self::poll_recv_vectored_with_ancillary).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -391,7 +405,9 @@ impl UnixSeqpacket {
         self.poll_recv_vectored_with_ancillary(cx, &mut buffer, ancillary_buffer)
     }
 
-    /// Receive a message with its ancillary data. Else as [`poll_recv`](Self::poll_recv).
+    /// Polls to receive a message with its ancillary data into several buffers, in order.
+    ///
+    /// Otherwise this is like [`poll_recv`](Self::poll_recv).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -432,15 +448,15 @@ impl UnixSeqpacket {
         Poll::Ready(Ok((info.bytes_read(), reader)))
     }
 
-    /// The stream, if there is one.
+    /// Returns the claim of the stream, if there is one.
     pub(super) fn stream(&self) -> Option<&Exclusive> {
         self.extras.get().map(|extras| &extras.exclusive).filter(|exclusive| exclusive.is_claimed())
     }
 
-    /// Waits for the end of a stream, if there is one.
+    /// Waits for the end of the stream, if there is one.
     pub(super) async fn stream_end(&self) {
         if let Some(stream) = self.stream() {
-            // In a box: every receive that waits would have room for this.
+            // Boxed, because this future would otherwise enlarge every receive that waits.
             Box::pin(stream.freed()).await;
         }
     }
@@ -449,18 +465,18 @@ impl UnixSeqpacket {
         self.stream().map_or(Poll::Ready(()), |stream| stream.poll_freed(cx))
     }
 
-    /// `WouldBlock` while there is a stream.
+    /// Returns `WouldBlock` while there is a stream.
     pub(super) fn without_stream(&self) -> io::Result<()> {
         self.stream().map_or(Ok(()), |_| Err(io::ErrorKind::WouldBlock.into()))
     }
 }
 
-/// A receive into one buffer. By hand, for it is what idle connections wait in: as an `async fn` it
-/// would take twice the memory.
+/// A receive into one buffer. It is a hand-written future because idle connections wait in it: an
+/// `async fn` would take twice the memory.
 pub(super) enum Receiving<'a, S> {
     New(&'a UnixSeqpacket, Option<S>),
     /// Waits for the end of a stream.
-    Behind(Pin<Box<dyn Future<Output = ()> + Send + 'a>>, &'a UnixSeqpacket, Option<S>),
+    StreamEnd(Pin<Box<dyn Future<Output = ()> + Send + 'a>>, &'a UnixSeqpacket, Option<S>),
     Call(Receive<'a, S>),
     Done,
 }
@@ -471,12 +487,12 @@ impl<S: Sink> Receiving<'_, S> {
             let (socket, sink) = match self {
                 Self::New(socket, sink) => match socket.stream() {
                     Some(stream) => {
-                        *self = Self::Behind(Box::pin(stream.freed()), socket, sink.take());
+                        *self = Self::StreamEnd(Box::pin(stream.freed()), socket, sink.take());
                         continue;
                     }
                     None => (socket, sink),
                 },
-                Self::Behind(end, socket, sink) => {
+                Self::StreamEnd(end, socket, sink) => {
                     ready!(end.as_mut().poll(cx));
                     (socket, sink)
                 }
@@ -492,11 +508,12 @@ impl<S: Sink> Receiving<'_, S> {
     }
 }
 
-/// Into a buffer that the caller lends.
+/// A receive into a buffer that the caller lends.
 struct Recv<'a>(Receiving<'a, BytesSink<'a>>);
 
-/// Into a buffer that was given away. Whatever the buffer is, this is compiled here, with all that it calls: in a generic
-/// call, which is compiled in the caller's crate, nothing of it would be inlined.
+/// A receive into an owned buffer. For every buffer type it is compiled in this crate, with all
+/// calls that it makes. In a generic call, which is compiled in the caller's crate, none of them
+/// would be inlined.
 pub(super) struct RecvPlain<'a, 'b>(pub(super) Receiving<'a, PlainSink<'a, 'b>>);
 
 impl Future for Recv<'_> {

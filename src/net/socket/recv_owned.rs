@@ -1,8 +1,8 @@
-//! The calls that take the buffers they receive into, and give them back with the result.
+//! The calls that take the buffers they receive into, and return them with the result.
 #![expect(
     clippy::manual_async_fn,
-    reason = "calls with owned buffers say that they are Send: of an async fn the compiler cannot tell, \
-              where it holds associated types of a `&'static str`"
+    reason = "calls with owned buffers promise Send in their signature: for an async fn the compiler \
+              cannot prove it where it holds associated types of a `&'static str`"
 )]
 
 use std::io;
@@ -18,16 +18,17 @@ use crate::net::socket::recv::{Receiving, RecvPlain};
 use crate::types::message_info::MessageInfo;
 
 impl UnixSeqpacket {
-    /// Receive a message into an owned buffer: from the start of its bounds, over what is in it. The
-    /// buffer comes back with the result; it is marked as initialised as far as the message reached,
-    /// so a vector that was longer keeps its length.
+    /// Receives a message into an owned buffer, from the start of its bounds, and returns the
+    /// buffer.
     ///
-    /// [`MessageInfo`] tells whether the message was cut. Ancillary data is discarded, which it need not tell: see
+    /// The message overwrites the content of the buffer. The buffer is marked as initialized as far
+    /// as the message reached, so a longer vector keeps its length. [`MessageInfo`] reports whether
+    /// the message was truncated. Ancillary data is discarded, which is not always reported: see
     /// [`MessageInfo::ancillary_truncated`].
     ///
     /// # Cancel safety
-    /// A future that is dropped loses no message: it goes to the next receive. The buffer is dropped
-    /// with the future, at the latest when the receive has settled.
+    /// Dropping the future loses no message: the next receive gets it. The buffer is dropped with
+    /// the future, or at the latest when the receive is complete.
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -57,8 +58,9 @@ impl UnixSeqpacket {
         }
     }
 
-    /// Receive a message into an owned buffer, with its ancillary data. Else as
-    /// [`recv_owned`](Self::recv_owned).
+    /// Receives a message with its ancillary data into an owned buffer.
+    ///
+    /// Otherwise this is like [`recv_owned`](Self::recv_owned).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -91,8 +93,9 @@ impl UnixSeqpacket {
         }
     }
 
-    /// Receive a message scattered into several owned buffers. Else as
-    /// [`recv_owned`](Self::recv_owned).
+    /// Receives a message into several owned buffers, in order.
+    ///
+    /// Otherwise this is like [`recv_owned`](Self::recv_owned).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -121,8 +124,9 @@ impl UnixSeqpacket {
         }
     }
 
-    /// Receive a message scattered into several owned buffers, with its ancillary data. Else as
-    /// [`recv_owned`](Self::recv_owned).
+    /// Receives a message with its ancillary data into several owned buffers, in order.
+    ///
+    /// Otherwise this is like [`recv_owned`](Self::recv_owned).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -163,7 +167,8 @@ impl UnixSeqpacket {
         mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
         if let Some(ancillary) = &mut ancillary {
-            // Closing what the caller had in it can take a while: not under the lock.
+            // Closing the descriptors that the caller left in it can take long, so it happens
+            // before the lock.
             ancillary.clear();
         }
         self.stream_end().await;
@@ -172,11 +177,13 @@ impl UnixSeqpacket {
         (received, scatter.into_parts())
     }
 
-    /// Receive a message into an owned buffer, if there is one. The buffer comes back with the result,
-    /// whatever it is. Else as [`recv_owned`](Self::recv_owned).
+    /// Receives a message into an owned buffer, if there is one.
+    ///
+    /// The buffer comes back with every result. Otherwise this is like
+    /// [`recv_owned`](Self::recv_owned).
     ///
     /// # Errors
-    /// As [`try_recv`](Self::try_recv).
+    /// Those of [`try_recv`](Self::try_recv).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -199,11 +206,12 @@ impl UnixSeqpacket {
         (received, owned::restore(slice, bounds))
     }
 
-    /// Receive a message into an owned buffer, with its ancillary data, if there is one. Else as
-    /// [`recv_owned_with_ancillary`](Self::recv_owned_with_ancillary).
+    /// Receives a message with its ancillary data into an owned buffer, if there is one.
+    ///
+    /// Otherwise this is like [`recv_owned_with_ancillary`](Self::recv_owned_with_ancillary).
     ///
     /// # Errors
-    /// As [`try_recv`](Self::try_recv); `ancillary` comes back as it was then.
+    /// Those of [`try_recv`](Self::try_recv). `ancillary` comes back empty then.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -231,11 +239,12 @@ impl UnixSeqpacket {
         (received, owned::restore(slice, bounds), ancillary)
     }
 
-    /// Receive a message scattered into several owned buffers, if there is one. Else as
-    /// [`recv_owned_vectored`](Self::recv_owned_vectored).
+    /// Receives a message into several owned buffers, in order, if there is one.
+    ///
+    /// Otherwise this is like [`recv_owned_vectored`](Self::recv_owned_vectored).
     ///
     /// # Errors
-    /// As [`try_recv`](Self::try_recv).
+    /// Those of [`try_recv`](Self::try_recv).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -256,12 +265,14 @@ impl UnixSeqpacket {
         (received, lent.restore(slices))
     }
 
-    /// Receive a message scattered into several owned buffers, with its ancillary data, if there is
-    /// one. Else as
+    /// Receives a message with its ancillary data into several owned buffers, in order, if there is
+    /// one.
+    ///
+    /// Otherwise this is like
     /// [`recv_owned_vectored_with_ancillary`](Self::recv_owned_vectored_with_ancillary).
     ///
     /// # Errors
-    /// As [`try_recv`](Self::try_recv); `ancillary` comes back as it was then.
+    /// Those of [`try_recv`](Self::try_recv). `ancillary` comes back empty then.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -296,7 +307,7 @@ impl UnixSeqpacket {
         mut ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
         if let Some(ancillary) = &mut ancillary {
-            // As for a receive that waits.
+            // Before the lock, because closing descriptors can take long.
             ancillary.clear();
         }
         if let Err(busy) = self.without_stream() {

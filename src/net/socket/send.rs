@@ -11,14 +11,14 @@ use crate::net::send_error::refused_send;
 use crate::net::socket::UnixSeqpacket;
 
 impl UnixSeqpacket {
-    /// Send a message.
+    /// Sends a message.
     ///
-    /// Returns the number of bytes, which is all of them: a message is sent whole or not at all.
-    /// Waits while the peer's queue is full; sends on one socket go out in the order in which they
-    /// were first polled.
+    /// Returns the number of bytes, which is the length of the message: a message is sent whole or
+    /// not at all. Waits while the peer's queue is full. Sends on one socket go out in the order in
+    /// which they were first polled.
     ///
     /// # Cancel safety
-    /// A future that is dropped has sent the message whole or never will.
+    /// After the future is dropped, the message either was sent whole or never will be.
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -32,14 +32,14 @@ impl UnixSeqpacket {
     /// ```
     pub fn send<'a>(&'a self, buffer: &'a [u8]) -> impl Future<Output = io::Result<usize>> + Send {
         let mut call = self.inner.send(buffer);
-        // As an `async fn` it would take a third more memory.
+        // An `async fn` would take a third more memory.
         poll_fn(move |cx| {
             let sent = ready!(Pin::new(&mut call).poll(cx));
             Poll::Ready(self.explained(sent, || buffer.len(), &[]))
         })
     }
 
-    /// Send a message gathered from several buffers. Else as [`send`](Self::send).
+    /// Sends a message from several buffers, in order. Otherwise this is like [`send`](Self::send).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -50,7 +50,7 @@ impl UnixSeqpacket {
     ///
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// a.send_vectored(&[IoSlice::new(b"head"), IoSlice::new(b"body")]).await?;
-    /// // One message.
+    /// // The peer gets one message.
     /// assert_eq!(b.recv(&mut [0; 16]).await?, 8);
     /// # Ok(()) }
     /// ```
@@ -59,7 +59,7 @@ impl UnixSeqpacket {
         self.explained(sent, || total(buffer), &[])
     }
 
-    /// Send a message with ancillary data. Else as [`send`](Self::send).
+    /// Sends a message with ancillary data. Otherwise this is like [`send`](Self::send).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -85,8 +85,9 @@ impl UnixSeqpacket {
         self.send_vectored_with_ancillary(&[IoSlice::new(buffer)], ancillary).await
     }
 
-    /// Send a message gathered from several buffers, with ancillary data. Else as
-    /// [`send`](Self::send).
+    /// Sends a message with ancillary data from several buffers, in order.
+    ///
+    /// Otherwise this is like [`send`](Self::send).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -115,11 +116,11 @@ impl UnixSeqpacket {
         self.explained(sent, || total(buffer), ancillary.control())
     }
 
-    /// Send a message if that is possible at once.
+    /// Sends a message if that is possible at once.
     ///
     /// # Errors
-    /// `WouldBlock` if the peer's queue is full, or another task is sending or waits to send. Else
-    /// see [`UnixSeqpacket`].
+    /// `WouldBlock` if the peer's queue is full, or if another task sends or waits to send. For
+    /// others see [`UnixSeqpacket`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -139,10 +140,10 @@ impl UnixSeqpacket {
         self.explained(self.inner.try_send(buffer), || buffer.len(), &[])
     }
 
-    /// Send a message gathered from several buffers, if that is possible at once.
+    /// Sends a message from several buffers, in order, if that is possible at once.
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// Those of [`try_send`](Self::try_send).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -157,10 +158,10 @@ impl UnixSeqpacket {
         self.explained(self.inner.try_send_message(buffer, &[]), || total(buffer), &[])
     }
 
-    /// Send a message with ancillary data, if that is possible at once.
+    /// Sends a message with ancillary data, if that is possible at once.
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// Those of [`try_send`](Self::try_send).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -183,10 +184,11 @@ impl UnixSeqpacket {
         self.try_send_vectored_with_ancillary(&[IoSlice::new(buffer)], ancillary)
     }
 
-    /// Send a message with ancillary data, if that is possible at once.
+    /// Sends a message with ancillary data from several buffers, in order, if that is possible at
+    /// once.
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// Those of [`try_send`](Self::try_send).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -211,10 +213,10 @@ impl UnixSeqpacket {
         self.explained(sent, || total(buffer), ancillary.control())
     }
 
-    /// Send a message, or have this task woken when that may be possible.
+    /// Polls to send a message, and wakes the task when that may be possible.
     ///
-    /// Nothing is in flight between two calls: a later call may come with other bytes. Only the last
-    /// task that called is woken; while other tasks send, this waits for them.
+    /// Nothing is in flight between two calls, so a later call may have other bytes. Only the last
+    /// task that polled is woken. While other tasks send, this waits for them.
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -233,7 +235,8 @@ impl UnixSeqpacket {
         Poll::Ready(self.explained(sent, || buffer.len(), &[]))
     }
 
-    /// Send a message gathered from several buffers. Else as [`poll_send`](Self::poll_send).
+    /// Polls to send a message from several buffers, in order. Otherwise this is like
+    /// [`poll_send`](Self::poll_send).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -258,7 +261,8 @@ impl UnixSeqpacket {
         Poll::Ready(self.explained(sent, || total(buffer), &[]))
     }
 
-    /// Send a message with ancillary data. Else as [`poll_send`](Self::poll_send).
+    /// Polls to send a message with ancillary data. Otherwise this is like
+    /// [`poll_send`](Self::poll_send).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -286,8 +290,9 @@ impl UnixSeqpacket {
         self.poll_send_vectored_with_ancillary(cx, &[IoSlice::new(buffer)], ancillary)
     }
 
-    /// Send a message gathered from several buffers, with ancillary data. Else as
-    /// [`poll_send`](Self::poll_send).
+    /// Polls to send a message with ancillary data from several buffers, in order.
+    ///
+    /// Otherwise this is like [`poll_send`](Self::poll_send).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].

@@ -1,8 +1,8 @@
-//! The calls that take the buffers they send from, and give them back with the result.
+//! The calls that take the buffers they send from, and return them with the result.
 #![expect(
     clippy::manual_async_fn,
-    reason = "calls with owned buffers say that they are Send: of an async fn the compiler cannot tell, \
-              where it holds associated types of a `&'static str`"
+    reason = "calls with owned buffers promise Send in their signature: for an async fn the compiler \
+              cannot prove it where it holds associated types of a `&'static str`"
 )]
 
 use std::io;
@@ -17,10 +17,12 @@ use crate::net::socket::UnixSeqpacket;
 use crate::sys;
 
 impl UnixSeqpacket {
-    /// Send a message from an owned buffer: its initialised bytes, within its bounds. The buffer
-    /// comes back with the result. Else as [`send`](Self::send).
+    /// Sends a message from an owned buffer, and returns the buffer with the result.
     ///
-    /// A future that is dropped drops the buffer, at the latest when the send has settled. That can be
+    /// The message is the initialized bytes within the buffer's bounds. Otherwise this is like
+    /// [`send`](Self::send).
+    ///
+    /// A dropped future drops the buffer, at the latest when the send is complete. That can happen
     /// on another thread, so a buffer that is not `Send` does not compile:
     ///
     /// ```compile_fail,E0277
@@ -56,7 +58,8 @@ impl UnixSeqpacket {
             let (slice, bounds) = owned::lend(buffer);
             let len = owned::filled(&slice).len();
             let (sent, slice) = if len <= COPY_MAX {
-                // A copy is cheaper than giving the buffer to a send that waits, and needs no allocation.
+                // A copy is cheaper than giving the buffer to a send that waits, and needs no
+                // allocation.
                 (self.inner.send(owned::filled(&slice)).await, slice)
             } else {
                 let message = owned::filled(&slice);
@@ -65,7 +68,7 @@ impl UnixSeqpacket {
                     Err(waits) => {
                         let waiting =
                             self.inner.wait_owned(One(slice), AncillaryBuffer::new(), waits);
-                        // In a box: every send would have room for this.
+                        // Boxed, because this future would otherwise enlarge every send.
                         let (sent, One(slice), _) = Box::pin(waiting).await;
                         (sent, slice)
                     }
@@ -75,8 +78,10 @@ impl UnixSeqpacket {
         }
     }
 
-    /// Send a message from an owned buffer, with ancillary data: the peer gets duplicates of the
-    /// file descriptors. Else as [`send_owned`](Self::send_owned).
+    /// Sends a message with ancillary data from an owned buffer.
+    ///
+    /// The peer gets duplicates of the file descriptors. Otherwise this is like
+    /// [`send_owned`](Self::send_owned).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -90,7 +95,7 @@ impl UnixSeqpacket {
     /// ancillary.push_fd(std::fs::File::open("/dev/null")?)?;
     /// let (sent, _bytes, ancillary) = a.send_owned_with_ancillary("a file", ancillary).await;
     /// sent?;
-    /// // The peer has a duplicate, this one is still open.
+    /// // The peer has a duplicate. This descriptor is still open.
     /// assert_eq!(ancillary.fds().len(), 1);
     /// # drop(b);
     /// # Ok(()) }
@@ -110,7 +115,9 @@ impl UnixSeqpacket {
         }
     }
 
-    /// Send a message gathered from several owned buffers. Else as [`send_owned`](Self::send_owned).
+    /// Sends a message from several owned buffers, in order.
+    ///
+    /// Otherwise this is like [`send_owned`](Self::send_owned).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -137,8 +144,9 @@ impl UnixSeqpacket {
         }
     }
 
-    /// Send a message gathered from several owned buffers, with ancillary data. Else as
-    /// [`send_owned`](Self::send_owned).
+    /// Sends a message with ancillary data from several owned buffers, in order.
+    ///
+    /// Otherwise this is like [`send_owned`](Self::send_owned).
     ///
     /// # Errors
     /// See [`UnixSeqpacket`].
@@ -180,11 +188,12 @@ impl UnixSeqpacket {
         (self.explained(sent, || parts.total(), &[]), parts, ancillary)
     }
 
-    /// Send a message from an owned buffer, if that is possible at once. The buffer comes back with
-    /// the result, whatever it is.
+    /// Sends a message from an owned buffer, if that is possible at once.
+    ///
+    /// The buffer comes back with every result.
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// Those of [`try_send`](Self::try_send).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -209,11 +218,13 @@ impl UnixSeqpacket {
         (sent, owned::restore(slice, bounds))
     }
 
-    /// Send a message from an owned buffer, with ancillary data, if that is possible at once. Both
-    /// come back with the result; the peer gets duplicates of the file descriptors.
+    /// Sends a message with ancillary data from an owned buffer, if that is possible at once.
+    ///
+    /// Buffer and ancillary data come back with every result. The peer gets duplicates of the file
+    /// descriptors.
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// Those of [`try_send`](Self::try_send).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -239,11 +250,12 @@ impl UnixSeqpacket {
         (sent, owned::restore(slice, bounds), ancillary)
     }
 
-    /// Send a message gathered from several owned buffers, if that is possible at once. Else as
-    /// [`try_send_owned`](Self::try_send_owned).
+    /// Sends a message from several owned buffers, in order, if that is possible at once.
+    ///
+    /// Otherwise this is like [`try_send_owned`](Self::try_send_owned).
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// Those of [`try_send`](Self::try_send).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -262,11 +274,14 @@ impl UnixSeqpacket {
         (sent, lent.restore(slices))
     }
 
-    /// Send a message gathered from several owned buffers, with ancillary data, if that is possible at
-    /// once. Else as [`try_send_owned_with_ancillary`](Self::try_send_owned_with_ancillary).
+    /// Sends a message with ancillary data from several owned buffers, in order, if that is
+    /// possible at once.
+    ///
+    /// Otherwise this is like
+    /// [`try_send_owned_with_ancillary`](Self::try_send_owned_with_ancillary).
     ///
     /// # Errors
-    /// As [`try_send`](Self::try_send).
+    /// Those of [`try_send`](Self::try_send).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -1,12 +1,14 @@
-//! Halves of a socket, as tokio-seqpacket's first releases had them.
+//! Borrowed halves of a socket, as in the first releases of tokio-seqpacket.
 
 use std::ops::Deref;
 
 use crate::net::socket::UnixSeqpacket;
 
 impl UnixSeqpacket {
-    /// Borrow the socket twice. All calls work through `&self`, so this is never needed; it is here
-    /// for code written for the first releases of tokio-seqpacket.
+    /// Borrows the socket as two halves.
+    ///
+    /// All calls work through `&self`, so new code does not need this. It serves code that was
+    /// written for the first releases of tokio-seqpacket.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -22,7 +24,8 @@ impl UnixSeqpacket {
     }
 }
 
-/// The reading half of a socket, from [`UnixSeqpacket::split`]. Dereferences to the socket.
+/// The borrowed reading half of a socket, from [`UnixSeqpacket::split`]. It dereferences to the
+/// socket.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -41,7 +44,8 @@ impl UnixSeqpacket {
 #[derive(Debug, Clone, Copy)]
 pub struct ReadHalf<'a>(&'a UnixSeqpacket);
 
-/// The writing half of a socket, from [`UnixSeqpacket::split`]. Dereferences to the socket.
+/// The borrowed writing half of a socket, from [`UnixSeqpacket::split`]. It dereferences to the
+/// socket.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -1,4 +1,4 @@
-//! Halves that own the socket together, to be moved into different tasks.
+//! Halves that own the socket together, for different tasks.
 
 use std::fmt;
 use std::net::Shutdown;
@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use crate::net::socket::UnixSeqpacket;
 
-/// The reading half of a socket, from [`UnixSeqpacket::into_split`]. Dereferences to the socket, which
-/// has all calls.
+/// The owned reading half of a socket, from [`UnixSeqpacket::into_split`].
 ///
-/// Dropping it does nothing as long as the other half lives.
+/// It dereferences to the socket, which has all calls. Dropping it has no effect while the other
+/// half lives.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -19,7 +19,7 @@ use crate::net::socket::UnixSeqpacket;
 /// peer.send(b"question").await?;
 /// assert_eq!(reader.recv(&mut [0; 16]).await?, 8);
 /// drop(reader);
-/// // Nothing is shut down by that.
+/// // That shuts down nothing.
 /// peer.send(b"another").await?;
 /// assert_eq!(writer.recv(&mut [0; 16]).await?, 7);
 /// # Ok(()) }
@@ -27,12 +27,12 @@ use crate::net::socket::UnixSeqpacket;
 #[derive(Debug)]
 pub struct OwnedReadHalf(Arc<UnixSeqpacket>);
 
-/// The writing half of a socket, from [`UnixSeqpacket::into_split`]. Dereferences to the socket, which
-/// has all calls.
+/// The owned writing half of a socket, from [`UnixSeqpacket::into_split`].
 ///
-/// Dropping it shuts down writing (`shutdown(2)`, so for duplicates of the socket in other processes,
-/// too): the peer reads what was sent and then end of stream, while the other half goes on receiving.
-/// [`forget`](Self::forget) drops it without that.
+/// It dereferences to the socket, which has all calls. Dropping it shuts down writing
+/// (`shutdown(2)`), also for duplicates of the socket in other processes. The peer receives all
+/// messages that were sent, and then end of stream. The other half goes on receiving.
+/// [`forget`](Self::forget) drops this half without the shutdown.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -52,7 +52,7 @@ pub struct OwnedWriteHalf {
     shuts_down: bool,
 }
 
-/// The halves were not of the same socket. Both are in here.
+/// The error of `reunite`: the two halves are not of the same socket. It holds both.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -61,7 +61,7 @@ pub struct OwnedWriteHalf {
 /// let (a, b) = UnixSeqpacket::pair()?;
 /// let ((a_reader, a_writer), (_b_reader, b_writer)) = (a.into_split(), b.into_split());
 /// let ReuniteError(reader, _b_writer) = a_reader.reunite(b_writer).unwrap_err();
-/// // Both have come back, to be tried again.
+/// // Both have come back for another attempt.
 /// assert!(reader.reunite(a_writer).is_ok());
 /// # Ok(()) }
 /// ```
@@ -77,7 +77,8 @@ impl fmt::Display for ReuniteError {
 impl std::error::Error for ReuniteError {}
 
 impl UnixSeqpacket {
-    /// Take the socket apart into two halves that own it together, as tokio's `UnixStream` does.
+    /// Splits the socket into two halves that own it together, like tokio's
+    /// `UnixStream::into_split`.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -103,10 +104,10 @@ impl UnixSeqpacket {
 }
 
 impl OwnedReadHalf {
-    /// Put the socket together again.
+    /// Puts the two halves together to the socket.
     ///
     /// # Errors
-    /// [`ReuniteError`], with both halves in it, if they are not of the same socket.
+    /// [`ReuniteError`], which holds both halves, if they are not of the same socket.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -118,7 +119,7 @@ impl OwnedReadHalf {
     /// let (reader, _writer) = a.into_split();
     /// let (_reader, writer) = b.into_split();
     /// let error = reader.reunite(writer).unwrap_err();
-    /// // Both halves are in it.
+    /// // The error holds both halves.
     /// let (_reader, _writer) = (error.0, error.1);
     /// # Ok(()) }
     /// ```
@@ -128,16 +129,16 @@ impl OwnedReadHalf {
 }
 
 impl OwnedWriteHalf {
-    /// See [`OwnedReadHalf::reunite`].
+    /// Puts the two halves together to the socket. See [`OwnedReadHalf::reunite`].
     ///
     /// # Errors
-    /// As [`OwnedReadHalf::reunite`].
+    /// Those of [`OwnedReadHalf::reunite`].
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// let (reader, writer) = a.into_split();
-    /// // The writing half is used up, but nothing is shut down.
+    /// // The writing half is consumed, but writing is not shut down.
     /// let a = writer.reunite(reader).expect("they are of the same socket");
     /// a.send(b"whole again").await?;
     /// assert_eq!(b.recv(&mut [0; 16]).await?, 11);
@@ -147,14 +148,14 @@ impl OwnedWriteHalf {
         reunite(other, self)
     }
 
-    /// Drop this half without shutting down writing; the socket closes with the other half.
+    /// Drops this half without shutting down writing. The socket closes with the other half.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// let (reader, writer) = a.into_split();
     /// writer.forget();
-    /// // The peer does not see an end; the other half sends as well.
+    /// // The peer does not see an end. The other half can send as well.
     /// reader.send(b"still here").await?;
     /// assert_eq!(b.recv(&mut [0; 16]).await?, 10);
     /// # Ok(()) }
@@ -173,13 +174,13 @@ fn reunite(
     }
     writer.shuts_down = false;
     drop(writer);
-    Ok(Arc::into_inner(reader.0).expect("nobody but the two halves has an Arc of it"))
+    Ok(Arc::into_inner(reader.0).expect("only the two halves have an Arc of it"))
 }
 
 impl Drop for OwnedWriteHalf {
     fn drop(&mut self) {
         if self.shuts_down {
-            // A socket that is not connected any more needs none.
+            // A socket that is no longer connected needs no shutdown.
             let _ = self.socket.shutdown(Shutdown::Write);
         }
     }
