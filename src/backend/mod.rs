@@ -16,9 +16,15 @@
 //! It does not supply order, wake-ups, cancellation, fairness or ownership of messages. Those are decided here and in
 //! [`crate::common`], the same for both.
 //!
-//! A third backend is a folder beside `epoll` and `uring`, with a row in `.ci/layers`. It is a variant of [`Backend`] and of
-//! [`Selection`]. [`select`](mod@select) chooses it, `Socket::on` and `Listener::new` make sockets for it, and
-//! `DriverTask::run_batch` runs its operations.
+//! A third backend is a folder beside `epoll` and `uring`, with an entry in the arrays `layers` and `apart` of `.ci/layers`.
+//!
+//! - It is a variant of [`Backend`] and of [`Selection`]. [`select`](mod@select) chooses it, and has the values of
+//!   `TOKIO_SEQPACKET_BACKEND`.
+//! - `Socket::on` and `Listener::new` make sockets for it, and `DriverTask::run_batch` runs its operations.
+//! - [`Operation`] and [`Completion`] are in `uring/ring.rs`, since only io_uring has batches. With a second backend that has
+//!   them, they would move to `common/`.
+//! - These are specific to io_uring and would need a counterpart: `RingState` and `Worker::ensure_ring` (`worker.rs`),
+//!   `known_costs` (`uring/costs.rs`), and `Core::submission`, whose `None` means epoll.
 //!
 //! # Modules
 //!
