@@ -34,7 +34,9 @@
 //!
 //! # The state of an operation
 //!
-//! A send is *new*, then *sent* by a direct call, or *pending* until it is *done*. A receive is *new*, then *served* by a direct
+//! A send is *new* until its first poll, then *sent* by a direct call, or *pending* until it is *done*. A task without
+//! cooperative budget gets the result of a direct call at its next poll. If a ring breaks and gives no answer, a pending send
+//! is done with an error that says so. A receive is *new*, then *served* by a direct
 //! call, or it *retries*, *waits* for an attempt, or is *parked* until it claims a message. A future that is dropped takes its
 //! operation out of the queue. The tables of [`send_queue`] and [`recv_queue`] say what happens to the message.
 //!

@@ -117,8 +117,8 @@
 //!   way between the cores.
 //! - **`block_on` on a multi_thread runtime** runs on a thread that is no worker. Each wait there is a hop
 //!   to another thread and back, 3 to 60 µs. Spawn the work instead.
-//! - **Several tasks on one socket** are woken in order. 64 tasks that send on one socket, on two workers, took as long as
-//!   with tokio-seqpacket, to within 4 % (BENCHMARKS.md).
+//! - **Several tasks on one socket** are woken in order. 64 tasks of a multi_thread runtime that send on one socket took as
+//!   long as with tokio-seqpacket, to within 4 % (BENCHMARKS.md).
 //! - **A busy task yields.** Calls take from tokio's cooperative budget. So a peer that always has a
 //!   message ready cannot keep the other tasks of a thread waiting.
 //!
