@@ -57,8 +57,9 @@
 //!   message goes to the receive that asks first. A future that is alive but not polled, or forgotten, holds no other up.
 //! - **G10 Threads and runtimes.** A socket may be used and dropped on any thread. A runtime that is gone, missing or
 //!   without I/O driver is an error, never a panic.
-//! - **G11 Memory.** The kernel has pointers to buffers during system calls only, whatever is dropped, leaked or
-//!   forgotten.
+//! - **G11 Memory.** The kernel never holds a pointer to memory that was freed or given back, whatever is dropped, leaked
+//!   or forgotten. It has pointers during system calls only. If a ring breaks without an answer to an operation, the
+//!   memory of that operation is leaked.
 //! - **G12 Close.** Dropping a socket closes it at once. While a driver on another thread works for it, that takes some
 //!   microseconds longer. `shutdown(2)` is never called for it.
 //! - **G13 Bad input.** It is an [`io::Error`](std::io::Error) that names the limit. Nothing is sent, nothing lost.
@@ -71,7 +72,8 @@
 //! - **No `AsyncRead` or `AsyncWrite`.** They have no message boundaries. `Framed` (feature `codec`) is a stream and a
 //!   sink of values.
 //! - **No confirmation that the peer has read a message.** G1 ends at the peer's queue.
-//! - **No resending or reconnecting**, and no timeouts. Every call may be dropped by one of tokio's.
+//! - **No resending or reconnecting**, and no timeouts. Wrap any call in [`tokio::time::timeout`].
+//!   Every call may be dropped at any point (G2 to G4).
 //! - **No own threads or runtime**, except for threads that close descriptors whose close may take long.
 //! - **No use of inherited sockets after `fork(2)`.** Parent and child share tokio's epoll set, see [`guide::backends`].
 //!
@@ -115,7 +117,7 @@
 //!
 //! # Tracing
 //!
-//! With the feature `tracing`, at level debug:
+//! With the feature `tracing`, spans at level debug:
 //!
 //! | span | fields | from, until |
 //! |---|---|---|
@@ -124,7 +126,13 @@
 //! | `accept`, in its listener's | `fd` | a connection was taken; it is a socket |
 //!
 //! Sockets and listeners have no parent and follow from the span in which they are made. For an accepted
-//! socket that is `accept`. Events report what the library does by itself: fall back to epoll, lose a ring, change how a worker submits, wait for descriptors, replace a stale socket file.
+//! socket that is `accept`. Events report what the library does by itself:
+//!
+//! | level | event |
+//! |---|---|
+//! | warn | no ring can be made, so a socket runs on epoll; a ring is gone, so system calls are used; connections are not accepted for lack of descriptors or memory |
+//! | info | a stale socket file is removed |
+//! | debug | a worker changes how it submits; a connection was gone before it was accepted |
 //!
 //! Messages make no spans and enter none. A span for each call costs about a quarter of the system call of a small
 //! message. Put a span around your call where it matters.

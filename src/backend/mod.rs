@@ -16,9 +16,15 @@
 //! It does not supply order, wake-ups, cancellation, fairness or ownership of messages. Those are decided here and in
 //! [`crate::common`], the same for both.
 //!
-//! A third backend is a folder beside `epoll` and `uring`, with a row in `.ci/layers`. It is a variant of [`Backend`] and of
-//! [`Selection`]. [`select`](mod@select) chooses it, `Socket::on` and `Listener::new` make sockets for it, and
-//! `DriverTask::run_batch` runs its operations.
+//! A third backend is a folder beside `epoll` and `uring`, with an entry in the arrays `layers` and `apart` of `.ci/layers`.
+//!
+//! - It is a variant of [`Backend`] and of [`Selection`]. [`select`](mod@select) chooses it, and has the values of
+//!   `TOKIO_SEQPACKET_BACKEND`.
+//! - `Socket::on` and `Listener::new` make sockets for it, and `DriverTask::run_batch` runs its operations.
+//! - [`Operation`] and [`Completion`] are in `uring/ring.rs`, since only io_uring has batches. With a second backend that has
+//!   them, they would move to `common/`.
+//! - These are specific to io_uring and would need a counterpart: `RingState` and `Worker::ensure_ring` (`worker.rs`),
+//!   `known_costs` (`uring/costs.rs`), and `Core::submission`, whose `None` means epoll.
 //!
 //! # Modules
 //!
@@ -28,7 +34,9 @@
 //!
 //! # The state of an operation
 //!
-//! A send is *new*, then *sent* by a direct call, or *pending* until it is *done*. A receive is *new*, then *served* by a direct
+//! A send is *new* until its first poll, then *sent* by a direct call, or *pending* until it is *done*. A task without
+//! cooperative budget gets the result of a direct call at its next poll. If a ring breaks and gives no answer, a pending send
+//! is done with an error that says so. A receive is *new*, then *served* by a direct
 //! call, or it *retries*, *waits* for an attempt, or is *parked* until it claims a message. A future that is dropped takes its
 //! operation out of the queue. The tables of [`send_queue`] and [`recv_queue`] say what happens to the message.
 //!

@@ -18,9 +18,9 @@
 //! | the operator | `TOKIO_SEQPACKET_BACKEND=uring`, `epoll` or `auto` in the environment | an error |
 //! | the program | [`Options::backend`] | an error |
 //!
-//! The program's choice has precedence over the environment. The variable is read once in the life of a process. An empty
-//! value counts as not set. With any other value, every socket that would follow it fails with `InvalidInput`, so that a
-//! typing error does not pass for a choice.
+//! The program's choice overrides the environment variable, which is read once in each process. An empty value counts as
+//! not set. With any other value, every socket whose backend the variable decides fails with `InvalidInput`. So a typing
+//! error is reported, not ignored.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -112,7 +112,8 @@
 //! # Reasons to choose epoll
 //!
 //! - A security policy that forbids io_uring although the kernel allows it.
-//! - A search for a fault: `TOKIO_SEQPACKET_BACKEND=epoll` changes the backend and nothing else.
+//! - Debugging. `TOKIO_SEQPACKET_BACKEND=epoll` changes the backend and nothing else, which shows whether a fault depends on
+//!   io_uring.
 //!
 //! [`Backend::Epoll`]: crate::Backend::Epoll
 //! [`Backend::Uring`]: crate::Backend::Uring

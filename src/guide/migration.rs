@@ -1,10 +1,11 @@
 //! Moving from tokio-seqpacket.
 //!
-//! It takes one line in Cargo.toml. The library is called `tokio_seqpacket` here as well, so `use` lines stay:
+//! It takes one line in Cargo.toml. The library is called `tokio_seqpacket` here as well, so `use` lines stay. Until the first
+//! release the line names a clone of the repository by `path`, or its URL by `git`:
 //!
 //! ```toml
 //! [dependencies]
-//! tokio-seqpacket = { package = "tokio-seqpacket-uring", version = "0.1" }
+//! tokio-seqpacket = { package = "tokio-seqpacket-uring", path = "../tokio-seqpacket-uring" }
 //! ```
 //!
 //! | from | what to expect |
@@ -42,7 +43,7 @@
 //! | no runtime, or one without its I/O driver | panics | an error |
 //! | a message that is too long | `EMSGSIZE` | `InvalidInput`, which names the limit; `raw_os_error()` is `None` |
 //! | more than 253 descriptors | `EINVAL` | `InvalidInput`, which names the limit; `raw_os_error()` is `None` |
-//! | paths | up to 107 bytes; an empty one is the empty abstract name, a NUL byte inside ends the path | up to 108 bytes; those two are `InvalidInput` |
+//! | paths | up to 107 bytes; an empty one is the empty abstract name, a NUL byte inside ends the path | up to 108 bytes; an empty path, and one with a NUL byte inside, are `InvalidInput` |
 //! | `from_raw_fd`, `TryFrom<OwnedFd>` | do not check what the descriptor is, and leave it blocking if it is | check that it is a connected (or listening) Unix seqpacket socket, and make it non-blocking |
 //! | a task whose socket is always ready | keeps the thread | yields now and then (tokio's cooperative budget) |
 //! | `as_async_fd` | the socket itself | a duplicate, registered when it is first asked for; see [backends](super::backends) |
@@ -155,7 +156,7 @@
 //!
 //! [dependencies]
 //! # With underscores, or the library is `tokio_seqpacket` here.
-//! tokio_seqpacket_uring = { package = "tokio-seqpacket-uring", version = "0.1" }
+//! tokio_seqpacket_uring = { package = "tokio-seqpacket-uring", path = "../tokio-seqpacket-uring" }
 //! ```
 //!
 //! In the program's own Cargo.toml:

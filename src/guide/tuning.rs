@@ -83,7 +83,8 @@
 //! # Quick answers between threads: busy polling
 //!
 //! A parked receive has to be woken, and between two threads that takes longer than everything else. A round trip
-//! was 65 µs with both ends parked, and 3.3 to 3.9 µs with both polling busily.
+//! was 70 µs with both ends parked, and 3.3 to 3.4 µs with both polling busily
+//! (`docs/design-notes/busy-polling.md`).
 //!
 //! [`busy_poll`](crate::busy_poll) makes receives of the current runtime spin for a bounded time before the task is parked.
 //! The price is a busy core. It pays where answers come within that time and the runtime's threads have nothing else
@@ -116,8 +117,8 @@
 //!   way between the cores.
 //! - **`block_on` on a multi_thread runtime** runs on a thread that is no worker. Each wait there is a hop
 //!   to another thread and back, 3 to 60 µs. Spawn the work instead.
-//! - **Several tasks on one socket** are woken in order. That has its price where dozens of tasks on several workers send on
-//!   one socket: see BENCHMARKS.md.
+//! - **Several tasks on one socket** are woken in order. 64 tasks of a multi_thread runtime that send on one socket took as
+//!   long as with tokio-seqpacket, to within 4 % (BENCHMARKS.md).
 //! - **A busy task yields.** Calls take from tokio's cooperative budget. So a peer that always has a
 //!   message ready cannot keep the other tasks of a thread waiting.
 //!

@@ -5,7 +5,7 @@
 //! `what_must_not_wait_completes_within_the_call_that_submits_it` in `tests/kernel_facts.rs`.
 //!
 //! [`Ring::run`] returns when each operation has been reported. So the kernel has no pointer of this process between two
-//! batches, nothing is ever cancelled, and a ring can be closed at any time.
+//! batches, nothing is ever canceled, and a ring can be closed at any time.
 //!
 //! Order: sends first, receives after them. A receive whose message is sent in the same batch finds it.
 #![allow(unsafe_code, reason = "the queues shared with the kernel, and pointers in their entries")]

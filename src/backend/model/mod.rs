@@ -145,7 +145,7 @@ enum Fate {
     Normal,
     /// It refuses the operations, which the kernel would not.
     Refused,
-    /// They are cancelled.
+    /// They are canceled.
     Cancelled,
     /// The kernel takes none of them.
     NotTaken,
