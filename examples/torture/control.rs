@@ -1,5 +1,5 @@
 //! The channel between the two processes: frames of words over a seqpacket socket of their own, by
-//! plain blocking calls, so that a bug of the library does not silence the one who would tell of it.
+//! plain blocking calls, so that a bug of the library does not silence its own report.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
