@@ -2,7 +2,7 @@
 //! epoll, others for tokio, monoio, and the floor that the kernel sets.
 //!
 //! All contestants of a row run in one process, in rounds that alternate, so that ratios compare like with
-//! like on a noisy machine: a ratio is the median of the ratios of neighbouring rounds, and above 1 means
+//! like on a noisy machine: a ratio is the median of the ratios of neighboring rounds, and above 1 means
 //! better than tokio-seqpacket 0.8.2.
 //!
 //! `cargo bench --manifest-path benches/Cargo.toml -- --help`
@@ -129,7 +129,7 @@ fn compare(options: &Options) -> Result<(), String> {
         progress.begin(at, &row.name);
         let (call, cells) = match row.call {
             Some(_) => match children::expensive(&contestants, row, options.quick, descriptors) {
-                Ok(told) => told,
+                Ok(measured) => measured,
                 Err(reason) => (cheapest, absent_cells(contestants.len(), reason)),
             },
             None => {
@@ -182,7 +182,7 @@ fn measure_row(
 ) -> Vec<Cell> {
     match row.work {
         Work::Memory => {
-            // With room for what a library makes beside its sockets.
+            // With those that a library makes beside its sockets.
             let connections = plan.idle.min(descriptors.saturating_sub(256));
             if connections < 10_000 {
                 let why =

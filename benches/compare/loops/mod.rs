@@ -54,11 +54,11 @@ impl Threads {
     fn gather(&mut self) -> Result<(Duration, Vec<f64>), String> {
         let (mut longest, mut all) = (Duration::ZERO, Vec::new());
         for _ in 0..self.threads.len() {
-            let told = self.done.recv_timeout(PATIENCE);
-            // Whoever still waits for the one that failed cannot be waited for.
-            let told = told.map_err(|_| format!("hung: no end after {PATIENCE:?}"));
-            let told = told.and_then(|told| told.map_err(|error| error.to_string()));
-            let (took, samples) = told.inspect_err(|_| self.threads.clear())?;
+            let received = self.done.recv_timeout(PATIENCE);
+            // A thread that waits for one that failed never ends.
+            let received = received.map_err(|_| format!("hung: no end after {PATIENCE:?}"));
+            let result = received.and_then(|result| result.map_err(|error| error.to_string()));
+            let (took, samples) = result.inspect_err(|_| self.threads.clear())?;
             longest = longest.max(took);
             all.extend(samples);
         }
