@@ -1,5 +1,4 @@
-//! Writes the seed corpora, from what real receives and real sockets give: `cargo run --example seeds`
-//! in `fuzz/`.
+//! Writes the seed corpora, from real receives and real sockets: `cargo run --example seeds` in `fuzz/`.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::AsFd;
@@ -17,16 +16,16 @@ async fn main() -> io::Result<()> {
         std::fs::write(corpus.join(target).join(name), bytes)
     };
 
-    // Control data, after one byte that says what is done with it, and one of room to move it into.
+    // Control data, after one byte that selects what is done with it, and one with the capacity to move it into.
     for credentials in [false, true] {
         for fds in [0, 1, 3, 253] {
-            for room in [0, 16, 20, 24, 64, 2048] {
-                let control = received(credentials, fds, room).await?;
+            for capacity in [0, 16, 20, 24, 64, 2048] {
+                let control = received(credentials, fds, capacity).await?;
                 let from = if credentials { "credentials" } else { "plain" };
-                // One of them for every action; for the others the one that cuts again.
-                let all = fds == 3 && room == 2048;
+                // One of them for every action. For the others, the action that truncates again.
+                let all = fds == 3 && capacity == 2048;
                 for action in if all { 0..5 } else { 3..4 } {
-                    let name = format!("{from}-{fds}-{room}-{action}");
+                    let name = format!("{from}-{fds}-{capacity}-{action}");
                     write("control", &name, &[&[action, 4], &control[..]].concat())?;
                 }
             }
@@ -45,14 +44,14 @@ async fn main() -> io::Result<()> {
         let address = SocketAddr::from_path(&path);
         let bytes = path.as_os_str().as_encoded_bytes();
         assert_eq!(address.is_err(), bytes.is_empty());
-        // As getsockname(2) has it: the NUL byte behind a path counts, though it may not fit.
+        // As getsockname(2) reports it: the NUL byte behind a path counts, though it may not fit.
         let nul = !bytes.is_empty() && bytes[0] != 0;
         let len = (2 + bytes.len() + usize::from(nul)) as u16;
         let family = (rustix::net::AddressFamily::UNIX.as_raw()).to_ne_bytes();
         write("address", name, &[&len.to_le_bytes(), &family, bytes].concat())?;
     }
 
-    // Scripts: the common courses of a receive and a send (common/model.rs has the numbers). Worker 0 batches.
+    // Scripts: the common courses of a receive and a send (events are encoded in src/backend/model). Worker 0 batches.
     let (arrive, bulky, receive, poll, drop, freeze, poll_recv) = (0, 7, 11, 19, 27, 31, 35);
     let (send, poll_send, drop_send, read) = (39, 46, 53, 63);
     let (drive, pass, hear, fire, die, close) = (67, 81, 84, 88, 98, 99);
@@ -79,8 +78,8 @@ async fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// The control data of one message, as the kernel wrote it. Its descriptors are closed again.
-async fn received(credentials: bool, fds: usize, room: usize) -> io::Result<Vec<u8>> {
+/// Returns the control data of one message, as the kernel wrote it. Its descriptors are closed again.
+async fn received(credentials: bool, fds: usize, capacity: usize) -> io::Result<Vec<u8>> {
     let (a, b) = UnixSeqpacket::pair()?;
     set_socket_passcred(&b, credentials)?;
     let file = std::fs::File::open("/dev/null")?;
@@ -90,7 +89,7 @@ async fn received(credentials: bool, fds: usize, room: usize) -> io::Result<Vec<
         ancillary.add_fds(&vec![file.as_fd(); fds])?;
     }
     a.send_vectored_with_ancillary(&[IoSlice::new(b"message")], &mut ancillary).await?;
-    let mut control = vec![0; room];
+    let mut control = vec![0; capacity];
     let mut bytes = [0; 16];
     let (_, reader) =
         b.recv_vectored_with_ancillary(&mut [IoSliceMut::new(&mut bytes)], &mut control).await?;

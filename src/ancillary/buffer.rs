@@ -2,17 +2,18 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 
+use super::owned::OwnedAncillaryMessage;
+use super::reader::AncillaryMessageReader;
 use super::wire::{self, MAX_CONTROL, MAX_FDS};
-use super::{AncillaryMessageReader, OwnedAncillaryMessage};
 use crate::types::ucred::UCred;
 use crate::util::close::Fds;
 
-/// Ancillary data as values: file descriptors that it owns, and credentials.
+/// Holds ancillary data as values: file descriptors that it owns, and credentials.
 ///
-/// For the calls that take their buffers. A send call passes duplicates to the peer and gives the
-/// buffer back as it was; a receive call empties it first (what was in it is closed), then fills it
-/// with all that came with the message: there is always room for the 253 descriptors that a message
-/// can carry, credentials and a pidfd.
+/// It is for the calls that take their buffers. A send call passes duplicates to the peer and gives
+/// the buffer back as it was. A receive call empties it first, which closes what was in it, and then
+/// fills it with everything that came with the message. Its capacity is always that of a whole
+/// message: 253 descriptors (`SCM_MAX_FD`), credentials and a pidfd.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -40,7 +41,7 @@ pub struct AncillaryBuffer {
 }
 
 impl AncillaryBuffer {
-    /// Without anything in it.
+    /// Creates an empty buffer.
     ///
     /// ```
     /// use tokio_seqpacket::ancillary::AncillaryBuffer;
@@ -52,10 +53,10 @@ impl AncillaryBuffer {
         Self::default()
     }
 
-    /// Add a file descriptor to be sent.
+    /// Adds a file descriptor that the next send call passes.
     ///
     /// # Errors
-    /// `InvalidInput` for the 254th (`SCM_MAX_FD`); it is closed then.
+    /// Returns `InvalidInput` for the 254th descriptor (`SCM_MAX_FD`), and closes it.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -77,7 +78,7 @@ impl AncillaryBuffer {
         Ok(())
     }
 
-    /// The file descriptors.
+    /// Returns the file descriptors.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -85,7 +86,7 @@ impl AncillaryBuffer {
     /// use tokio_seqpacket::ancillary::AncillaryBuffer;
     ///
     /// let ancillary = AncillaryBuffer::from_iter([File::open("/proc/self/comm")?.into()]);
-    /// // Looking takes nothing out; a duplicate can be had.
+    /// // Borrowing takes nothing out. A duplicate is possible.
     /// let file = File::from(ancillary.fds()[0].try_clone()?);
     /// assert!(file.metadata()?.is_file());
     /// assert_eq!(ancillary.fds().len(), 1);
@@ -95,8 +96,10 @@ impl AncillaryBuffer {
         self.fds.as_slice()
     }
 
-    /// Take the file descriptors out. Those that the iterator does not come to are closed; the room
-    /// for them is kept for the next call.
+    /// Returns an iterator that takes the file descriptors out.
+    ///
+    /// Descriptors that it has not yielded when it is dropped are closed. The capacity for them is kept
+    /// for the next call.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -116,7 +119,7 @@ impl AncillaryBuffer {
         self.fds.drain()
     }
 
-    /// Take the file descriptors out, in a vector of their own.
+    /// Takes the file descriptors out, in a vector of their own.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -133,9 +136,10 @@ impl AncillaryBuffer {
         self.fds.take()
     }
 
-    /// The credentials: those to be sent, or those of the sender of the message received, if
-    /// `SO_PASSCRED` is set on the receiving socket: see
-    /// [`set_pass_credentials`](crate::UnixSeqpacket::set_pass_credentials).
+    /// Returns the credentials: those that a send call passes, or those that a receive call found.
+    ///
+    /// Those of a received message are the sender's. They come if `SO_PASSCRED` is set on the receiving
+    /// socket: see [`set_pass_credentials`](crate::UnixSeqpacket::set_pass_credentials).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -158,8 +162,10 @@ impl AncillaryBuffer {
         self.credentials
     }
 
-    /// Set the credentials to be sent. The kernel checks them and fails the send call with `EPERM`
-    /// if this process may not claim them.
+    /// Sets the credentials that a send call passes.
+    ///
+    /// The kernel checks them. The send call fails with `EPERM` if this process may not claim them
+    /// (`unix(7)`).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -184,7 +190,7 @@ impl AncillaryBuffer {
         self.credentials = credentials;
     }
 
-    /// The descriptor of the sending process: see [`take_pidfd`](Self::take_pidfd).
+    /// Returns the descriptor of the sending process: see [`take_pidfd`](Self::take_pidfd).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -200,7 +206,7 @@ impl AncillaryBuffer {
     /// let (received, _, ancillary) = b.recv_owned_with_ancillary(vec![0; 64], ancillary).await;
     /// received?;
     /// let pidfd = ancillary.pidfd().expect("asked for with set_pass_pidfd");
-    /// // Whose it is: the sender's, which is this process.
+    /// // It refers to the sender, which is this process.
     /// let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd()))?;
     /// assert!(info.contains(&format!("Pid:\t{}\n", std::process::id())));
     /// # Ok(()) }
@@ -209,9 +215,10 @@ impl AncillaryBuffer {
         self.pidfd.as_ref().map(|pidfd| pidfd.as_fd())
     }
 
-    /// Take the descriptor of the sending process that came with the message (`SCM_PIDFD`), if
-    /// `SO_PASSPIDFD` is set on the receiving socket: see
-    /// [`set_pass_pidfd`](crate::UnixSeqpacket::set_pass_pidfd). Never sent.
+    /// Takes the descriptor of the sending process that came with the message (`SCM_PIDFD`).
+    ///
+    /// It comes if `SO_PASSPIDFD` (Linux 6.5) is set on the receiving socket: see
+    /// [`set_pass_pidfd`](crate::UnixSeqpacket::set_pass_pidfd). A send call never passes it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -233,7 +240,7 @@ impl AncillaryBuffer {
         self.pidfd.take()
     }
 
-    /// Whether there is nothing in it.
+    /// Returns whether the buffer holds no descriptors and no credentials.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -251,7 +258,7 @@ impl AncillaryBuffer {
         self.fds().is_empty() && self.credentials.is_none() && self.pidfd.is_none()
     }
 
-    /// Empty it, closing the file descriptors.
+    /// Empties the buffer and closes the file descriptors in it.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -271,7 +278,7 @@ impl AncillaryBuffer {
         self.pidfd = None;
     }
 
-    /// Write what is to be sent as control data; returns its length.
+    /// Writes what a send call passes as control data, and returns its length.
     pub(crate) fn encode(&self, control: &mut [u8; MAX_CONTROL]) -> io::Result<usize> {
         if self.fds().len() > MAX_FDS {
             return Err(too_many_fds(self.fds().len()));
@@ -285,7 +292,7 @@ impl AncillaryBuffer {
                 libc::SCM_CREDENTIALS,
                 UCred::WIRE_LEN,
             )
-            .expect("MAX_CONTROL has room for credentials")
+            .expect("MAX_CONTROL includes the space for credentials")
             .copy_from_slice(&credentials.to_wire());
         }
         if !self.fds().is_empty() {
@@ -296,7 +303,7 @@ impl AncillaryBuffer {
                 libc::SCM_RIGHTS,
                 self.fds().len() * wire::FD_LEN,
             )
-            .expect("MAX_CONTROL has room for MAX_FDS descriptors");
+            .expect("MAX_CONTROL includes the space for MAX_FDS descriptors");
             for (slot, fd) in data.chunks_exact_mut(wire::FD_LEN).zip(self.fds()) {
                 slot.copy_from_slice(&fd.as_raw_fd().to_ne_bytes());
             }
@@ -304,8 +311,9 @@ impl AncillaryBuffer {
         Ok(len)
     }
 
-    /// Take everything out as control data of a message that was received, which owns the descriptors;
-    /// returns its length.
+    /// Moves everything out as the control data of a received message, and returns its length.
+    ///
+    /// The descriptors in the data have no other owner then.
     pub(crate) fn encode_owned(&mut self, control: &mut [u8; MAX_CONTROL]) -> usize {
         // Never more descriptors than a message can carry: they came with one.
         let mut len = self.encode(control).unwrap_or(0);
@@ -319,7 +327,7 @@ impl AncillaryBuffer {
         len
     }
 
-    /// Replace the contents with what came with a message.
+    /// Replaces the contents with what came with a message.
     pub(crate) fn fill(&mut self, received: AncillaryMessageReader<'_>) {
         self.clear();
         for message in received.into_messages() {
@@ -351,13 +359,13 @@ impl fmt::Debug for AncillaryBuffer {
 }
 
 impl FromIterator<OwnedFd> for AncillaryBuffer {
-    /// With file descriptors to be sent. More than 253 are refused by the send call.
+    /// Creates a buffer with file descriptors to send. The send call refuses more than 253.
     fn from_iter<I: IntoIterator<Item = OwnedFd>>(fds: I) -> Self {
         Self { fds: fds.into_iter().collect(), ..Self::default() }
     }
 }
 
-/// The error for more descriptors than one message can carry.
+/// Returns the error for more descriptors than one message can carry.
 pub(crate) fn too_many_fds(count: usize) -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,

@@ -14,8 +14,8 @@ pub(crate) const FD_LEN: usize = size_of::<libc::c_int>();
 /// `SCM_MAX_FD`: file descriptors that one message can carry.
 pub(crate) const MAX_FDS: usize = 253;
 
-/// Room for everything that can come with one message: the time of its arrival, credentials,
-/// descriptors, a pidfd.
+/// The most control data that can come with one message, in bytes: the time of its arrival,
+/// credentials, descriptors, a pidfd.
 pub(crate) const MAX_CONTROL: usize = space(size_of::<libc::timeval>())
     + space(UCred::WIRE_LEN)
     + space(MAX_FDS * FD_LEN)
@@ -28,7 +28,7 @@ const fn align(len: usize) -> usize {
     len.next_multiple_of(size_of::<usize>())
 }
 
-/// `CMSG_SPACE`: what a control message with `data_len` bytes of data takes.
+/// Returns the bytes that a control message with `data_len` bytes of data takes (`CMSG_SPACE`).
 pub(crate) const fn space(data_len: usize) -> usize {
     align(HEADER_LEN) + align(data_len)
 }
@@ -53,7 +53,7 @@ impl Item {
     }
 }
 
-/// The control message that starts at `at`; `None` at the end, or where no valid header stands.
+/// Returns the control message at `at`, or `None` at the end or where there is no valid header.
 pub(crate) fn item_at(control: &[u8], at: usize) -> Option<Item> {
     let header = control.get(at..)?.first_chunk::<HEADER_LEN>()?;
     let word = |from: usize| [header[from], header[from + 1], header[from + 2], header[from + 3]];
@@ -71,7 +71,7 @@ pub(crate) fn item_at(control: &[u8], at: usize) -> Option<Item> {
     })
 }
 
-/// All control messages.
+/// Returns all control messages, up to the first that has no valid header.
 pub(crate) fn items(control: &[u8]) -> impl Iterator<Item = Item> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -81,8 +81,9 @@ pub(crate) fn items(control: &[u8]) -> impl Iterator<Item = Item> + '_ {
     })
 }
 
-/// Write the header of a control message at `*len` and zero its data and padding; returns where
-/// the data goes. `None`, and nothing changed, if `control` is too short.
+/// Writes the header of a control message at `*len`, and returns its zeroed data.
+///
+/// Returns `None` and changes nothing if `control` is too short.
 pub(crate) fn reserve<'a>(
     control: &'a mut [u8],
     len: &mut usize,
@@ -102,8 +103,9 @@ pub(crate) fn reserve<'a>(
     Some(&mut message[align(HEADER_LEN)..][..data_len])
 }
 
-/// Append a control message as the kernel's `put_cmsg` does: the padding behind the last one may
-/// lack. The caller has checked that header and data fit.
+/// Appends a control message as the kernel's `put_cmsg` does.
+///
+/// The last message may lack its padding. The caller has checked that header and data fit.
 pub(crate) fn put(control: &mut [u8], len: &mut usize, level: i32, kind: i32, data: &[u8]) {
     let message = &mut control[*len..];
     message[..size_of::<usize>()].copy_from_slice(&(HEADER_LEN + data.len()).to_ne_bytes());
@@ -113,32 +115,34 @@ pub(crate) fn put(control: &mut [u8], len: &mut usize, level: i32, kind: i32, da
     *len += space(data.len()).min(message.len());
 }
 
-/// Whether a control message carries the sender's process as a descriptor.
+/// Returns whether a control message carries a descriptor of the sending process.
 pub(crate) fn is_pidfd(level: i32, kind: i32) -> bool {
     (level, kind) == (libc::SOL_SOCKET, SCM_PIDFD)
 }
 
-/// The `index`-th descriptor number in the data of an `SCM_RIGHTS` or `SCM_PIDFD` message.
-pub(crate) fn fd_number(data: &[u8], index: usize) -> Option<i32> {
+/// Returns the raw fd at `index` in the data of an `SCM_RIGHTS` or `SCM_PIDFD` message.
+pub(crate) fn raw_fd(data: &[u8], index: usize) -> Option<i32> {
     let bytes = data.get(index.checked_mul(FD_LEN)?..)?.first_chunk()?;
     Some(i32::from_ne_bytes(*bytes))
 }
 
-/// The descriptors in such data. A negative number is an errno where the kernel could not install one: a pidfd at the limit
-/// on descriptors, any slot under `SO_RIGHTS_NOTRUNC` (Linux 7.3).
+/// Returns the raw fds in the data of an `SCM_RIGHTS` or `SCM_PIDFD` message.
+///
+/// A negative value is left out. It is an errno where the kernel could not install a descriptor: a
+/// pidfd at the limit on descriptors, or any slot under `SO_RIGHTS_NOTRUNC` (Linux 7.3).
 pub(crate) fn fds(data: &[u8]) -> impl Iterator<Item = i32> {
     slots(data).flatten()
 }
 
-/// The slots of such data: a descriptor, or the errno that stands for it.
+/// Returns the slots of such data: a raw fd, or the errno in its place.
 pub(crate) fn slots(data: &[u8]) -> impl Iterator<Item = Result<i32, i32>> {
     data.chunks_exact(FD_LEN).map(|slot| {
-        let number = fd_number(slot, 0).unwrap_or(-libc::EBADF);
-        if number < 0 { Err(number.saturating_neg()) } else { Ok(number) }
+        let fd = raw_fd(slot, 0).unwrap_or(-libc::EBADF);
+        if fd < 0 { Err(fd.saturating_neg()) } else { Ok(fd) }
     })
 }
 
-/// Whether a descriptor was to come with this control data and could not be installed.
+/// Returns whether the kernel could not install a descriptor that belongs to this control data.
 pub(crate) fn lacks_fds(control: &[u8]) -> bool {
     items(control).any(|item| {
         let mut slots = slots(&control[item.data.clone()]);
@@ -150,12 +154,12 @@ pub(crate) fn lacks_fds(control: &[u8]) -> bool {
     })
 }
 
-/// File descriptors that control data passes.
+/// Returns how many file descriptors control data passes.
 pub(crate) fn count_fds(control: &[u8]) -> usize {
     items(control).filter(Item::is_rights).map(|item| item.data.len() / FD_LEN).sum()
 }
 
-/// Where the time of arrival ends, if that is the first control message.
+/// Returns where the time of arrival ends, if that is the first control message.
 pub(crate) fn time_at_start(control: &[u8]) -> Option<usize> {
     let is_time = |item: &Item| (item.level, item.kind) == (libc::SOL_SOCKET, libc::SCM_TIMESTAMP);
     item_at(control, 0).filter(is_time).map(|item| item.end)
@@ -177,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_negative_number_is_the_errno_of_a_missing_descriptor() {
+    fn a_negative_raw_fd_is_the_errno_of_a_missing_descriptor() {
         let data: Vec<_> = [7, -24, i32::MIN].into_iter().flat_map(i32::to_ne_bytes).collect();
         assert!(slots(&data).eq([Ok(7), Err(24), Err(i32::MAX)]));
         assert!(fds(&data).eq([7]));
@@ -199,13 +203,13 @@ mod tests {
         let found: Vec<_> = items(&control[..len]).collect();
         assert_eq!(found.len(), 2);
         assert_eq!((found[0].level, found[0].kind), (1, 2));
-        assert_eq!(fd_number(&control[found[0].data.clone()], 0), Some(7));
+        assert_eq!(raw_fd(&control[found[0].data.clone()], 0), Some(7));
         assert_eq!((found[1].level, found[1].kind), (3, 4));
         assert!(found[1].data.is_empty());
     }
 
     #[test]
-    fn no_room_changes_nothing() {
+    fn too_short_a_buffer_is_not_changed() {
         let mut control = [0xff; 23];
         let mut len = 0;
         assert!(reserve(&mut control, &mut len, 1, 2, 4).is_none());
@@ -213,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_and_nonsensical_headers_end_the_walk() {
+    fn truncated_and_nonsensical_headers_end_the_walk() {
         assert_eq!(items(&[]).count(), 0);
         assert_eq!(items(&[0; 16]).count(), 0);
         assert_eq!(items(&[0xff; 64]).count(), 0);

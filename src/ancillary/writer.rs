@@ -6,7 +6,9 @@ use super::wire;
 use crate::types::borrow_fd::BorrowFd;
 use crate::types::ucred::UCred;
 
-/// Writes control messages into a buffer of the caller's; never allocates.
+/// Writes control messages into a buffer of the caller's.
+///
+/// It never allocates.
 ///
 /// # Example
 /// ```
@@ -30,7 +32,7 @@ pub struct AncillaryMessageWriter<'a> {
     length: usize,
 }
 
-/// A control message did not fit into the buffer of an [`AncillaryMessageWriter`].
+/// Reports that a control message did not fit into the buffer of an [`AncillaryMessageWriter`].
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -53,15 +55,16 @@ impl<'a> AncillaryMessageWriter<'a> {
     /// ```
     /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
     ///
-    /// // Room for 24 bytes, wherever the array comes to lie.
+    /// // A capacity of 24 bytes, at whatever address the array lies.
     /// let mut control = [0; 24 + AncillaryMessageWriter::BUFFER_ALIGN];
     /// assert!(AncillaryMessageWriter::new(&mut control).capacity() >= 24);
     /// ```
     pub const BUFFER_ALIGN: usize = align_of::<libc::cmsghdr>();
 
-    /// Write into `buffer`. Bytes in front of the first aligned one (to
-    /// [`BUFFER_ALIGN`](Self::BUFFER_ALIGN)) are left unused; [`capacity()`](Self::capacity) is
-    /// what remains.
+    /// Creates a writer that writes into `buffer`.
+    ///
+    /// Bytes in front of the first one that is aligned to [`BUFFER_ALIGN`](Self::BUFFER_ALIGN) are left
+    /// unused. [`capacity()`](Self::capacity) is what remains.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -71,7 +74,7 @@ impl<'a> AncillaryMessageWriter<'a> {
     /// let file = std::fs::File::open("/dev/null")?;
     /// let mut control = [0; 64];
     /// for message in [b"first", b"other"] {
-    ///     // Begins anew in the same bytes.
+    ///     // Each writer starts again in the same bytes.
     ///     let mut writer = AncillaryMessageWriter::new(&mut control);
     ///     writer.add_fds(&[&file])?;
     ///     a.send_with_ancillary(message, &mut writer).await?;
@@ -84,7 +87,7 @@ impl<'a> AncillaryMessageWriter<'a> {
         Self { buffer: buffer.get_mut(skip..).unwrap_or_default(), length: 0 }
     }
 
-    /// Bytes that can be used for control messages.
+    /// Returns how many bytes can be used for control messages.
     ///
     /// ```
     /// use tokio_seqpacket::ancillary::AncillaryMessageWriter;
@@ -100,7 +103,7 @@ impl<'a> AncillaryMessageWriter<'a> {
         self.buffer.len()
     }
 
-    /// Whether nothing was added.
+    /// Returns whether nothing was added.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -117,7 +120,7 @@ impl<'a> AncillaryMessageWriter<'a> {
         self.length == 0
     }
 
-    /// Bytes that are used.
+    /// Returns how many bytes are used.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -136,13 +139,13 @@ impl<'a> AncillaryMessageWriter<'a> {
         self.length
     }
 
-    /// Add one `SCM_RIGHTS` message with these file descriptors.
+    /// Adds one `SCM_RIGHTS` message with these file descriptors.
     ///
-    /// They stay borrowed until the writer is gone; the receiver gets duplicates. At most 253 fit
-    /// into one message (the send call refuses more).
+    /// They stay borrowed until the writer is dropped. The receiver gets duplicates. At most 253 fit
+    /// into one message (`SCM_MAX_FD`). The send call refuses more.
     ///
     /// # Errors
-    /// If there is no room; nothing is added then.
+    /// Fails if the rest of the buffer is too short. Nothing is added then.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -163,13 +166,13 @@ impl<'a> AncillaryMessageWriter<'a> {
     where
         T: BorrowFd<'a>,
     {
-        self.add_numbers(fds.iter().map(|fd| fd.borrow_fd().as_raw_fd()))
+        self.add_raw_fds(fds.iter().map(|fd| fd.borrow_fd().as_raw_fd()))
     }
 
-    /// As [`add_fds`](Self::add_fds), from an iterator of known length.
+    /// Adds one `SCM_RIGHTS` message, as [`add_fds`](Self::add_fds), from an iterator of known length.
     ///
     /// # Errors
-    /// If there is no room; nothing is added then.
+    /// Fails if the rest of the buffer is too short. Nothing is added then.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -188,34 +191,36 @@ impl<'a> AncillaryMessageWriter<'a> {
         I::Item: BorrowFd<'a>,
         I::IntoIter: ExactSizeIterator,
     {
-        self.add_numbers(fds.into_iter().map(|fd| fd.borrow_fd().as_raw_fd()))
+        self.add_raw_fds(fds.into_iter().map(|fd| fd.borrow_fd().as_raw_fd()))
     }
 
-    fn add_numbers(
+    fn add_raw_fds(
         &mut self,
-        numbers: impl ExactSizeIterator<Item = i32>,
+        fds: impl ExactSizeIterator<Item = i32>,
     ) -> Result<(), AddControlMessageError> {
-        let len = numbers.len().checked_mul(wire::FD_LEN).ok_or(AddControlMessageError(()))?;
+        let len = fds.len().checked_mul(wire::FD_LEN).ok_or(AddControlMessageError(()))?;
         let length = self.length;
         let data = self.reserve(libc::SCM_RIGHTS, len)?;
         let mut written = 0;
-        for (slot, number) in data.chunks_exact_mut(wire::FD_LEN).zip(numbers) {
-            slot.copy_from_slice(&number.to_ne_bytes());
+        for (slot, fd) in data.chunks_exact_mut(wire::FD_LEN).zip(fds) {
+            slot.copy_from_slice(&fd.to_ne_bytes());
             written += wire::FD_LEN;
         }
         if written != len {
-            // The iterator gave fewer than it said.
+            // The iterator yielded fewer than its length.
             self.length = length;
             return Err(AddControlMessageError(()));
         }
         Ok(())
     }
 
-    /// Add one `SCM_CREDENTIALS` message. The kernel takes exactly one [`UCred`] and checks it;
-    /// others make the send call fail with `EINVAL` or `EPERM`.
+    /// Adds one `SCM_CREDENTIALS` message.
+    ///
+    /// The kernel takes exactly one [`UCred`] and checks it. Otherwise the send call fails with `EINVAL`
+    /// or `EPERM` (`unix(7)`).
     ///
     /// # Errors
-    /// If there is no room; nothing is added then.
+    /// Fails if the rest of the buffer is too short. Nothing is added then.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -245,7 +250,7 @@ impl<'a> AncillaryMessageWriter<'a> {
             .ok_or(AddControlMessageError(()))
     }
 
-    /// The control data as the kernel takes it.
+    /// Returns the control data as the kernel takes it.
     pub(crate) fn control(&self) -> &[u8] {
         &self.buffer[..self.length]
     }
@@ -261,7 +266,7 @@ impl fmt::Debug for AddControlMessageError {
 
 impl fmt::Display for AddControlMessageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not enough room in the ancillary buffer for the control message")
+        f.write_str("the ancillary buffer is too short for the control message")
     }
 }
 

@@ -27,20 +27,20 @@ use crate::util::catch_panic;
 /// The runtime of a socket.
 pub(crate) type Runtime = runtime::Runtime<Core>;
 
-/// A worker of it.
+/// A worker of a runtime.
 pub(crate) type Worker = worker::Worker<Core>;
 
-/// Closed when the last owner releases it: the socket, or a driver that works for it just now.
+/// A socket's shared state. Its descriptor is closed when the last owner releases it: the socket, or a driver in a pass for it.
 #[derive(Debug)]
 pub(crate) struct Core {
     /// Shared with the registration in `readiness`.
     pub(super) fd: Arc<OwnedFd>,
     pub(super) runtime: Arc<Runtime>,
-    /// How a socket on io_uring submits; `None` on epoll.
+    /// How a socket on io_uring submits. `None` on epoll.
     submission: Option<Submission>,
-    /// A receive had capacity for ancillary data, or messages carry some. From then on attempts take it along.
+    /// A receive had capacity for ancillary data, or messages carry some. From then on attempts take ancillary data along.
     wants_control: AtomicBool,
-    /// The socket is dropped or its descriptor handed out: no inbox takes it any more.
+    /// The socket is dropped or its descriptor handed out. No inbox takes it any more.
     closed: AtomicBool,
     pub(super) recv: Mutex<RecvDirection>,
     pub(super) send: SharedSendQueue,
@@ -53,10 +53,10 @@ pub(crate) struct Core {
 pub(super) struct RecvDirection {
     pub(super) queue: RecvQueue<Box<Completed>>,
     pub(super) policy: RecvPolicy,
-    /// Through how many more batches the attempt goes before the socket parks.
+    /// How many more batches the attempt goes through before the socket parks.
     pub(super) attempts_left: u8,
     pub(super) marks: Marks,
-    /// The last completed message, emptied, for its allocations. A socket that never had one has no memory for it.
+    /// The last completed message, empty, for its allocations. A socket that never had one has no memory for it.
     pub(super) spare: Option<Box<Completed>>,
 }
 
@@ -64,15 +64,15 @@ pub(super) struct RecvDirection {
 pub(super) enum NextSend {
     /// One send waits: it goes into the batch.
     Batch(usize, Box<PendingSend>),
-    /// Several do, or there is no ring: see [`Core::send_waiting`].
+    /// Several sends wait, or there is no ring: see [`Core::send_waiting`].
     Call,
     Nothing,
 }
 
-/// What came of an attempt.
+/// The result of an attempt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Attempted {
-    /// There was nothing.
+    /// The kernel had nothing.
     pub(super) empty: bool,
     /// What to list the socket for.
     pub(super) again: Option<Work>,
@@ -108,7 +108,7 @@ impl Core {
             notify: IdleNotify::default(),
         });
         if !core.runtime.has_driver() {
-            // Registering is the only way to find out.
+            // Registering is the only way to find out whether there is an I/O driver.
             Readiness::probe(&core.fd, core.runtime.handle())?;
             core.runtime.found_driver();
         }
@@ -123,7 +123,7 @@ impl Core {
         self.submission.is_some()
     }
 
-    /// From now on attempts take ancillary data along.
+    /// Makes attempts take ancillary data along from now on.
     pub(super) fn want_control(&self) {
         if !self.wants_control.load(Ordering::Relaxed) {
             self.wants_control.store(true, Ordering::Relaxed);
@@ -134,7 +134,7 @@ impl Core {
         self.wants_control.load(Ordering::Relaxed)
     }
 
-    /// For a receive that asks the kernel.
+    /// Returns where a receive that asks the kernel gets its message from.
     pub(super) fn source<'a>(&'a self, marks: &'a mut Marks) -> Source<'a> {
         Source::new(self.fd(), self.wants_control(), marks)
     }
@@ -144,7 +144,7 @@ impl Core {
         self.recv.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the socket's operations are left to batches here, where the worker can have a ring.
+    /// Returns whether the socket's operations are left to batches here, where the worker can have a ring.
     fn is_batched(&self) -> bool {
         match self.submission {
             None | Some(Submission::Direct) => false,
@@ -153,7 +153,7 @@ impl Core {
         }
     }
 
-    /// The worker to whose next batch an operation is left; `None` where it calls directly.
+    /// Returns the worker to whose next batch an operation is left. `None` where it calls directly.
     pub(super) fn batching_worker(self: &Arc<Self>) -> Option<&Arc<Worker>> {
         if !self.is_batched() {
             return None;
@@ -162,7 +162,7 @@ impl Core {
         worker.may_have_ring().then_some(worker)
     }
 
-    /// An operation was a direct call.
+    /// Notes that an operation was a direct call.
     pub(super) fn called(&self) {
         self.did_without();
         if self.is_uring() {
@@ -171,7 +171,7 @@ impl Core {
         }
     }
 
-    /// An operation did without waiting for readiness.
+    /// Notes that an operation did not wait for readiness.
     pub(super) fn did_without(&self) {
         if self.readiness.did_without() {
             let mut recv = self.lock_recv();
@@ -193,7 +193,7 @@ impl Core {
         }
     }
 
-    /// Does what a receive queue decided. No lock is held.
+    /// Applies what a receive queue decided. The caller holds no lock.
     pub(super) fn apply(self: &Arc<Self>, wakes: Wakes) {
         if wakes.is_nothing() {
             return;
@@ -210,7 +210,7 @@ impl Core {
         catch_panic::release(wakes.unused);
     }
 
-    /// Does what a send queue decided. No lock is held.
+    /// Applies what a send queue decided. The caller holds no lock.
     pub(super) fn apply_send(&self, effects: Effects<Box<PendingSend>>) {
         let mut list = WakeList::default();
         self.collect_send(effects, &mut list);
@@ -229,7 +229,7 @@ impl Core {
         self.list(worker, Work::Receive);
     }
 
-    /// Lists the socket if sends wait that no driver knows of.
+    /// Lists the socket if sends wait and it is in no worker's inbox.
     pub(super) fn list_send(self: &Arc<Self>, worker: &Worker) {
         let list = self.send.lock_if_used().is_some_and(|mut send| send.queue.list());
         if list {
@@ -253,13 +253,13 @@ impl Core {
         Ok(found)
     }
 
-    /// Waits until the socket is readable. False if it is by now.
+    /// Waits until the socket is readable. Returns false if it is now.
     pub(super) fn park_until_readable(self: &Arc<Self>) -> io::Result<bool> {
         let found = self.park(Direction::Read, || sys::is_readable(self.fd()).and_then(ready))?;
         Ok(found.is_none())
     }
 
-    /// Waits until the socket is writable. False if it is by now.
+    /// Waits until the socket is writable. Returns false if it is now.
     pub(super) fn park_until_writable(self: &Arc<Self>) -> io::Result<bool> {
         let found = self.park(Direction::Write, || sys::is_writable(self.fd()).and_then(ready))?;
         Ok(found.is_none())
@@ -280,8 +280,8 @@ impl Core {
         }
     }
 
-    /// Sends what waits, in order, until the peer's queue is full or `most` went out. How many did, and whether to list the
-    /// socket again.
+    /// Sends what waits, in order, until the peer's queue is full or `most` were sent. Returns how many were sent, and whether to
+    /// list the socket again.
     pub(super) fn send_waiting(self: &Arc<Self>, most: u32, wakes: &mut WakeList) -> (u32, bool) {
         let mut next = self.send.lock().queue.next();
         let mut sent = 0;
@@ -298,7 +298,7 @@ impl Core {
         (sent, self.relist_send())
     }
 
-    /// The peer's queue is full. Whether to list the socket again.
+    /// Parks a send, since the peer's queue is full. Returns whether to list the socket again.
     fn full(
         self: &Arc<Self>,
         slot: usize,
@@ -308,7 +308,7 @@ impl Core {
         self.send_put_back(slot, payload, wakes) && self.park_send(wakes) && self.relist_send()
     }
 
-    /// A batch has an answer for a send. Whether to list the socket again.
+    /// Completes a send with the answer of a batch. Returns whether to list the socket again.
     pub(super) fn sent_in_batch(
         self: &Arc<Self>,
         slot: usize,
@@ -318,7 +318,7 @@ impl Core {
         wakes: &mut WakeList,
     ) -> bool {
         if result.as_ref().is_err_and(is_refusal) {
-            // Perhaps the ring refuses the operation, and not the kernel the message.
+            // The ring may refuse the operation where the kernel would not refuse the message.
             worker.counters.add(Counter::Refused, 1);
             result = payload.send_now(self.fd());
         }
@@ -331,7 +331,7 @@ impl Core {
         list
     }
 
-    /// The send has a result. `then` looks after those behind it.
+    /// Completes a send with its result. `then` handles those behind it.
     fn complete_send<T>(
         &self,
         slot: usize,
@@ -352,7 +352,7 @@ impl Core {
         then
     }
 
-    /// A batch did not come to the send. Whether to list the socket again.
+    /// Puts back a send that a batch did not take. Returns whether to list the socket again.
     pub(super) fn send_not_taken(
         &self,
         slot: usize,
@@ -362,7 +362,7 @@ impl Core {
         self.send_put_back(slot, payload, wakes) && self.relist_send()
     }
 
-    /// The send was not made. Whether one waits now.
+    /// Puts back a send that was not made. Returns whether one waits now.
     fn send_put_back(&self, slot: usize, payload: Box<PendingSend>, wakes: &mut WakeList) -> bool {
         let mut send = self.send.lock();
         let effects = send.queue.put_back(slot, payload);
@@ -372,7 +372,7 @@ impl Core {
         waits
     }
 
-    /// The kernel has a send and does not say what became of it.
+    /// Completes a send that the kernel has taken without a result.
     pub(super) fn send_lost(&self, slot: usize, wakes: &mut WakeList) -> bool {
         let error =
             io::Error::other("io_uring stopped working: whether the message was sent is unknown");
@@ -381,17 +381,17 @@ impl Core {
         self.relist_send()
     }
 
-    /// Whether sends wait that came while the driver had the first. They are listed in this worker's inbox then.
+    /// Returns whether sends wait that came while the driver had the first. They are listed in this worker's inbox then.
     fn relist_send(&self) -> bool {
         self.send.lock().queue.list()
     }
 
-    /// The peer's queue is full: waits for readiness. True if there is room by now.
+    /// Waits for readiness, since the peer's queue is full. Returns true if it has capacity by now.
     pub(super) fn park_send(self: &Arc<Self>, wakes: &mut WakeList) -> bool {
         match self.park_until_writable() {
             Ok(parked) => !parked,
             Err(error) => {
-                // No readiness will come: nothing else can be told to those that wait.
+                // No readiness will come, so those that wait get the error.
                 let mut next = self.send.lock().queue.next();
                 while let Some((slot, payload)) = next {
                     let error = match error.raw_os_error() {
@@ -405,7 +405,7 @@ impl Core {
         }
     }
 
-    /// Whether the attempt that was listed is still wanted. It goes into the batch then.
+    /// Returns whether the attempt that was listed is still needed. It goes into the batch then.
     pub(super) fn submit_attempt(&self) -> bool {
         let mut recv = self.lock_recv();
         let submitted = recv.queue.submit();
@@ -423,7 +423,7 @@ impl Core {
         }
     }
 
-    /// A batch has an answer for the attempt.
+    /// Completes the attempt with the answer of a batch.
     pub(super) fn attempt_done(
         self: &Arc<Self>,
         done: Completion<'_>,
@@ -444,7 +444,7 @@ impl Core {
                     return self.attempt_was_empty(recv, wakes);
                 }
                 if is_refusal(&error) {
-                    // Perhaps the ring refuses the operation. A receive asks the kernel by itself, and learns.
+                    // The ring may refuse the operation. A receive asks the kernel by itself, and gets its answer.
                     worker.counters.add(Counter::Refused, 1);
                     recv.queue.attempt_over(false);
                     (recv.queue.hand_over(), None)
@@ -471,7 +471,7 @@ impl Core {
         let nothing = Attempted { empty: true, again: None };
         recv.queue.attempt_over(true);
         if !recv.queue.has_waiters() || recv.queue.is_closed() {
-            // Those may have counted on the attempt.
+            // They may have relied on the attempt.
             let observers = recv.queue.observers.wake();
             drop(recv);
             observers.collect(&self.notify, wakes);
@@ -487,7 +487,7 @@ impl Core {
                 // Something has come meanwhile.
                 Ok(false) => recv.attempts_left = 1,
                 Err(_) => {
-                    // A receive that is polled now has the same error, and tells.
+                    // A receive that is polled now gets the same error, and returns it.
                     let woken = recv.queue.hand_over();
                     drop(recv);
                     let relay = self.collect(woken, wakes);
@@ -499,13 +499,13 @@ impl Core {
         Attempted { again: list.then_some(Work::Receive), ..nothing }
     }
 
-    /// Wakes the next waiter if what the last was woken for is still there. Whether to list the socket again.
+    /// Wakes the next waiter if what the last was woken for is still there. Returns whether to list the socket again.
     pub(super) fn relay(&self, wakes: &mut WakeList) -> bool {
         let woken = self.lock_recv().queue.relay();
         self.collect(woken, wakes)
     }
 
-    /// Whether a relay is wanted.
+    /// Collects what to wake. Returns whether a relay is needed.
     #[must_use]
     fn collect(&self, woken: Wakes, wakes: &mut WakeList) -> bool {
         wakes.push(woken.one);
@@ -513,7 +513,7 @@ impl Core {
         woken.relay
     }
 
-    /// The runtime is gone: everything that waits is to find out.
+    /// Wakes everything that waits, because the runtime is gone.
     pub(super) fn wake_all(&self, wakes: &mut WakeList) {
         let observers = self.lock_recv().queue.wake_all(&mut wakes.wakers);
         observers.collect(&self.notify, wakes);
@@ -524,14 +524,14 @@ impl Core {
         }
     }
 
-    /// The socket is dropped, or its descriptor handed out: nothing waits for it, nothing keeps it open. Returns a message
-    /// that no receive has claimed, and what sends that were forgotten own.
+    /// Closes the queues and the registration, when the socket is dropped or its descriptor handed out. Afterwards nothing keeps
+    /// it open. Returns a message that no receive has claimed, and what forgotten sends own.
     pub(super) fn close(self: &Arc<Self>) -> impl Sized + use<> {
-        // Read under an inbox's lock: what is listed before this is unlisted below, nothing is after.
+        // Read under an inbox's lock: sockets listed before this are unlisted below, and none is listed after it.
         self.closed.store(true, Ordering::Relaxed);
         let unclaimed = self.lock_recv().queue.close();
         let payloads = self.send.lock_if_used().map(|mut send| send.queue.close());
-        // It may be in the inbox of any worker, unless no one else knows it.
+        // It may be in the inbox of any worker, unless it has no other owner.
         if Arc::strong_count(self) > 1 {
             for worker in self.runtime.known_workers() {
                 worker.unlist(self);
@@ -542,7 +542,7 @@ impl Core {
     }
 }
 
-/// The socket's own waker: readiness has come.
+/// The socket's own waker, which is called when readiness has come.
 impl Wake for Core {
     fn wake(self: Arc<Self>) {
         self.readiness.fired();
@@ -552,7 +552,7 @@ impl Wake for Core {
         } else {
             self.signal(&mut wakes);
         }
-        // A task that is woken may want the descriptor, and this be the last other owner.
+        // A task that is woken may need the descriptor, of which this may be the last other owner.
         drop(self);
         wakes.wake_all();
     }
@@ -593,8 +593,8 @@ fn ready(is_ready: bool) -> io::Result<()> {
     if is_ready { Ok(()) } else { Err(io::ErrorKind::WouldBlock.into()) }
 }
 
-/// A ring's answers that may be its own and not the kernel's to the message: io_uring's filters, an operation it does not
-/// know, and -ENOMEM for -EAGAIN (Linux 6.1 to 6.9).
+/// Returns whether an error may be the ring's own, and not the kernel's answer to the message: io_uring's filters, an
+/// operation it does not know, and -ENOMEM for -EAGAIN (Linux 6.1 to 6.9).
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -609,7 +609,7 @@ fn is_refusal(error: &io::Error) -> bool {
     )
 }
 
-/// Nothing was sent or received, and that says nothing about the next try.
+/// Returns whether nothing was sent or received, which says nothing about the next try.
 fn is_no_answer(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ECANCELED | libc::EINTR))
 }

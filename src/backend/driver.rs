@@ -1,20 +1,20 @@
 //! The driver of a worker: a task that works for all sockets of its runtime.
 //!
-//! Sockets are *listed* in the inbox of a worker when there is something to do for them that no future does: sends that
-//! wait, receives that are left to the next batch, waiters that are to be woken behind others. The driver runs behind the
-//! tasks that are ready, so that each of them has queued its operation by then, and makes one pass:
+//! Sockets are *listed* in the inbox of a worker when there is work for them that no future does: sends that wait, receives
+//! that are left to the next batch, waiters that are woken behind others. The driver runs behind the ready tasks, so each of
+//! them has queued its operation by then. It makes one pass:
 //!
 //! 1. It takes the inbox. From here until the end of the pass it keeps the sockets alive.
-//! 2. Sends: one of each socket goes into the batch. Where several of one socket wait they go out by system calls, in
-//!    order: the kernel does not keep the order of several entries of one socket.
-//! 3. Receives that are still wanted: an attempt each.
+//! 2. Sends: one of each socket goes into the batch. Several of one socket are sent by system calls, in order: the kernel
+//!    does not keep the order of several entries of one socket.
+//! 3. Receives that are still needed: an attempt each.
 //! 4. One `io_uring_enter(2)` runs the batch, sends first. On epoll, and where a ring is missing or refuses, the same
 //!    operations are system calls, of the driver or of the futures.
-//! 5. What found nothing is listed again or parks; sockets are released; then tasks are woken. If all found nothing, the
-//!    I/O driver runs before the next pass.
+//! 5. What found nothing is listed again or parks. Then sockets are released, and then tasks are woken. If all found nothing,
+//!    the I/O driver runs before the next pass.
 //!
-//! Nothing of an operation is left in the kernel between two passes. So there is nothing to cancel, and a driver that dies
-//! only has to wake what waits.
+//! No operation is left in the kernel between two passes. So there is nothing to cancel, and a driver that dies only has to
+//! wake what waits.
 //!
 //! Locks: the inbox is released before any other is taken. The ring is locked for the batch, and under it a receive queue
 //! for each answer. A queue's lock is released before anything is woken, dropped or listed.
@@ -34,13 +34,13 @@ use crate::common::pending_send::PendingSend;
 use crate::common::policy::{self, Decision, WorkerLoad};
 use crate::uring::ring::{Completion, Operation};
 
-/// Sends of one socket that the driver makes by system calls before other sockets have their turn.
+/// How many sends of one socket the driver makes by system calls before it turns to other sockets.
 const SENDS_AT_ONCE: u32 = 128;
 
-/// A worker tells its runtime of its operations after so many.
+/// A worker reports its operations to its runtime after so many.
 const OPERATIONS_PER_REPORT: u32 = 128;
 
-/// A send in a batch.
+/// A send that is in a batch.
 struct Sending {
     core: Arc<Core>,
     slot: usize,
@@ -52,19 +52,19 @@ pub(super) struct DriverTask {
     runtime: Arc<Runtime>,
     worker: Arc<Worker>,
     mode: WorkerLoad,
-    /// It has let the tasks run that were ready when it was woken.
+    /// Whether it has let the tasks run that were ready when it was woken.
     is_behind: bool,
     /// How many direct calls there were when it began to let them run.
     calls_before: u32,
     /// Operations that the driver made, without attempts that found nothing.
     passed: u32,
-    /// Operations of both kinds of which its runtime knows.
-    told: u32,
+    /// Operations of both kinds that its runtime knows of.
+    reported: u32,
     /// Its runtime counts it as one at work for batches.
     counts: bool,
     /// The last pass sent nothing and found no message.
     found_nothing: bool,
-    // Kept for their allocations; empty between two passes.
+    // Kept for their allocations, and empty between two passes.
     listed: Vec<(Arc<Core>, Work)>,
     sends: Vec<Sending>,
     sent: Vec<SendOutcome>,
@@ -88,7 +88,7 @@ impl DriverTask {
             is_behind: false,
             calls_before: 0,
             passed: 0,
-            told: 0,
+            reported: 0,
             counts: false,
             found_nothing: false,
             listed: Vec::new(),
@@ -100,7 +100,7 @@ impl DriverTask {
         }
     }
 
-    /// One pass. Whether there was anything to do.
+    /// Makes one pass. Returns whether there was anything to do.
     fn pass(&mut self) -> bool {
         std::mem::swap(&mut lock(&self.worker.inbox).listed, &mut self.listed);
         let had_work = !self.listed.is_empty();
@@ -187,10 +187,10 @@ impl DriverTask {
             if let RingState::Working(..) = *state {
                 *state = RingState::Gone(why);
             }
-            // Else it could not be made: the next socket made here tries again.
+            // Otherwise it could not be made: the next socket made here tries again.
         }
         drop(state);
-        // Those that the kernel never saw.
+        // Those that the kernel never got.
         for core in &receives[(reported - sends.len()).min(receives.len())..] {
             let attempted = core.attempt_done(Completion::NotTaken, worker, wakers);
             again.extend(attempted.again.map(|work| (core.clone(), work)));
@@ -214,7 +214,7 @@ impl DriverTask {
         self.receives.clear();
     }
 
-    /// What was not finished is listed again, sockets are released, and tasks are woken: in this order.
+    /// Lists again what was not finished, releases sockets, and wakes tasks, in this order.
     fn finish(&mut self, waker: &Waker) {
         let mut replaced = None;
         let dead = {
@@ -245,7 +245,7 @@ impl DriverTask {
         self.wakers.wake_all();
     }
 
-    /// Publishes whether operations are queued here, and, while there are some, that other workers are to queue theirs.
+    /// Publishes whether operations are queued here. While there are some, other workers queue theirs, too.
     fn choose_mode(&mut self, had_work: bool) {
         let average = self.mode.average();
         self.worker.average.store(average.to_bits(), Ordering::Relaxed);
@@ -253,7 +253,7 @@ impl DriverTask {
         if self.worker.loaded.swap(loaded, Ordering::Relaxed) && !loaded {
             self.runtime.load_is_gone();
         }
-        self.tell_runtime(loaded);
+        self.report_operations(loaded);
         let batched = loaded && self.runtime.prefers_batches();
         if batched != self.worker.is_batched() {
             let counter = if batched { Counter::Batched } else { Counter::Direct };
@@ -267,12 +267,12 @@ impl DriverTask {
         }
     }
 
-    /// How much was done, for the runtime to find out which way is faster.
-    fn tell_runtime(&mut self, loaded: bool) {
+    /// Reports how much was done, so that the runtime can find out which way is faster.
+    fn report_operations(&mut self, loaded: bool) {
         let made = self.passed.wrapping_add(self.worker.calls.load(Ordering::Relaxed));
-        let more = made.wrapping_sub(self.told);
+        let more = made.wrapping_sub(self.reported);
         if !loaded || more >= OPERATIONS_PER_REPORT {
-            self.told = made;
+            self.reported = made;
         }
         if loaded && more >= OPERATIONS_PER_REPORT {
             self.runtime.note_operations(more);
@@ -303,7 +303,7 @@ impl Future for DriverTask {
         this.finish(cx.waker());
         this.calls_before = this.worker.calls.load(Ordering::Relaxed);
         if had_work && this.found_nothing {
-            // Who is to send may itself be parked, and nothing tells it before the I/O driver has run.
+            // The task that sends next may itself be parked, and is not woken before the I/O driver has run.
             policy::yield_now(cx, Decision::YieldToEvents);
             return Poll::Pending;
         }

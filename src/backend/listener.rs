@@ -14,13 +14,13 @@ use crate::types::backend::Backend;
 /// A listening socket.
 #[derive(Debug)]
 pub(crate) struct Listener {
-    /// As on epoll: it has no messages.
+    /// A socket as on epoll: it has no messages.
     inner: Socket,
     choice: Choice,
 }
 
 impl Listener {
-    /// `fd` is non-blocking and listens.
+    /// Creates a listener of a descriptor that is non-blocking and listens.
     pub(crate) fn new(mut choice: Choice, fd: OwnedFd) -> io::Result<Self> {
         if choice.backend == Backend::Uring
             && let Err(error) =
@@ -36,7 +36,7 @@ impl Listener {
         Ok(Self { inner, choice: choice.as_listener() })
     }
 
-    /// For the sockets it accepts.
+    /// Returns the choice for the sockets that it accepts.
     pub(crate) fn choice(&self) -> Choice {
         self.choice
     }
@@ -49,7 +49,7 @@ impl Listener {
         self.inner.fd()
     }
 
-    /// Messages of accepted sockets carry control data.
+    /// Makes accepted sockets take control data along.
     pub(crate) fn want_control(&self) {
         self.inner.want_control();
     }

@@ -7,9 +7,9 @@ use super::core::Runtime;
 use super::runtimes;
 use crate::common::metrics::Counter;
 
-/// Counters of the current runtime's sockets, since its first socket.
+/// Returns the counters of the current runtime's sockets, since its first socket.
 ///
-/// They cost a load and a store for each operation, and are exact where one thread counts; an increment can be lost where
+/// They cost a load and a store for each operation. They are exact where one thread counts. An increment can be lost where
 /// two threads meet.
 ///
 /// ```
@@ -27,12 +27,12 @@ use crate::common::metrics::Counter;
 /// ```
 ///
 /// # Errors
-/// Outside a runtime, or while it shuts down.
+/// Fails outside a runtime, or while it shuts down.
 pub fn metrics() -> io::Result<Metrics> {
     Ok(runtimes::here()?.metrics())
 }
 
-/// The counters of a runtime, by worker.
+/// Holds the counters of a runtime, by worker.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -47,14 +47,14 @@ pub fn metrics() -> io::Result<Metrics> {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Metrics {
-    /// Workers that sockets have used. A current_thread runtime has one.
+    /// The workers that sockets have used. A current_thread runtime has one.
     pub workers: Vec<WorkerMetrics>,
-    /// From how many operations on batches are tried: for fewer, an `io_uring_enter(2)` costs more than it can save. `None`
+    /// From how many operations on batches are tried. For fewer, an `io_uring_enter(2)` costs more than it can save. `None`
     /// before the first ring is made.
     pub threshold: Option<f32>,
 }
 
-/// One worker of a runtime.
+/// Holds the mode, the load and the counters of one worker of a runtime.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -68,16 +68,16 @@ pub struct Metrics {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct WorkerMetrics {
-    /// [`Mode::Batched`] where the load of this worker is one for batches and the runtime finds them the faster way, or is
-    /// trying them. Adaptive sockets of all workers batch while the driver of one such worker is at work.
+    /// [`Mode::Batched`] where the load of this worker is one for batches, and the runtime finds batches faster or is trying
+    /// them. Adaptive sockets of all workers batch while the driver of one such worker is at work.
     pub mode: Mode,
-    /// Why: operations of a batch, on average. In [`Mode::Direct`] of those that there would have been.
+    /// The operations of a batch, on average. In [`Mode::Direct`], the operations that a batch would have had.
     pub operations: f32,
     /// What was done.
     pub counters: Counters,
 }
 
-/// How adaptive sockets of a worker submit their operations.
+/// Says how adaptive sockets of a worker submit their operations.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -95,7 +95,7 @@ pub enum Mode {
     Batched,
 }
 
-/// What was counted.
+/// Holds what was counted.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -119,7 +119,7 @@ pub struct Counters {
     pub empty_attempts: u64,
     /// How often an operation had to wait for readiness. On both backends.
     pub parked: u64,
-    /// Operations that a ring refused; they were made by a system call.
+    /// Operations that a ring refused, and that were made by a system call.
     pub refused: u64,
     /// How often the worker began to batch.
     pub begins: u64,

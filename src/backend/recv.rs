@@ -1,4 +1,4 @@
-//! A receive, from its first poll to its message or its drop; and accepting, which is the same without attempts.
+//! A receive, from its first poll to its message or its drop. Accepting is the same without attempts.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use crate::common::recv_queue::Outcome;
 use crate::common::wait_queue::WaiterId;
 use crate::epoll::readiness::Direction;
 
-/// A receive. Joins the queue at its first poll if it has to wait, and leaves it when it is dropped.
+/// A receive. It joins the queue at its first poll if it has to wait, and leaves it when it is dropped.
 pub(crate) struct Receive<'a, S> {
     core: &'a Arc<Core>,
     sink: S,
@@ -56,7 +56,7 @@ impl<S: Sink> Receive<'_, S> {
             if recv.queue.completed().is_some() {
                 return Poll::Ready(claim(core, recv, &mut self.id, &mut self.sink));
             }
-            // In a batch just now; or polled without having been woken.
+            // An attempt is in a batch just now, or the receive is polled without having been woken.
             if recv.queue.is_submitted() || self.id.is_some() && recv.queue.is_parked() {
                 return self.wait(recv, cx);
             }
@@ -139,7 +139,7 @@ impl<S: Sink> Receive<'_, S> {
         let replaced = recv.queue.wait(&mut self.id, cx.waker());
         drop(recv);
         drop(replaced);
-        // What waited when the runtime ended has been woken; this may have come after that.
+        // What waited when the runtime ended has been woken. This receive may have come after that.
         if let Err(gone) = self.core.runtime.check() {
             self.leave();
             return Poll::Ready(Err(gone));
@@ -147,7 +147,7 @@ impl<S: Sink> Receive<'_, S> {
         Poll::Pending
     }
 
-    /// A direct call has a message or an error.
+    /// Completes the receive with the message or error of a direct call.
     fn found(
         &mut self,
         mut recv: MutexGuard<'_, RecvDirection>,
@@ -181,7 +181,7 @@ impl<S> Drop for Receive<'_, S> {
     }
 }
 
-/// Takes the completed message or error.
+/// Claims the completed message or error.
 fn claim<S: Sink>(
     core: &Arc<Core>,
     mut recv: MutexGuard<'_, RecvDirection>,
@@ -206,7 +206,7 @@ fn claim<S: Sink>(
             drop(recv);
             core.did_without();
             core.apply(wakes);
-            // Closing descriptors that are not wanted can take a while: not under the lock.
+            // Closing descriptors that the receive does not take can be slow, so it is not done under the lock.
             let Completed { bytes, control, received } = *from_errno(outcome)?;
             sink.deliver(&bytes, received, control)
         }
@@ -221,10 +221,10 @@ fn from_errno(outcome: Option<Outcome<Box<Completed>>>) -> io::Result<Box<Comple
 }
 
 impl Core {
-    /// Receives now.
+    /// Receives without waiting.
     ///
     /// # Errors
-    /// `WouldBlock` if there is nothing, or an attempt is in a batch just now.
+    /// Returns `WouldBlock` if there is nothing, or if an attempt is in a batch just now.
     pub(super) fn try_receive<S: Sink>(self: &Arc<Self>, sink: &mut S) -> io::Result<S::Output> {
         self.runtime.check()?;
         let mut recv = self.lock_recv();
@@ -264,7 +264,7 @@ impl Core {
         }
     }
 
-    /// Receives, or has the task woken when there may be a message. Nothing is left waiting but the waker.
+    /// Receives, or registers the task to be woken when there may be a message. Only the waker is left waiting.
     pub(super) fn poll_receive<S: Sink>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -286,7 +286,7 @@ impl Core {
         }
     }
 
-    /// Registers the waker of a `poll_*` call. `Ready(false)` if something has come since the kernel was asked.
+    /// Registers the waker of a `poll_*` call. Returns `Ready(false)` if something has come since the kernel was asked.
     pub(super) fn poll_readable_waker(
         self: &Arc<Self>,
         cx: &mut Context<'_>,

@@ -1,7 +1,7 @@
 //! A tokio runtime as its sockets know it: whether it still exists, how its receives wait, and its workers' drivers.
 //!
-//! A call into the kernel succeeds without tokio, also where the runtime is gone; but then calls are to fail,
-//! whatever the kernel has. The driver task of the first worker is dropped with the runtime, and tells.
+//! A system call succeeds without tokio, also where the runtime is gone. But calls must fail then, whatever the kernel has.
+//! The driver task of the first worker is dropped with the runtime, which shows that it is gone.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,7 +13,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use super::worker::{Listed, Worker};
 use crate::common::trial::{Trial, Way};
 
-/// What is above a runtime does for it.
+/// What the layers above do for a runtime.
 #[derive(Debug)]
 pub(super) struct Hooks<S> {
     /// Spawns the driver of a worker that has had none.
@@ -22,11 +22,11 @@ pub(super) struct Hooks<S> {
     pub(super) ended: fn(&Arc<Runtime<S>>),
 }
 
-/// Shared by the sockets of one runtime.
+/// A runtime, shared by its sockets.
 #[derive(Debug)]
 pub(crate) struct Runtime<S> {
     over: AtomicBool,
-    /// Something has been registered with the I/O driver: there is one.
+    /// Something has been registered with the I/O driver, so there is one.
     has_driver: AtomicBool,
     handle: Handle,
     multi_thread: bool,
@@ -36,9 +36,9 @@ pub(crate) struct Runtime<S> {
     batching: AtomicUsize,
     /// Operations under such load.
     operations: AtomicU64,
-    /// Which way is faster under it.
+    /// Finds out which way is faster under it.
     trial: Mutex<Trial>,
-    /// What it says.
+    /// The last answer of `trial`.
     prefers_batches: AtomicBool,
     hooks: Hooks<S>,
     /// By worker. The first always exists.
@@ -69,7 +69,7 @@ impl<S: Listed> Runtime<S> {
         self.busy.store(nanos, Ordering::Relaxed);
     }
 
-    /// Until when a receive that begins now looks before it is parked.
+    /// Returns until when a receive that begins now spins before it is parked.
     pub(crate) fn busy_until(&self) -> Option<Instant> {
         match self.busy.load(Ordering::Relaxed) {
             0 => None,
@@ -85,13 +85,13 @@ impl<S: Listed> Runtime<S> {
         &self.handle
     }
 
-    /// Run `f` where tokio finds this runtime.
+    /// Runs `f` where tokio finds this runtime.
     pub(crate) fn enter<T>(&self, f: impl FnOnce() -> T) -> T {
         let _guard = self.handle.enter();
         f()
     }
 
-    /// Whether the runtime is known to have its I/O driver.
+    /// Returns whether the runtime is known to have its I/O driver.
     pub(crate) fn has_driver(&self) -> bool {
         self.has_driver.load(Ordering::Relaxed)
     }
@@ -100,7 +100,7 @@ impl<S: Listed> Runtime<S> {
         self.has_driver.store(true, Ordering::Relaxed);
     }
 
-    /// The worker with that index, with its driver.
+    /// Returns the worker with that index, and gives it a driver.
     pub(crate) fn worker(self: &Arc<Self>, index: usize) -> &Arc<Worker<S>> {
         let index = index % self.workers.len();
         self.workers[index].get_or_init(|| {
@@ -110,13 +110,15 @@ impl<S: Listed> Runtime<S> {
         })
     }
 
-    /// The worker with that index, if it has a driver already.
+    /// Returns the worker with that index, if it has a driver already.
     pub(crate) fn known_worker(&self, index: usize) -> Option<&Arc<Worker<S>>> {
         self.workers[index % self.workers.len()].get()
     }
 
-    /// Whether this worker has load for batches, or the driver of another that has is at work. Then all batch: where one calls directly what another batches, the messages of
-    /// a pair keep waiting for the other's batch, and that costs more than either.
+    /// Returns whether all workers batch: this one has load for batches, or the driver of another that has is at work.
+    ///
+    /// Where one calls directly what another batches, the messages of a pair keep waiting for the other's batch. That costs more
+    /// than either way.
     pub(super) fn is_batched(&self) -> bool {
         self.prefers_batches()
             && (self.batching.load(Ordering::Relaxed) > 0
@@ -125,28 +127,28 @@ impl<S: Listed> Runtime<S> {
                     .is_some_and(|worker| worker.is_loaded()))
     }
 
-    /// Whether batches are the faster way under load, or are being tried.
+    /// Returns whether batches are the faster way under load, or are being tried.
     pub(super) fn prefers_batches(&self) -> bool {
         self.prefers_batches.load(Ordering::Relaxed)
     }
 
-    /// A worker has made more operations under load for batches.
+    /// Notes that a worker has made more operations under load for batches.
     pub(super) fn note_operations(&self, more: u32) {
         self.operations.fetch_add(more.into(), Ordering::Relaxed);
         let mut trial = match self.trial.try_lock() {
             Ok(trial) => trial,
             Err(TryLockError::Poisoned(trial)) => trial.into_inner(),
-            // Another worker tells just now: next time.
+            // Another worker reports just now. This one does so next time.
             Err(TryLockError::WouldBlock) => return,
         };
-        // Under the lock: the numbers that the trial is told never fall.
+        // Under the lock, so that the counts for the trial never fall.
         let operations = self.operations.load(Ordering::Relaxed);
         let load = self.known_workers().map(|worker| worker.average()).fold(0.0, f32::max);
         trial.note(operations, load, Instant::now());
         self.prefers_batches.store(trial.way() == Way::Batched, Ordering::Relaxed);
     }
 
-    /// A worker's load is not one for batches any more.
+    /// Notes that a worker's load is not one for batches any more.
     pub(super) fn load_is_gone(&self) {
         if self.known_workers().any(|worker| worker.is_loaded()) {
             return;
@@ -156,7 +158,7 @@ impl<S: Listed> Runtime<S> {
         self.prefers_batches.store(trial.way() == Way::Batched, Ordering::Relaxed);
     }
 
-    /// One more driver is at work for batches, or one fewer.
+    /// Counts one more driver at work for batches, or one fewer.
     pub(super) fn count_batching(&self, more: bool) {
         if more {
             self.batching.fetch_add(1, Ordering::Relaxed);
@@ -165,7 +167,7 @@ impl<S: Listed> Runtime<S> {
         }
     }
 
-    /// How often a worker has parked; `None` where tokio does not count.
+    /// Returns how often a worker has parked. `None` where tokio does not count.
     pub(super) fn parks(&self, _worker: usize) -> Option<u64> {
         #[cfg(target_has_atomic = "64")]
         return Some(self.handle.metrics().worker_park_count(_worker));
@@ -173,20 +175,20 @@ impl<S: Listed> Runtime<S> {
         None
     }
 
-    /// For work that has to be done some time: the worker of this thread, if it has a driver, else the first. It may be
-    /// another runtime's thread.
+    /// Returns a worker for work that has no deadline: that of this thread, if it has a driver, and otherwise the first. It may
+    /// be another runtime's thread.
     pub(crate) fn some_worker(self: &Arc<Self>) -> &Arc<Worker<S>> {
         let index = tokio::runtime::worker_index().unwrap_or(0);
         self.known_worker(index).unwrap_or_else(|| self.worker(0))
     }
 
-    /// The workers that have a driver.
+    /// Returns the workers that have a driver.
     pub(crate) fn known_workers(&self) -> impl Iterator<Item = &Arc<Worker<S>>> {
         self.workers.iter().filter_map(OnceLock::get)
     }
 
-    /// The index of the current thread, if it is a worker whose driver runs once this task yields. On others an
-    /// operation must not be left to a driver: no thread may be driving the runtime.
+    /// Returns the index of the current thread, if it is a worker whose driver runs once this task yields. On other threads an
+    /// operation must not be left to a driver: the runtime may not be driven by any thread.
     pub(crate) fn own_index(&self) -> Option<usize> {
         let index = tokio::runtime::worker_index()?;
         // A worker of another runtime can run a multi_thread runtime's task, which its own threads drive.
@@ -195,20 +197,22 @@ impl<S: Listed> Runtime<S> {
         own.then_some(index % self.workers.len())
     }
 
-    /// The runtime is being dropped.
+    /// Notes that the runtime is being dropped.
     pub(super) fn end(self: &Arc<Self>) {
         self.over.store(true, Ordering::Release);
         (self.hooks.ended)(self);
     }
 
+    /// Checks that the runtime still exists.
+    ///
     /// # Errors
-    /// The runtime is gone.
+    /// Fails if the runtime is gone.
     pub(crate) fn check(&self) -> io::Result<()> {
         if self.over.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
     }
 }
 
-/// The error of every call on a socket whose runtime is gone.
+/// Returns the error of every call on a socket whose runtime is gone.
 pub(crate) fn gone() -> io::Error {
     io::Error::other("the tokio runtime that this socket belongs to is gone")
 }

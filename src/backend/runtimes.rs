@@ -12,13 +12,13 @@ use super::driver::DriverTask;
 use super::runtime::Hooks;
 use crate::common::async_fd;
 
-/// An id can be used again when its runtime is gone; the entry is removed before.
+/// An id can be used again when its runtime is gone. The entry is removed before that.
 static RUNTIMES: Mutex<Option<HashMap<Id, Weak<Runtime>>>> = Mutex::new(None);
 
-/// The current runtime.
+/// Returns the current runtime.
 ///
 /// # Errors
-/// Without a runtime, or while it shuts down.
+/// Fails without a runtime, or while it shuts down.
 pub(crate) fn here() -> io::Result<Arc<Runtime>> {
     let handle = Handle::try_current().map_err(|_| async_fd::no_runtime())?;
     let runtime = {
@@ -54,17 +54,17 @@ fn runtimes() -> MutexGuard<'static, Option<HashMap<Id, Weak<Runtime>>>> {
     RUNTIMES.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Makes receives of the current runtime's sockets spin: one that finds no message asks the kernel again for at most
-/// `duration` before its task is parked. Zero, as it is from the start, parks at once.
+/// Makes receives of the current runtime's sockets spin before their task is parked.
 ///
-/// For two sides on different threads that answer each other quickly: waking a parked thread takes
-/// longer than most answers. The price is a core that looks busy while it waits: one
-/// `recv(2)` after the other, 4 µs at a time, then ready tasks, I/O events and timers have their turn.
-/// It pays while other tasks are not kept waiting, so best on a runtime whose threads have nothing else
-/// to do. Applies to receives that begin after this call, on both backends.
+/// A receive that finds no message asks the kernel again for at most `duration`. Zero, as it is from the start, parks at
+/// once. This applies to receives that begin after this call, on both backends.
+///
+/// It is for two sides on different threads that answer each other quickly: waking a parked thread takes longer than most
+/// answers. The price is a core that is busy while it waits. It makes one `recv(2)` after the other, for 4 µs at a time.
+/// Then ready tasks, I/O events and timers run. So it pays best on a runtime whose threads have nothing else to do.
 ///
 /// # Errors
-/// Without a runtime, or while it shuts down.
+/// Fails without a runtime, or while it shuts down.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

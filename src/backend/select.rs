@@ -7,7 +7,7 @@ use crate::types::backend::{Backend, Selection, Submission};
 use crate::uring::probe::{is_available, probe};
 use crate::uring::support::UringSupport;
 
-/// The operators' switches. Each is read once.
+/// The operator's switches. Each is read once.
 const VARIABLE: &str = "TOKIO_SEQPACKET_BACKEND";
 const SUBMISSION_VARIABLE: &str = "TOKIO_SEQPACKET_SUBMISSION";
 
@@ -48,23 +48,23 @@ fn submission_from_environment() -> io::Result<Submission> {
     from_environment(SUBMISSION_VARIABLE, &VALUE, &values)
 }
 
-/// A decision.
+/// The backend that was chosen, and how it was chosen.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Choice {
     pub(super) backend: Backend,
-    /// io_uring was not asked for: where it cannot be had, epoll will do.
+    /// io_uring was not asked for explicitly. Where it is not available, epoll is used.
     pub(super) may_fall_back: bool,
     pub(super) submission: Submission,
 }
 
 impl Choice {
-    /// For sockets that a listener accepts.
+    /// Returns the choice for sockets that a listener accepts.
     pub(crate) fn as_listener(self) -> Self {
         Self { may_fall_back: true, ..self }
     }
 }
 
-/// Decide. An explicit wish that cannot be met is an error, never a silent fallback.
+/// Chooses a backend. An explicit choice that cannot be met is an error, and never a silent fallback.
 pub(crate) fn select(selection: Selection, submission: Option<Submission>) -> io::Result<Choice> {
     let submission = submission.map_or_else(submission_from_environment, Ok)?;
     let (selection, asked_by) = match selection {
@@ -74,10 +74,10 @@ pub(crate) fn select(selection: Selection, submission: Option<Submission>) -> io
     let epoll = Choice { backend: Backend::Epoll, may_fall_back: false, submission };
     let uring = |may_fall_back| Choice { backend: Backend::Uring, may_fall_back, submission };
     match selection {
-        // Nothing of io_uring is touched, not even to look for it: a filter may kill for that.
+        // No call of io_uring is made here, not even a probe: a filter may kill the process for that.
         Selection::Epoll => Ok(epoll),
         Selection::Auto => Ok(if is_available() { uring(true) } else { epoll }),
-        // Asked anew: an explicit wish is refused with today's reason.
+        // The kernel is asked again: an explicit choice is refused with the current reason.
         Selection::Uring => match probe() {
             UringSupport::Available { .. } => Ok(uring(false)),
             support => Err(io::Error::new(

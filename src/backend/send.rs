@@ -46,7 +46,7 @@ impl LentMessage<'_> {
         }
     }
 
-    /// Whether to copy it for a batch. Descriptors would have to be duplicated, which costs more than it saves.
+    /// Returns whether to copy it for a batch. Descriptors would have to be duplicated, which costs more than it saves.
     fn may_batch(&self) -> bool {
         match self {
             Self::Bytes(bytes) => bytes.len() <= COPY_MAX,
@@ -74,7 +74,7 @@ pub(crate) struct LentSend<'a> {
 
 enum LentState<'a> {
     New,
-    /// Sent without budget, for the first poll decides the order; the task yields before it learns of it.
+    /// Sent without budget, since the first poll decides the order. The task yields before it gets the result.
     Done(Option<io::Result<usize>>),
     Waiting(WaitingSend<'a>),
 }
@@ -121,7 +121,7 @@ impl<'a> LentSend<'a> {
         polled.map(|(sent, _)| sent)
     }
 
-    /// Leaves the message to the next batch; unless another send has come first, or this one is to go at once.
+    /// Leaves the message to the next batch, unless another send has come first, or this one must be sent at once.
     fn queue(&self, worker: &Worker, cx: &Context<'_>) -> Option<WaitingSend<'a>> {
         let core = self.core;
         let mut send = core.send.lock();
@@ -148,7 +148,7 @@ impl Future for LentSend<'_> {
             LentState::New => {
                 let polled = self.poll_first(cx);
                 if polled.is_ready() {
-                    // Polled again it must not send again.
+                    // If it is polled again, it must not send again.
                     self.state = LentState::Done(None);
                 }
                 polled
@@ -183,7 +183,7 @@ impl Core {
         };
         match sent {
             Ok(sent) => (sent, parts, ancillary),
-            // In a box: every send would have room for this.
+            // In a box: otherwise every send would reserve memory for this future.
             Err(waits) => Box::pin(self.wait_given(parts, ancillary, waits)).await,
         }
     }
@@ -208,7 +208,7 @@ impl Core {
         (sent, parts, ancillary)
     }
 
-    /// One system call, if no send is ahead; else the reason to wait, with a spare payload.
+    /// Makes one system call, if no send is ahead. Otherwise returns the reason to wait, with a spare payload.
     pub(super) async fn send_directly(
         self: &Arc<Self>,
         mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
@@ -227,8 +227,8 @@ impl Core {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         return Poll::Ready(Err((WaitReason::Full, self.send.spare())));
                     }
-                    // Also without budget, for the first poll decides the order; then the task yields before it
-                    // learns of it.
+                    // Also without budget, since the first poll decides the order. Then the task yields before it gets the
+                    // result.
                     result => done = Some(result),
                 }
                 self.called();
@@ -239,8 +239,8 @@ impl Core {
         .await
     }
 
-    /// Joins the queue. Between the poll that found the reason and the first of this nothing is awaited: the place in the
-    /// queue is that of the first poll.
+    /// Joins the queue. The future awaits nothing between the poll that found the reason and the first poll of this one, so its
+    /// place in the queue is that of the first poll.
     async fn wait_for(
         self: &Arc<Self>,
         payload: Box<PendingSend>,
@@ -265,7 +265,7 @@ impl Core {
         sent
     }
 
-    /// Sends, or has the task woken when there may be room. Nothing is left waiting but the waker.
+    /// Sends, or registers the task to be woken when the peer's queue may have capacity. Only the waker is left waiting.
     pub(super) fn poll_send_with(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -286,7 +286,7 @@ impl Core {
         }
     }
 
-    /// Registers the waker of a `poll_*` call. `Ready(false)` if there may be room by now.
+    /// Registers the waker of a `poll_*` call. Returns `Ready(false)` if the peer's queue may have capacity by now.
     pub(super) fn poll_writable_waker(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -306,14 +306,14 @@ impl Core {
     }
 }
 
-/// A send in the queue. Leaves it when dropped.
+/// A send in the queue. It leaves the queue when it is dropped.
 #[derive(Debug)]
 pub(crate) struct WaitingSend<'a> {
     core: &'a Arc<Core>,
-    /// Until the first poll.
+    /// The payload until the first poll.
     payload: Option<Box<PendingSend>>,
     reason: WaitReason,
-    /// From then on, until it leaves the queue.
+    /// The slot from the first poll on, until it leaves the queue.
     slot: Option<usize>,
 }
 
@@ -322,7 +322,7 @@ impl<'a> WaitingSend<'a> {
         Self { core, payload: Some(payload), reason, slot: None }
     }
 
-    /// Whether the message has gone out, as the next poll will tell.
+    /// Returns whether the message has been sent, as the next poll will report.
     pub(crate) fn has_gone_out(&self) -> bool {
         let Some(slot) = self.slot else { return false };
         loop {
@@ -334,7 +334,7 @@ impl<'a> WaitingSend<'a> {
         }
     }
 
-    /// It gives up. Whether the message has gone out; if not, it never will.
+    /// Withdraws the send. Returns whether the message has been sent. If not, it never will be.
     pub(crate) fn withdraw(mut self) -> bool {
         let Some(slot) = self.slot else { return false };
         loop {
@@ -356,7 +356,7 @@ impl<'a> WaitingSend<'a> {
         }
     }
 
-    /// The result and, if it was given, the payload.
+    /// Returns the result and, if it was given, the payload.
     pub(crate) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -388,7 +388,7 @@ impl<'a> WaitingSend<'a> {
     ) -> Poll<(io::Result<usize>, Option<Box<PendingSend>>)> {
         let core = self.core;
         let mut send = core.send.lock();
-        // The driver goes on to those that come while it has one. This one it would not know of.
+        // The driver continues with sends that come while it has one. It would not know of this one.
         let is_first = send.queue.is_idle();
         self.slot = Some(send.queue.enqueue(cx.waker(), payload));
         drop(send);
@@ -398,7 +398,7 @@ impl<'a> WaitingSend<'a> {
                 WaitReason::Queued => false,
             };
             if !parked {
-                // Its driver also tells if no readiness can be had.
+                // Its driver also reports that no readiness will come.
                 core.list_send(core.runtime.some_worker());
             }
         }
@@ -415,7 +415,7 @@ impl<'a> WaitingSend<'a> {
         }
     }
 
-    /// The runtime is gone: no driver sends it any more.
+    /// Leaves the queue with an error, since the runtime is gone and no driver sends it any more.
     fn leave_with_error(
         &mut self,
         cx: &mut Context<'_>,
@@ -423,10 +423,10 @@ impl<'a> WaitingSend<'a> {
     ) -> Poll<(io::Result<usize>, Option<Box<PendingSend>>)> {
         let (core, slot) = (self.core, self.slot.expect("it waits"));
         let withdrawn = core.send.lock().queue.withdraw(slot);
-        let settled = match withdrawn {
+        let completed = match withdrawn {
             Withdrawn::Done(result, payload) => (result, payload),
             Withdrawn::Taken => {
-                // In the last pass of a driver, on another thread.
+                // It is in the last pass of a driver, on another thread.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -437,7 +437,7 @@ impl<'a> WaitingSend<'a> {
             }
         };
         self.slot = None;
-        Poll::Ready(settled)
+        Poll::Ready(completed)
     }
 }
 
@@ -447,7 +447,7 @@ impl Drop for WaitingSend<'_> {
             let mut effects = self.core.send.lock().queue.cancel(slot);
             let payload = effects.release.take();
             self.core.apply_send(effects);
-            // Last: what the user's destructors do is their own.
+            // Last, since destructors of the caller's buffers run here.
             drop(payload);
         }
     }

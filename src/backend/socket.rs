@@ -35,8 +35,10 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// `fd` is non-blocking. With `submission` the socket is one of the io_uring backend, and the descriptor comes back if
-    /// no ring can be had.
+    /// Creates a socket of a non-blocking descriptor.
+    ///
+    /// With `submission` the socket is one of the io_uring backend. If no ring can be made, the descriptor is returned with the
+    /// error.
     pub(super) fn new(
         fd: OwnedFd,
         submission: Option<Submission>,
@@ -82,18 +84,18 @@ impl Socket {
         &self.core
     }
 
-    /// From now on attempts take ancillary data along, and plain receives tell an empty message from the end of the
-    /// stream by it.
+    /// Makes attempts take ancillary data along from now on. With it, plain receives distinguish an empty message from the end of
+    /// the stream.
     pub(crate) fn want_control(&self) {
         self.core.want_control();
     }
 
-    /// Has messages marked, so that an empty one can be told from the end of the stream.
+    /// Makes the kernel mark messages, so that an empty one can be distinguished from the end of the stream.
     pub(crate) fn mark_messages(&self) -> io::Result<()> {
         self.core.lock_recv().marks.mark(self.fd())
     }
 
-    /// A stream that had messages marked ends: undoes that, and leaves what it has not yielded to the next receives.
+    /// Ends a stream for which messages were marked: undoes that, and leaves what it has not yielded to the next receives.
     #[expect(clippy::vec_box, reason = "the queue keeps them in their boxes")]
     pub(crate) fn end_stream(&self, left: Vec<Box<Completed>>) {
         let mut recv = self.core.lock_recv();
@@ -117,7 +119,7 @@ impl Socket {
         self.core.runtime.enter(|| async_fd::register(duplicate, async_fd::BOTH))
     }
 
-    /// A message that no receive has claimed is lost: [`is_settled`](Self::is_settled) tells.
+    /// Takes the descriptor out. A message that no receive has claimed is lost: see [`is_idle`](Self::is_idle).
     pub(crate) fn into_fd(self) -> OwnedFd {
         let mut core = self.core.clone();
         drop(self);
@@ -127,12 +129,12 @@ impl Socket {
                     drop(readiness);
                     return Arc::into_inner(fd).expect("the registration is gone");
                 }
-                // In a driver's pass, for some microseconds.
+                // The driver is in a pass, for some microseconds.
                 Err(shared) => core = shared,
             }
             std::thread::yield_now();
         }
-        // Or this thread itself keeps it: it is called by a waker that the I/O driver calls.
+        // This thread itself may keep it: the I/O driver calls a waker, which calls this.
         loop {
             if let Ok(duplicate) = core.fd.try_clone() {
                 return duplicate;
@@ -141,8 +143,8 @@ impl Socket {
         }
     }
 
-    /// No message lies here that no receive has claimed, nothing is in a batch, and no send waits.
-    pub(crate) fn is_settled(&self) -> bool {
+    /// Returns whether no message lies here that no receive has claimed, nothing is in a batch, and no send waits.
+    pub(crate) fn is_idle(&self) -> bool {
         let recv = self.core.lock_recv();
         recv.queue.completed().is_none() && !recv.queue.is_submitted() && self.core.send.is_idle()
     }
@@ -169,7 +171,7 @@ impl Socket {
         self.core.send_given(parts, ancillary).await
     }
 
-    /// Sends what has to wait.
+    /// Sends a message that has to wait.
     pub(crate) async fn wait_owned<P: Parts>(
         &self,
         parts: P,
@@ -179,7 +181,7 @@ impl Socket {
         self.core.wait_given(parts, ancillary, waits).await
     }
 
-    /// Sends with one call, if no send is ahead; else the reason to wait, with a spare payload.
+    /// Sends with one call, if no send is ahead. Otherwise returns the reason to wait, with a spare payload.
     pub(crate) async fn send_directly(
         &self,
         call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
@@ -231,12 +233,12 @@ impl Socket {
 
     // ----- receive -----
 
-    /// Without capacity for ancillary data.
+    /// Receives without capacity for ancillary data.
     pub(crate) fn receive<S: Sink>(&self, sink: S) -> Receive<'_, S> {
         Receive::new(&self.core, sink)
     }
 
-    /// Into several buffers, without capacity for ancillary data.
+    /// Receives into several buffers, without capacity for ancillary data.
     pub(crate) fn recv_vectored(
         &self,
         buffers: &mut [IoSliceMut<'_>],
@@ -256,7 +258,7 @@ impl Socket {
         self.core.try_receive(&mut VectoredSink(buffers))
     }
 
-    /// With capacity for ancillary data, or at least a report that there was none.
+    /// Receives with capacity for ancillary data, or at least with a report whether there was some.
     pub(crate) fn recv_message<'a>(
         &self,
         buffers: &mut [IoSliceMut<'_>],
@@ -266,7 +268,7 @@ impl Socket {
         Receive::new(&self.core, BorrowedSink { buffers, control })
     }
 
-    /// Without an ancillary buffer there is no capacity for control data.
+    /// Receives into owned buffers. Without an ancillary buffer there is no capacity for control data.
     pub(crate) fn recv_owned<'c, P: PartsMut>(
         &'c self,
         scatter: &'c mut Scatter<P>,
@@ -342,13 +344,13 @@ impl Socket {
         self.core.try_receive(&mut OwnedSink { scatter, ancillary })
     }
 
-    /// The completed message if there is one, else what the kernel has. A completed error is reported, once.
+    /// Peeks at the completed message if there is one, and otherwise at the kernel's next. A completed error is returned once.
     pub(crate) fn try_peek(&self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<MessageInfo> {
         self.core.runtime.check()?;
         let mut recv = self.core.lock_recv();
         match recv.queue.completed() {
             Some(Ok(message)) => {
-                return Ok(message.look(buffers));
+                return Ok(message.peek(buffers));
             }
             Some(Err(errno)) => {
                 let error = io::Error::from_raw_os_error(*errno);
@@ -364,7 +366,7 @@ impl Socket {
 
     // ----- readiness -----
 
-    /// Ready for a call, or the task is woken when that may be so. One direction.
+    /// Returns ready when a call may succeed, or registers the task to be woken then. For one direction.
     pub(crate) fn poll_ready(
         &self,
         cx: &mut Context<'_>,
@@ -401,7 +403,7 @@ impl Socket {
         }
     }
 
-    /// What a call would find now.
+    /// Returns what a call would find now.
     fn ready_now(&self, interest: Interest) -> io::Result<Ready> {
         self.core.runtime.check()?;
         let mut wanted = interest;
@@ -429,7 +431,7 @@ impl Socket {
 }
 
 impl Core {
-    /// Has the next change announced on `notify`. False if something may have come meanwhile.
+    /// Makes the next change announced on `notify`. Returns false if something may have come meanwhile.
     fn announce(self: &Arc<Self>, interest: Interest) -> io::Result<bool> {
         let mut announced = true;
         if interest.is_writable() {
@@ -456,7 +458,7 @@ impl Core {
 impl Drop for Socket {
     fn drop(&mut self) {
         let released = self.core.close();
-        // Last: dropping a user's buffer may panic.
+        // Last, since dropping a caller's buffer may panic.
         drop(released);
     }
 }
@@ -480,7 +482,7 @@ mod tests {
         let refusals = [libc::EACCES, libc::EPERM, libc::EINVAL, libc::EOPNOTSUPP, libc::ENOMEM];
         for errno in refusals.into_iter().chain([libc::ECANCELED, libc::EINTR]) {
             for (every, keeps) in [(1, false), (2, false), (3, true), (7, false)] {
-                // What is refused for ever with an error that says "again" is tried for ever.
+                // An operation that is always refused with an error for "again" is tried for ever.
                 if every == 1 && !refusals.contains(&errno) {
                     continue;
                 }

@@ -15,13 +15,13 @@ use crate::uring::ring::Ring;
 /// In direct mode the driver takes a sample of the load after so many calls.
 const CALLS_PER_SAMPLE: u32 = 256;
 
-/// What an inbox asks of a socket.
+/// What an inbox needs to know of a socket.
 pub(crate) trait Listed {
-    /// Whether no inbox takes it any more. Called under an inbox's lock.
+    /// Returns whether no inbox takes it any more. Called under an inbox's lock.
     fn is_closed(&self) -> bool;
 }
 
-/// What is to be done for a listed socket.
+/// What a driver does for a listed socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
     Send,
@@ -38,11 +38,11 @@ pub(crate) struct Worker<S> {
     pub(super) ring: Mutex<RingState>,
     /// Its load is one for batches.
     pub(super) loaded: AtomicBool,
-    /// And its runtime finds them faster.
+    /// Its load is one for batches, and its runtime finds them faster.
     pub(super) batched: AtomicBool,
     /// Calls that were made directly, for the sample.
     pub(super) calls: AtomicU32,
-    /// Operations of a batch on average, as [`WorkerLoad`](crate::common::policy::WorkerLoad) last had it: the bits of an `f32`.
+    /// The average operations of a batch, as [`WorkerLoad`](crate::common::policy::WorkerLoad) last reported: the bits of an `f32`.
     pub(super) average: AtomicU32,
     /// How often the worker had parked at the last sample.
     parks: AtomicU64,
@@ -53,7 +53,7 @@ pub(crate) struct Worker<S> {
 #[derive(Debug)]
 pub(super) struct Inbox<S> {
     pub(super) listed: Vec<(Arc<S>, Work)>,
-    /// The driver is going to look here without being woken.
+    /// The driver is going to check the inbox without being woken.
     pub(super) awake: bool,
     pub(super) waker: Option<Waker>,
     pub(super) dead: bool,
@@ -64,11 +64,11 @@ pub(super) enum RingState {
     #[default]
     Unmade,
     Working(Box<Ring>, Costs),
-    /// It could not be made, or refused service.
+    /// The ring could not be made, or refused service.
     Gone(String),
 }
 
-/// The driver is dead: its runtime is gone.
+/// The driver is dead, since its runtime is gone.
 #[derive(Debug)]
 pub(crate) struct Dead;
 
@@ -88,7 +88,7 @@ impl<S: Listed> Worker<S> {
         }
     }
 
-    /// Has the driver attend to a socket. The caller has noted in its queue that it is listed here.
+    /// Makes the driver attend to a socket. The caller has noted in the socket's queue that it is listed here.
     pub(crate) fn list(&self, socket: &Arc<S>, work: Work) -> Result<(), Dead> {
         let waker = {
             let mut inbox = lock(&self.inbox);
@@ -107,7 +107,7 @@ impl<S: Listed> Worker<S> {
         Ok(())
     }
 
-    /// The socket is going: it is kept alive here no longer.
+    /// Releases a socket that is closed.
     pub(super) fn unlist(&self, socket: &Arc<S>) {
         let mut removed = Vec::new();
         lock(&self.inbox).listed.retain_mut(|(listed, work)| {
@@ -123,7 +123,7 @@ impl<S: Listed> Worker<S> {
     /// Makes the ring, if there is none yet, or if it is that of a process which this one was forked from.
     ///
     /// # Errors
-    /// No ring can be had; or it refused service before.
+    /// Fails if no ring can be made, or if it refused service before.
     pub(super) fn ensure_ring(&self) -> io::Result<()> {
         let mut state = lock(&self.ring);
         match &*state {
@@ -140,27 +140,27 @@ impl<S: Listed> Worker<S> {
         }
     }
 
-    /// Whether its load is one for batches.
+    /// Returns whether the worker's load is one for batches.
     pub(crate) fn is_loaded(&self) -> bool {
         self.loaded.load(Ordering::Relaxed)
     }
 
-    /// Whether adaptive sockets batch for its load.
+    /// Returns whether adaptive sockets batch for its load.
     pub(crate) fn is_batched(&self) -> bool {
         self.batched.load(Ordering::Relaxed)
     }
 
-    /// Operations of a batch, on average.
+    /// Returns the average operations of a batch.
     pub(crate) fn average(&self) -> f32 {
         f32::from_bits(self.average.load(Ordering::Relaxed))
     }
 
-    /// Whether a batch can go through a ring here. The first batch makes one.
+    /// Returns whether a batch can go through a ring here. The first batch makes one.
     pub(crate) fn may_have_ring(&self) -> bool {
         !self.ring_gone.load(Ordering::Relaxed)
     }
 
-    /// A call was made directly: one of those that a ring could have carried. Whether it would under another load.
+    /// Notes a direct call that a ring could have carried. Returns whether it would under another load.
     pub(crate) fn called(&self, adapts: bool, parks: impl FnOnce(usize) -> Option<u64>) {
         self.counters.add(Counter::DirectCalls, 1);
         if !adapts {
@@ -176,8 +176,8 @@ impl<S: Listed> Worker<S> {
         }
     }
 
-    /// Whether a sample may show enough load for batches. On a multi_thread runtime waking the driver for one has another
-    /// worker woken, too, which costs as much as some hundred calls.
+    /// Returns whether a sample may show enough load for batches. On a multi_thread runtime, waking the driver for one also
+    /// wakes another worker, which costs as much as some hundred calls.
     fn is_busy(&self, parks: Option<u64>) -> bool {
         let (Some(parks), Some(costs)) = (parks, known_costs()) else {
             return true;

@@ -1,11 +1,13 @@
 //! Owned buffers ([`BoundedBuf`], `BoundedBufMut`) seen as slices.
 //!
-//! Those two traits are safe to implement, so nothing here believes what they say. A call turns its
+//! Those two traits are safe to implement, so nothing here relies on their answers. A call turns its
 //! buffers into tokio-uring's own [`Slice`] of the underlying [`IoBuf`] ([`lend`]), and back when it
-//! is done ([`restore`]). `IoBuf` and [`IoBufMut`] are unsafe to implement: whoever does promises that
-//! `stable_ptr` stays valid for `bytes_total` bytes, `bytes_init` of them initialised, as long as the
-//! buffer lives. Every block here rests on that promise, and not on a slice's bounds: they were true
-//! when it was made, and its buffer can have been exchanged since.
+//! is done ([`restore`]).
+//!
+//! `IoBuf` and [`IoBufMut`] are unsafe to implement. Their contract: while the buffer lives,
+//! `stable_ptr` is valid for `bytes_total` bytes, and `bytes_init` of them are initialized. Every
+//! block here rests on that contract, and on no slice's bounds. The bounds were checked when the
+//! slice was made, and its buffer can have been replaced since.
 #![allow(unsafe_code, reason = "raw views into buffers whose traits speak in pointers")]
 
 use std::any::Any;
@@ -16,16 +18,16 @@ use std::slice;
 
 use tokio_uring::buf::{BoundedBuf, IoBuf, IoBufMut, Slice};
 
-/// The buffer under a view, with the view's bounds, and what [`restore`] wants to know.
+/// Returns the buffer under a view, with the view's bounds, which [`restore`] needs.
 pub(crate) fn lend<B: BoundedBuf>(view: B) -> (Slice<B::Buf>, B::Bounds) {
     let bounds = view.bounds();
     (view.slice_full(), bounds)
 }
 
-/// The view that was lent.
+/// Returns the view that was lent.
 pub(crate) fn restore<B: BoundedBuf>(slice: Slice<B::Buf>, bounds: B::Bounds) -> B {
-    // One that is such a slice already comes back as it is, also where the buffer has become too small
-    // for its bounds, which is a panic in from_buf_bounds.
+    // A view that is such a slice already is returned as it is. That also holds where the buffer has
+    // become too small for its bounds, for which from_buf_bounds would panic.
     let mut slice = Some(slice);
     let same: &mut dyn Any = &mut slice;
     if let Some(view) = same.downcast_mut::<Option<B>>().and_then(Option::take) {
@@ -35,7 +37,7 @@ pub(crate) fn restore<B: BoundedBuf>(slice: Slice<B::Buf>, bounds: B::Bounds) ->
     B::from_buf_bounds(slice.into_inner(), bounds)
 }
 
-/// What is needed to restore several views: their bounds, and the vector they were in.
+/// Keeps what is needed to restore several views: their bounds, and the vector they were in.
 pub(crate) struct LentBounds<B: BoundedBuf> {
     bounds: Vec<B::Bounds>,
     home: Vec<B>,
@@ -54,7 +56,7 @@ impl<B: BoundedBuf> LentBounds<B> {
     }
 }
 
-/// The bytes to send: what is initialised, within the slice's bounds.
+/// Returns the bytes to send: those that are initialized, within the slice's bounds.
 pub(crate) fn filled<T: IoBuf>(slice: &Slice<T>) -> &[u8] {
     let (buffer, begin) = (slice.get_ref(), slice.begin());
     let init = buffer.bytes_init();
@@ -63,44 +65,45 @@ pub(crate) fn filled<T: IoBuf>(slice: &Slice<T>) -> &[u8] {
     if len == 0 {
         return &[];
     }
-    // SAFETY: the pointer is valid for `bytes_init` initialised bytes (promise of the trait), these
-    // are among them, and the borrow of the slice keeps them where they are.
+    // SAFETY: the pointer is valid for `bytes_init` initialized bytes (contract of `IoBuf`). These
+    // are among them by the assertion and `min` above. The borrow of the slice keeps them in place.
     unsafe { slice::from_raw_parts(buffer.stable_ptr().add(begin), len) }
 }
 
-/// The room to receive into: everything within the slice's bounds.
-fn room<T: IoBufMut>(slice: &mut Slice<T>) -> &mut [MaybeUninit<u8>] {
+/// Returns the memory to receive into: everything within the slice's bounds.
+fn memory<T: IoBufMut>(slice: &mut Slice<T>) -> &mut [MaybeUninit<u8>] {
     let (begin, end) = (slice.begin(), slice.end());
     let buffer = slice.get_mut();
-    // What is received is marked as initialised together with all that is before it.
+    // What is received is marked as initialized together with everything in front of it.
     let init = buffer.bytes_init();
     assert!(begin <= init, "a slice begins beyond the initialised part of its buffer");
     let len = end.min(buffer.bytes_total()).saturating_sub(begin);
     if len == 0 {
         return &mut [];
     }
-    // SAFETY: the pointer is valid for `bytes_total` bytes (promise of the trait), these are among
-    // them, the borrow is exclusive, and MaybeUninit asks nothing of their contents. Callers only write
-    // initialised bytes into it: the kernel does, or `RoomWriter`.
+    // SAFETY: the pointer is valid for `bytes_total` bytes (contract of `IoBufMut`), and these are
+    // among them by the `min` above. The borrow is exclusive, and MaybeUninit requires nothing of
+    // their contents. Only the kernel, `Capacity::fill` and `VectorWriter` write to them, and they
+    // write initialized bytes.
     unsafe {
         slice::from_raw_parts_mut(buffer.stable_mut_ptr().cast::<MaybeUninit<u8>>().add(begin), len)
     }
 }
 
-/// The memory of one owned buffer, to receive into.
+/// Refers to the memory of one owned buffer, to receive into.
 pub(crate) struct Capacity<'a> {
     memory: &'a mut [MaybeUninit<u8>],
-    /// So much of it has been written, from its start.
+    /// Bytes that have been written, from its start.
     written: usize,
 }
 
-/// How much of a buffer's [`Capacity`] has been written.
+/// Says how much of a buffer's [`Capacity`] has been written.
 pub(crate) struct Written(usize);
 
 impl<'a> Capacity<'a> {
-    /// Asks the buffer for its memory: runs its own methods.
+    /// Asks the buffer for its memory, which runs the buffer's own methods.
     pub(crate) fn of<T: IoBufMut>(slice: &'a mut Slice<T>) -> Self {
-        Self { memory: room(slice), written: 0 }
+        Self { memory: memory(slice), written: 0 }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -109,7 +112,8 @@ impl<'a> Capacity<'a> {
 
     pub(crate) fn fill(&mut self, bytes: &[u8]) {
         let len = bytes.len().min(self.memory.len());
-        // SAFETY: both are at least `len` long, and exclusive borrows do not overlap.
+        // SAFETY: `len` is at most the length of both. `memory` is an exclusive borrow and `bytes` a
+        // shared one, so they do not overlap.
         unsafe {
             let to = self.memory.as_mut_ptr().cast::<u8>();
             to.copy_from_nonoverlapping(bytes.as_ptr(), len);
@@ -117,13 +121,15 @@ impl<'a> Capacity<'a> {
         self.written = len;
     }
 
-    /// For the kernel to write to.
+    /// Returns the memory for the kernel to write to.
     pub(crate) fn vector(&mut self) -> libc::iovec {
         libc::iovec { iov_base: self.memory.as_mut_ptr().cast(), iov_len: self.memory.len() }
     }
 
+    /// Notes that the kernel has received a message into the memory.
+    ///
     /// # Safety
-    /// The kernel has written a message of so many bytes to [`vector`](Self::vector), as far as that reaches.
+    /// The kernel has written a message of `message_len` bytes to [`vector`](Self::vector), as far as it fits.
     pub(crate) unsafe fn received(&mut self, message_len: usize) {
         self.written = message_len.min(self.memory.len());
     }
@@ -133,36 +139,38 @@ impl<'a> Capacity<'a> {
     }
 }
 
-/// Tells the buffer how much of its capacity has been written. Runs its own methods.
+/// Tells the buffer how much of its capacity has been written, which runs its own methods.
 pub(crate) fn note_written<T: IoBufMut>(slice: &mut Slice<T>, Written(len): Written) {
-    // SAFETY: so many bytes of the slice's memory were written, by `fill` or by the kernel: only `Capacity` makes a
-    // `Written`, and callers hand it to the slice that the capacity was of.
+    // SAFETY: `len` bytes of the slice's memory were written by `Capacity::fill` or by the kernel:
+    // only `Capacity` makes a `Written`, and callers pass it with the slice of that capacity.
     unsafe { set_received(slice, len) }
 }
 
-/// Tell the buffer that the first `len` bytes of its [`room`] have been received.
+/// Tells the buffer that the first `len` bytes of its [`memory`] have been received.
 ///
 /// # Safety
-/// They have been written.
+/// Those bytes have been written.
 unsafe fn set_received<T: IoBufMut>(slice: &mut Slice<T>, len: usize) {
     let pos = slice.begin() + len;
-    // SAFETY: what is before the slice was initialised when the room was asked for, the rest has been
-    // written since (the caller's promise).
+    // SAFETY: `memory` asserted that the bytes in front of the slice were initialized. By this
+    // function's own contract, the first `len` bytes of the slice have been written since.
     unsafe { slice.get_mut().set_init(pos) }
 }
 
-/// One owned buffer, or several: what a message is gathered from.
+/// What a message is gathered from: one owned buffer, or several.
 pub(crate) trait Parts: Send + 'static {
     fn count(&self) -> usize;
-    /// The bytes of one part to send.
+    /// Returns the bytes of one part to send.
     fn part(&self, index: usize) -> &[u8];
 
     fn total(&self) -> usize {
         (0..self.count()).map(|index| self.part(index).len()).sum()
     }
 
-    /// All parts. Not a reference to `self`: a future that holds this is Send where the parts are,
-    /// Sync or not.
+    /// Returns all parts.
+    ///
+    /// This is no reference to `self`, so a future that holds it is `Send` where the parts are, `Sync`
+    /// or not.
     fn slices(&self) -> Slices<'_> {
         match self.count() {
             1 => Slices::One([IoSlice::new(self.part(0))]),
@@ -171,7 +179,7 @@ pub(crate) trait Parts: Send + 'static {
     }
 }
 
-/// The parts of a message, without an allocation where there is one.
+/// The parts of a message. One part needs no allocation.
 pub(crate) enum Slices<'a> {
     One([IoSlice<'a>; 1]),
     Many(Vec<IoSlice<'a>>),
@@ -188,124 +196,130 @@ impl<'a> Deref for Slices<'a> {
     }
 }
 
-/// One owned buffer, or several: what a message is scattered into.
+/// What a message is scattered into: one owned buffer, or several.
 pub(crate) trait PartsMut: Send + 'static {
-    /// The room of every part, in order.
-    fn rooms(&mut self) -> impl Iterator<Item = &mut [MaybeUninit<u8>]>;
+    /// Returns the memory of every buffer, in order.
+    fn buffers(&mut self) -> impl Iterator<Item = &mut [MaybeUninit<u8>]>;
 
-    /// Tell the buffers how many bytes each has received, in order.
+    /// Tells the buffers how many bytes each has received, in order.
     ///
     /// # Safety
-    /// So many bytes of their [`rooms`](Self::rooms) have been written.
+    /// So many bytes of each of their [`buffers`](Self::buffers) have been written.
     unsafe fn set_received(&mut self, lens: impl Iterator<Item = usize>);
 }
 
-/// How `len` bytes lie in rooms that were filled one after the other.
-pub(crate) fn spread(mut len: usize, rooms: &[libc::iovec]) -> impl Iterator<Item = usize> {
-    rooms.iter().map(move |room| {
-        let here = len.min(room.iov_len);
+/// Returns how many of `len` bytes lie in each buffer, if they were filled one after the other.
+pub(crate) fn spread(mut len: usize, vectors: &[libc::iovec]) -> impl Iterator<Item = usize> {
+    vectors.iter().map(move |vector| {
+        let here = len.min(vector.iov_len);
         len -= here;
         here
     })
 }
 
-/// Writes into rooms, one after the other.
-pub(crate) struct RoomWriter<'a> {
-    rooms: &'a [libc::iovec],
-    /// So much of the first is taken.
+/// Writes into several buffers, one after the other.
+pub(crate) struct VectorWriter<'a> {
+    vectors: &'a [libc::iovec],
+    /// Bytes of the first that are written.
     at: usize,
 }
 
-impl<'a> RoomWriter<'a> {
+impl<'a> VectorWriter<'a> {
     /// # Safety
-    /// The rooms are valid for writes, and the caller's alone, while this is used; what is written is
-    /// not in them.
-    pub(crate) unsafe fn new(rooms: &'a [libc::iovec]) -> Self {
-        Self { rooms, at: 0 }
+    /// The memory that `vectors` describe is valid for writes while the writer lives, and nothing else
+    /// accesses it. The bytes to write do not lie in it.
+    pub(crate) unsafe fn new(vectors: &'a [libc::iovec]) -> Self {
+        Self { vectors, at: 0 }
     }
 
-    /// Write as much as fits, and return how much that is.
+    /// Writes as many bytes as fit, and returns how many that is.
     pub(crate) fn write(&mut self, bytes: &[u8]) -> usize {
         let mut rest = bytes;
-        while let [room, behind @ ..] = self.rooms
+        while let [vector, behind @ ..] = self.vectors
             && !rest.is_empty()
         {
-            let now = rest.len().min(room.iov_len - self.at);
-            // SAFETY: `now` bytes from `at` on are within the room; the rest is the promise of `new`.
+            let now = rest.len().min(vector.iov_len - self.at);
+            // SAFETY: `now` bytes from `at` on are within the vector by the `min` above. By the contract
+            // of `new` they are valid for writes and do not overlap with `rest`.
             unsafe {
-                let to = room.iov_base.cast::<u8>().add(self.at);
+                let to = vector.iov_base.cast::<u8>().add(self.at);
                 to.copy_from_nonoverlapping(rest.as_ptr(), now);
             }
             rest = &rest[now..];
             self.at += now;
-            if self.at == room.iov_len {
-                (self.rooms, self.at) = (behind, 0);
+            if self.at == vector.iov_len {
+                (self.vectors, self.at) = (behind, 0);
             }
         }
         bytes.len() - rest.len()
     }
 }
 
-/// The places of so many rooms are kept without an allocation.
+/// The vectors of so many buffers are kept without an allocation.
 const FEW: usize = 4;
 
-/// Owned buffers to receive into, and where they are. The buffers' own methods run when this is made
-/// and when it is settled, and not in between, where locks are held.
+/// Owned buffers to receive into, and where they are.
+///
+/// The buffers' own methods run when this is made and when it is turned back into the buffers. They
+/// do not run in between, where locks are held.
 pub(crate) struct Scatter<P> {
     parts: P,
-    /// Where the first rooms are.
+    /// Where the first buffers are.
     few: [libc::iovec; FEW],
-    /// Where all are, if there are more.
+    /// Where all of them are, if there are more than `few` holds.
     more: Vec<libc::iovec>,
     count: usize,
     capacity: usize,
-    /// So many bytes have been written into the rooms, and the buffers do not know yet.
+    /// Bytes that have been written into the buffers, which do not know of them yet.
     received: Option<usize>,
 }
 
-// SAFETY: the iovecs lead to the buffers in `parts`, which is Send and owned with them.
+// SAFETY: the iovecs point to the memory of the buffers in `parts`, which is Send. Both are owned by
+// this value and move together, and `IoBufMut` promises that the memory stays where it is.
 unsafe impl<P: Send> Send for Scatter<P> {}
 
-fn rooms<'a>(few: &'a [libc::iovec], more: &'a [libc::iovec], count: usize) -> &'a [libc::iovec] {
+fn vectors<'a>(few: &'a [libc::iovec], more: &'a [libc::iovec], count: usize) -> &'a [libc::iovec] {
     if count > FEW { more } else { &few[..count] }
 }
 
 impl<P> Scatter<P> {
-    /// In order.
-    pub(crate) fn rooms(&self) -> &[libc::iovec] {
-        rooms(&self.few, &self.more, self.count)
+    /// Returns where the buffers are, in order.
+    pub(crate) fn vectors(&self) -> &[libc::iovec] {
+        vectors(&self.few, &self.more, self.count)
     }
 
-    /// Bytes in all rooms.
+    /// Returns how many bytes all buffers hold.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// A message of `len` bytes was received, as far as there is room.
+    /// Notes that a message of `len` bytes was received, as far as it fits.
     ///
     /// # Safety
-    /// So much of it has been written into [`rooms`](Self::rooms), in order.
+    /// That much of it has been written into [`vectors`](Self::vectors), in order.
     pub(crate) unsafe fn received(&mut self, len: usize) {
         self.received = Some(len);
     }
 
-    /// Copy as much of a message as fits. Returns how much that is.
+    /// Copies as much of a message as fits, and returns how many bytes that is.
     pub(crate) fn fill(&mut self, message: &[u8]) -> usize {
-        // SAFETY: the rooms are those of `parts`, borrowed exclusively.
-        let len = unsafe { RoomWriter::new(self.rooms()) }.write(message);
-        // SAFETY: so much has just been written.
+        // SAFETY: the vectors describe the memory of `parts`, which this value owns and `&mut self`
+        // borrows exclusively. `message` is a borrow from elsewhere.
+        let len = unsafe { VectorWriter::new(self.vectors()) }.write(message);
+        // SAFETY: `write` has just written `len` bytes into the vectors, in order.
         unsafe { self.received(len) };
         len
     }
 }
 
 impl<P: PartsMut> Scatter<P> {
-    /// Runs the buffers' own methods.
+    /// Asks the buffers for their memory, which runs their own methods.
     pub(crate) fn new(mut parts: P) -> Self {
         let mut few = [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }; FEW];
         let (mut more, mut count, mut capacity) = (Vec::new(), 0, 0);
-        for room in parts.rooms() {
-            let vector = libc::iovec { iov_base: room.as_mut_ptr().cast(), iov_len: room.len() };
+        for buffer in parts.buffers() {
+            let vector =
+                libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
             match few.get_mut(count) {
                 Some(slot) => *slot = vector,
                 None => {
@@ -316,17 +330,18 @@ impl<P: PartsMut> Scatter<P> {
                 }
             }
             count += 1;
-            capacity += room.len();
+            capacity += buffer.len();
         }
         Self { parts, few, more, count, capacity, received: None }
     }
 
-    /// The buffers, told of what was received. Runs their own methods.
+    /// Returns the buffers, with their lengths set to what was received, which runs their own methods.
     pub(crate) fn into_parts(mut self) -> P {
         if let Some(len) = self.received {
-            let rooms = rooms(&self.few, &self.more, self.count);
-            // SAFETY: the promise of `received`.
-            unsafe { self.parts.set_received(spread(len, rooms)) };
+            let vectors = vectors(&self.few, &self.more, self.count);
+            // SAFETY: `received` was called with `len`: its contract says that so many bytes have been
+            // written into the vectors, in order, and `spread` divides them in the same order.
+            unsafe { self.parts.set_received(spread(len, vectors)) };
         }
         self.parts
     }
@@ -356,38 +371,40 @@ impl<T: IoBuf + Send> Parts for Vec<Slice<T>> {
 }
 
 impl<T: IoBufMut + Send> PartsMut for One<Slice<T>> {
-    fn rooms(&mut self) -> impl Iterator<Item = &mut [MaybeUninit<u8>]> {
-        std::iter::once(room(&mut self.0))
+    fn buffers(&mut self) -> impl Iterator<Item = &mut [MaybeUninit<u8>]> {
+        std::iter::once(memory(&mut self.0))
     }
 
     unsafe fn set_received(&mut self, lens: impl Iterator<Item = usize>) {
         for len in lens.take(1) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the contract of `PartsMut::set_received`, `len` bytes of this slice's memory
+            // have been written.
             unsafe { set_received(&mut self.0, len) }
         }
     }
 }
 
 impl<T: IoBufMut + Send> PartsMut for Vec<Slice<T>> {
-    fn rooms(&mut self) -> impl Iterator<Item = &mut [MaybeUninit<u8>]> {
-        self.iter_mut().map(room)
+    fn buffers(&mut self) -> impl Iterator<Item = &mut [MaybeUninit<u8>]> {
+        self.iter_mut().map(memory)
     }
 
     unsafe fn set_received(&mut self, lens: impl Iterator<Item = usize>) {
         for (slice, len) in self.iter_mut().zip(lens) {
-            // SAFETY: the caller's promise.
+            // SAFETY: by the contract of `PartsMut::set_received`, `len` bytes of this slice's memory
+            // have been written.
             unsafe { set_received(slice, len) }
         }
     }
 }
 
-/// A box whose type is known to the caller only, and which survives what is in it: the next
-/// operation with buffers of the same type reuses it.
-pub(crate) trait Shell: Any + Send {
+/// A box whose type only the caller knows, and which outlives its contents. The next operation with
+/// buffers of the same type reuses it.
+pub(crate) trait ErasedBuffers: Any + Send {
     fn as_any(&mut self) -> &mut dyn Any;
 }
 
-impl<P: Send + 'static> Shell for Option<P> {
+impl<P: Send + 'static> ErasedBuffers for Option<P> {
     fn as_any(&mut self) -> &mut dyn Any {
         self
     }

@@ -1,5 +1,5 @@
-//! The buffers of a stream of messages: made when they are first used, given back when they are dropped, wherever that
-//! happens.
+//! The buffers of a stream of messages. They are allocated when first used, and return to the pool wherever they
+//! are dropped.
 #![allow(unsafe_code, reason = "the traits of owned buffers promise that memory stays where it is")]
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use tokio_uring::buf::{IoBuf, IoBufMut};
 
 use crate::util::catch_panic;
 
-/// The buffers of a stream. Memory is taken when a buffer is first used.
+/// The buffers of a stream. Memory is allocated when a buffer is first used.
 #[derive(Debug)]
 pub(crate) struct Pool {
     free: Mutex<Free>,
@@ -19,14 +19,14 @@ pub(crate) struct Pool {
 #[derive(Debug)]
 struct Free {
     buffers: Vec<Vec<u8>>,
-    /// How many may still be made.
+    /// How many may still be allocated.
     unmade: usize,
     /// The stream, if it waits for a buffer.
     waiting: Option<Waker>,
 }
 
 impl Pool {
-    /// `size` bytes each.
+    /// Creates a pool of buffers with `size` bytes each.
     pub(crate) fn new(buffers: usize, size: usize) -> Arc<Self> {
         let free = Free { buffers: Vec::new(), unmade: buffers, waiting: None };
         Arc::new(Self { free: Mutex::new(free), size })
@@ -37,7 +37,7 @@ impl Pool {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes buffers until there are `want` in `taken`, or all are in use. Ready once there is one.
+    /// Takes buffers until there are `want` in `taken`, or all are in use. It is ready once there is one.
     pub(crate) fn poll_take(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -88,7 +88,7 @@ pub(crate) struct PooledBuf {
 }
 
 impl PooledBuf {
-    /// Without memory.
+    /// Creates a buffer without memory.
     pub(crate) fn none() -> Self {
         Self { bytes: Vec::new(), pool: None }
     }
@@ -108,8 +108,8 @@ impl Drop for PooledBuf {
     }
 }
 
-// SAFETY: the vector's bytes lie on the heap, where they stay when the buffer is moved; its capacity is
-// allocated and its length initialised.
+// SAFETY: std's `Vec` keeps its bytes on the heap, where they stay when the buffer is moved. Its capacity is
+// allocated, and its length is initialized.
 unsafe impl IoBuf for PooledBuf {
     fn stable_ptr(&self) -> *const u8 {
         self.bytes.as_ptr()
@@ -124,7 +124,8 @@ unsafe impl IoBuf for PooledBuf {
     }
 }
 
-// SAFETY: as above.
+// SAFETY: std's `Vec` keeps its bytes on the heap, where they stay when the buffer is moved. `&mut self` borrows
+// them exclusively.
 unsafe impl IoBufMut for PooledBuf {
     fn stable_mut_ptr(&mut self) -> *mut u8 {
         self.bytes.as_mut_ptr()
@@ -132,7 +133,7 @@ unsafe impl IoBufMut for PooledBuf {
 
     unsafe fn set_init(&mut self, pos: usize) {
         if self.bytes.len() < pos {
-            // SAFETY: the caller says that so many bytes are initialised, within the capacity.
+            // SAFETY: by the contract of `IoBufMut::set_init`, `pos` bytes are initialized and within the capacity.
             unsafe { self.bytes.set_len(pos) };
         }
     }

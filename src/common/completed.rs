@@ -1,4 +1,4 @@
-//! A message that no receive has claimed yet: an attempt has received it, or a stream that has ended.
+//! A message that no receive has claimed yet. An attempt has received it, or a stream that has ended.
 
 use std::io::IoSliceMut;
 
@@ -6,7 +6,8 @@ use crate::ancillary::ReceivedControl;
 use crate::types::message_info::MessageInfo;
 use crate::types::recv_meta::RecvMeta;
 
-/// A whole message, whatever buffer the next receive brings, unless a stream has truncated it. Owns the descriptors that came with it.
+/// A whole message, for the next receive with any buffer, though a stream may have truncated it. Owns the descriptors
+/// that came with it.
 #[derive(Debug)]
 pub(crate) struct Completed {
     pub(crate) bytes: Vec<u8>,
@@ -15,7 +16,7 @@ pub(crate) struct Completed {
 }
 
 impl Completed {
-    /// In the memory of one that was claimed, if there is one.
+    /// Creates a message in the memory of one that was claimed, if there is one.
     pub(crate) fn of(
         spare: Option<Box<Self>>,
         bytes: &[u8],
@@ -35,19 +36,19 @@ impl Completed {
         message
     }
 
-    /// Copies it into the buffers of a peek.
-    pub(crate) fn look(&self, buffers: &mut [IoSliceMut<'_>]) -> MessageInfo {
+    /// Copies the message into the buffers of a peek, and leaves it in place.
+    pub(crate) fn peek(&self, buffers: &mut [IoSliceMut<'_>]) -> MessageInfo {
         let len = scatter(&self.bytes, buffers);
         MessageInfo::new(&self.received.without(self.control.is_empty()), len)
     }
 }
 
-/// Bytes that fit into several buffers.
+/// Returns how many bytes fit into several buffers.
 pub(crate) fn capacity(buffers: &[IoSliceMut<'_>]) -> usize {
     buffers.iter().map(|buffer| buffer.len()).sum()
 }
 
-/// Copies as much as fits into several buffers. Returns how much that was.
+/// Copies as much as fits into several buffers, and returns how many bytes that is.
 pub(crate) fn scatter(bytes: &[u8], buffers: &mut [IoSliceMut<'_>]) -> usize {
     let mut rest = bytes;
     for buffer in buffers {

@@ -1,5 +1,5 @@
-//! Callers that want to know when a direction may have something for them, without a place in its wait queue:
-//! `poll_*` calls and waits for readiness. Few sockets have any: memory for them is allocated with the first.
+//! Wakes callers when a direction may have something for them, without a place in its wait queue: `poll_*` calls and waits
+//! for readiness. Few sockets have any. Memory for them is allocated with the first.
 
 use std::sync::{Arc, OnceLock};
 use std::task::Waker;
@@ -17,7 +17,7 @@ pub(crate) struct IdleWakers(Option<Box<Waiting>>);
 struct Waiting {
     /// The task that called a `poll_*` function last. One, as for tokio's own sockets.
     parked: Option<Waker>,
-    /// The task that polled a stream last. Those of `parked` wait for more than its messages.
+    /// The task that polled a stream last. The task in `parked` waits for more than the stream's messages.
     stream: Option<Waker>,
     /// Futures wait on the [`IdleNotify`] beside the queue.
     announce: bool,
@@ -37,13 +37,13 @@ pub(crate) struct PendingWakes {
 pub(crate) struct IdleNotify(OnceLock<Arc<Notify>>);
 
 impl IdleNotify {
-    /// Create the future before the queue is asked to [`announce`](IdleWakers::announce): it completes with any
-    /// announcement from then on.
+    /// Returns a future that completes with any [`announce`](IdleWakers::announce) from now on. It is created before the
+    /// queue is asked to announce.
     pub(crate) fn notified(&self) -> Notified<'_> {
         self.0.get_or_init(Arc::default).notified()
     }
 
-    /// For the model, which keeps those who wait.
+    /// Returns the same future for the model, which stores it.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn notified_owned(&self) -> tokio::sync::futures::OwnedNotified {
         self.0.get_or_init(Arc::default).clone().notified_owned()
@@ -51,13 +51,12 @@ impl IdleNotify {
 }
 
 impl IdleWakers {
-    /// Registers the task of a `poll_*` call. Returns the waker that this replaces, to be dropped after the
-    /// lock is released.
+    /// Registers the task of a `poll_*` call. Returns the waker that it replaces, which is dropped after the lock is released.
     pub(crate) fn park(&mut self, waker: &Waker) -> Option<Waker> {
         remember(&mut self.0.get_or_insert_default().parked, waker)
     }
 
-    /// As [`park`](Self::park), for the task that polls a stream.
+    /// Registers the task that polls a stream. Otherwise as [`park`](Self::park).
     pub(crate) fn park_stream(&mut self, waker: &Waker) -> Option<Waker> {
         remember(&mut self.0.get_or_insert_default().stream, waker)
     }
@@ -67,14 +66,14 @@ impl IdleWakers {
         self.0.get_or_insert_default().announce = true;
     }
 
-    /// Whether anything is to be woken.
+    /// Returns whether a task or future waits to be woken.
     pub(crate) fn any(&self) -> bool {
         self.0.as_ref().is_some_and(|waiting| {
             waiting.parked.is_some() || waiting.stream.is_some() || waiting.announce
         })
     }
 
-    /// Takes what is to be woken.
+    /// Takes the wakers out, to wake them after the lock is released.
     pub(crate) fn wake(&mut self) -> PendingWakes {
         let Some(watching) = &mut self.0 else { return PendingWakes::default() };
         PendingWakes {
@@ -85,7 +84,7 @@ impl IdleWakers {
     }
 }
 
-/// Keeps the waker of the task that polled last. Returns the one that this replaces, to be dropped after the lock is
+/// Keeps the waker of the task that polled last. Returns the one that it replaces, which is dropped after the lock is
 /// released.
 pub(crate) fn remember(known: &mut Option<Waker>, waker: &Waker) -> Option<Waker> {
     match known {

@@ -1,8 +1,8 @@
 //! Both queues of a socket under loom: every interleaving, within a bound, of threads that drop calls, make a driver's
 //! pass, wake, close, and end the runtime, around the queues' locks. `.ci/loom` runs this.
 //!
-//! The queues are the real ones. What the backend does around them is done here with the same calls in the same order, each
-//! step of a driver's pass by itself: submitting, completing, waking.
+//! The queues are the real ones. What the backend does around them is done here with the same calls in the same order. Each
+//! step of a driver's pass stands by itself: submitting, completing, waking.
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ use super::send_queue::{Effects, SharedSendQueue, Withdrawn};
 use super::wait_queue::WaiterId;
 use crate::util::sync::Mutex;
 
-/// Preemptions in one interleaving: `.ci/long` asks for more.
+/// Preemptions in one interleaving. `.ci/long` sets more.
 fn check(test: impl Fn() + Sync + Send + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound =
@@ -30,7 +30,7 @@ fn check(test: impl Fn() + Sync + Send + 'static) {
     model.check(test);
 }
 
-/// What a driver takes out; whether there still is one.
+/// What a driver takes out, and whether there still is a driver.
 #[derive(Default)]
 struct LoomInbox {
     listed: usize,
@@ -43,7 +43,7 @@ struct SendSide {
     send: SharedSendQueue,
     inbox: Mutex<LoomInbox>,
     over: AtomicBool,
-    /// Messages that went out, by slot. Not loom's: it adds no interleavings.
+    /// Messages that were sent, by slot. Not loom's type: it adds no interleavings.
     sent: Plain<Vec<usize>>,
 }
 
@@ -94,7 +94,7 @@ impl SendSide {
         wakers.into_iter().for_each(Waker::wake);
     }
 
-    /// A driver's pass. Whether the socket was listed.
+    /// Makes a driver's pass. Returns whether the socket was listed.
     fn pass(&self) -> bool {
         let listed = std::mem::take(&mut self.inbox.lock().unwrap().listed);
         for _ in 0..listed {
@@ -113,7 +113,7 @@ impl SendSide {
         listed > 0
     }
 
-    /// The driver's task is dropped.
+    /// Drops the driver's task.
     fn die(&self) {
         self.over.store(true, Ordering::Release);
         let mut inbox = self.inbox.lock().unwrap();
@@ -133,7 +133,7 @@ impl SendSide {
         poll_fn(|cx| {
             let polled = self.send.lock().queue.poll(slot, cx.waker());
             match polled {
-                Ok(settled) => return Poll::Ready(settled),
+                Ok(completed) => return Poll::Ready(completed),
                 Err(replaced) => drop(replaced),
             }
             if !self.over.load(Ordering::Acquire) {
@@ -243,7 +243,7 @@ fn loom_a_send_sees_without_the_lock_that_another_is_ahead() {
     check(|| {
         let side = SendSide::new();
         let waits = Arc::new(AtomicBool::new(false));
-        // Another comes and goes, whose guard must not overwrite what a later one has left.
+        // Another comes and goes. Its guard must not overwrite what a later one has left.
         let other = side.clone();
         let passing = thread::spawn(move || {
             let slot = other.join(&no_task());
@@ -279,7 +279,7 @@ struct ReceiveSide {
 type Id = Option<WaiterId>;
 
 impl ReceiveSide {
-    /// With so many receives that wait, and a queued attempt if there are any.
+    /// Creates a queue in which so many receives wait, with a queued attempt if there are any.
     fn new(receives: usize, messages: usize) -> (Arc<Self>, Vec<Id>) {
         let side = Arc::new(Self {
             recv: Mutex::new(RecvQueue::new()),
@@ -308,7 +308,7 @@ impl ReceiveSide {
         }
     }
 
-    /// A driver's pass: submits the attempt, runs it, reports it.
+    /// Makes a driver's pass: submits the attempt, runs it, reports it.
     fn pass(&self) {
         if !self.recv.lock().unwrap().submit() {
             return;
@@ -338,7 +338,7 @@ impl ReceiveSide {
         self.thrown_away.lock().unwrap().extend(unclaimed);
     }
 
-    /// The runtime ends.
+    /// Ends the runtime.
     fn die(&self) {
         self.over.store(true, Ordering::Release);
         let mut wakers = Vec::new();
@@ -365,7 +365,7 @@ impl ReceiveSide {
                 self.apply(wakes);
                 return Poll::Ready(Some(found));
             }
-            // Readiness is not what is looked at here: the attempt tells.
+            // Readiness is not tested here: the attempt wakes.
             drop(recv.wait(&mut id, cx.waker()));
             drop(recv);
             if self.over.load(Ordering::Acquire) {
@@ -442,7 +442,7 @@ fn loom_a_poll_is_woken_by_the_attempt_that_it_waits_for() {
         let driver = thread::spawn(move || other.pass());
         let (other, first) = (side.clone(), ids[0]);
         let dropping = thread::spawn(move || other.drop_receive(first));
-        // As `poll_receive`, where the attempt is all that there is to wait for.
+        // As `poll_receive`, where the attempt is the only thing to wait for.
         let received = block_on(poll_fn(|cx| {
             let mut recv = side.recv.lock().unwrap();
             if let Some(completed) = recv.take_completed() {
@@ -462,7 +462,7 @@ fn loom_a_poll_is_woken_by_the_attempt_that_it_waits_for() {
 }
 
 #[test]
-fn loom_a_receive_that_waits_while_the_runtime_ends_is_told() {
+fn loom_a_receive_that_waits_while_the_runtime_ends_is_woken() {
     check(|| {
         let (side, ids) = ReceiveSide::new(1, 0);
         let other = side.clone();

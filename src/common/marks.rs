@@ -1,14 +1,14 @@
-//! [`Marks`]: whether nothing at all is the end of the stream or an empty message, decided when it is received.
+//! [`Marks`]: whether a receive without a byte is the end of the stream or an empty message, decided when it is made.
 //!
-//! The kernel answers both with 0. While `SO_PASSCRED` or `SO_TIMESTAMP` is on, a message comes with control data, an empty
-//! one too, and the end does not. What counts is the option at the receive: the kernel looks at it then, also for messages
-//! that have come before. So a socket's options say nothing about a message that was received earlier. They are looked at
-//! before and right after a receive, and the answer is part of [`RecvMeta`].
+//! The kernel answers both with 0. While `SO_PASSCRED` or `SO_TIMESTAMP` is on, every message comes with control data, an
+//! empty one too. The end does not. What counts is the option at the time of the receive, also for messages that came
+//! before. So a socket's options say nothing about a message that was received earlier. They are read before and right
+//! after a receive, and the answer is part of [`RecvMeta`].
 //!
-//! Before: the last look will do. The library's own changes go through here, under the lock of the receive queue. Direct
-//! receives hold that lock as well, and an attempt in a ring remembers what was changed while it was submitted. A duplicate
-//! of the socket, here or in another process, may change an option unseen. The look behind the receive notices that, unless
-//! the change has been undone by then.
+//! Before a receive, the options as last read are enough. The library's own changes go through here, under the lock of the
+//! receive queue. Direct receives hold that lock as well. An attempt in a ring remembers what was changed while it was
+//! submitted. A duplicate of the socket, in this process or another, may change an option unnoticed. Reading the options
+//! after the receive finds that, unless the change has been undone by then.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -20,21 +20,22 @@ use crate::types::recv_meta::RecvMeta;
 /// What is known of the options of a socket that mark its messages.
 #[derive(Debug, Default)]
 pub(crate) struct Marks {
-    /// Whether every message came with control data at the last look. `None` before a receive to which that matters.
+    /// Whether every message came with control data when the options were last read. `None` before a receive to which that
+    /// matters.
     on: Option<bool>,
-    /// A stream has switched `SO_TIMESTAMP` on. The time is taken out of what is received: no caller has asked for it.
+    /// A stream has switched `SO_TIMESTAMP` on. The time is removed from what is received: no caller has asked for it.
     time_is_ours: bool,
     /// While an attempt is submitted: whether messages were marked all the time.
     attempt_on: bool,
-    /// And whether the time was ours at some time.
+    /// Whether the stream's option was on at some time while an attempt is submitted.
     attempt_time_is_ours: bool,
 }
 
 impl Marks {
-    /// A receive is about to ask the kernel. Looks, if that has not been done yet.
-    pub(crate) fn look_first(&mut self, fd: BorrowedFd<'_>) {
+    /// Reads the options before a receive asks the kernel, if that has not been done yet.
+    pub(crate) fn read_first(&mut self, fd: BorrowedFd<'_>) {
         if self.on.is_none() {
-            self.look(fd);
+            self.read(fd);
         }
     }
 
@@ -45,14 +46,14 @@ impl Marks {
         change: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         let changed = change(fd);
-        self.attempt_on &= self.look(fd);
+        self.attempt_on &= self.read(fd);
         changed
     }
 
-    /// Has messages marked, for a stream.
+    /// Makes the kernel mark messages, for a stream.
     ///
     /// # Errors
-    /// What `getsockopt(2)` or `setsockopt(2)` say.
+    /// Returns the errors of `getsockopt(2)` and `setsockopt(2)`.
     pub(crate) fn mark(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if sys::marks_messages(fd)? {
             self.on = Some(true);
@@ -63,22 +64,22 @@ impl Marks {
         Ok(())
     }
 
-    /// The stream has ended.
+    /// Notes that the stream has ended, and sets its option back.
     pub(crate) fn unmark(&mut self, fd: BorrowedFd<'_>) {
         if std::mem::take(&mut self.time_is_ours) {
-            // It worked when it was set; if it fails now, messages come with a time.
+            // Setting it has worked before. If this fails, messages come with a time.
             let _ = self.change(fd, |fd| sys::set_timestamps(fd, false));
         }
     }
 
-    /// An attempt is submitted.
+    /// Notes that an attempt is submitted.
     pub(crate) fn submitted(&mut self, fd: BorrowedFd<'_>) {
-        self.look_first(fd);
+        self.read_first(fd);
         self.attempt_on = self.on == Some(true);
         self.attempt_time_is_ours = self.time_is_ours;
     }
 
-    /// The attempt has received something: what it is. `control` is `None` where the kernel was not asked for any.
+    /// Returns what the attempt has received. `control` is `None` where the kernel was not asked for any.
     pub(crate) fn attempted(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -97,7 +98,7 @@ impl Marks {
         (RecvMeta { message_len, control_truncated, end_of_stream }, control)
     }
 
-    /// What a receive with capacity for ancillary data has just received.
+    /// Returns what a receive with capacity for ancillary data has just received.
     pub(crate) fn received(
         &mut self,
         fd: BorrowedFd<'_>,
@@ -111,14 +112,14 @@ impl Marks {
         RecvMeta { message_len, control_truncated, end_of_stream }
     }
 
-    /// Takes out what only the library has asked for.
+    /// Removes the control data that only the library has asked for.
     pub(crate) fn hide_time(&self, reader: &mut AncillaryMessageReader<'_>) {
         if self.time_is_ours {
             reader.hide_time();
         }
     }
 
-    /// Nothing at all has just been received: whether that is the end of the stream. `None` if it cannot be told.
+    /// Returns whether a receive that has just returned no byte is at the end of the stream. `None` if that is unknown.
     pub(crate) fn nothing(&mut self, fd: BorrowedFd<'_>) -> Option<bool> {
         self.end(fd, self.on == Some(true))
     }
@@ -127,22 +128,22 @@ impl Marks {
         if !sys::is_at_end(fd).unwrap_or(true) {
             return Some(false);
         }
-        (self.look(fd) && was_on).then_some(true)
+        (self.read(fd) && was_on).then_some(true)
     }
 
-    fn look(&mut self, fd: BorrowedFd<'_>) -> bool {
+    fn read(&mut self, fd: BorrowedFd<'_>) -> bool {
         let on = sys::marks_messages(fd).unwrap_or(false);
         self.on = Some(on);
         on
     }
 }
 
-/// Whether something came. A message that is marked comes with control data.
+/// Returns whether a message came. A marked message comes with control data.
 fn is_message(message_len: usize, has_control: bool) -> bool {
     message_len > 0 || has_control && !cfg!(planted = "empty_is_the_end")
 }
 
-/// What a call that was not asked for control data has just received. Only that it cannot be the end may be known.
+/// Returns what a call without capacity for control data has just received. At most it is known that it is not the end.
 pub(crate) fn unasked(fd: BorrowedFd<'_>, message_len: usize) -> RecvMeta {
     let is_message = message_len > 0 || !sys::is_at_end(fd).unwrap_or(true);
     RecvMeta { message_len, control_truncated: false, end_of_stream: is_message.then_some(false) }
@@ -153,7 +154,7 @@ mod tests {
     use super::*;
     use std::os::fd::{AsFd, OwnedFd};
 
-    /// A socket whose peer has closed, and what is known of it.
+    /// Returns a socket whose peer has closed, and what is known of it.
     fn at_end(marked: bool) -> (OwnedFd, Marks) {
         let (socket, _peer) = sys::socketpair().unwrap();
         sys::set_pass_credentials(socket.as_fd(), marked).unwrap();
@@ -187,11 +188,11 @@ mod tests {
     fn what_a_duplicate_has_changed_is_noticed() {
         let (socket, mut marks) = at_end(true);
         let fd = socket.as_fd();
-        marks.look_first(fd);
+        marks.read_first(fd);
         sys::set_pass_credentials(fd, false).unwrap();
         assert_eq!(marks.nothing(fd), None);
         sys::set_pass_credentials(fd, true).unwrap();
-        // Off at the last look; and from then on known.
+        // The option was off when last read. From then on the change is known.
         assert_eq!(marks.nothing(fd), None);
         assert_eq!(marks.nothing(fd), Some(true));
     }
@@ -209,7 +210,7 @@ mod tests {
         assert_eq!(unasked(fd, 0).end_of_stream, None);
     }
 
-    /// Each of them marks messages, and takes the place of the others.
+    /// Each of these options marks messages, and unsets the others.
     #[test]
     fn a_stream_leaves_the_time_of_arrival_as_it_was_asked_for() {
         for option in sys::TIMESTAMPS {

@@ -11,11 +11,10 @@ use crate::types::message_info::MessageInfo;
 use crate::types::recv_meta::RecvMeta;
 use crate::types::ucred::UCred;
 
-/// A received message in a buffer of its stream: dereferences to its bytes, and gives the buffer back
-/// to its stream when it is dropped.
+/// Holds a received message, in a buffer of its stream. It dereferences to the message's bytes.
 ///
-/// It owns what came with it: file descriptors that are not taken are closed with it. It may outlive
-/// the stream, and be dropped on any thread.
+/// Dropping it returns the buffer to the stream. The message owns what came with it: file descriptors
+/// that are not taken are closed with it. It may outlive the stream, and be dropped on any thread.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -48,7 +47,7 @@ impl Message {
         Self { buffer, info, ancillary }
     }
 
-    /// How long the message was, and whether it or its ancillary data was cut.
+    /// Returns the length of the message, and whether it or its ancillary data was truncated.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -65,7 +64,7 @@ impl Message {
         self.info
     }
 
-    /// What came with the message: file descriptors, credentials.
+    /// Returns what came with the message: file descriptors, credentials.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -83,7 +82,7 @@ impl Message {
         &self.ancillary
     }
 
-    /// The credentials of its sender, if `SO_PASSCRED` is set on the receiving socket.
+    /// Returns the credentials of the sender, if `SO_PASSCRED` is set on the receiving socket.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -100,7 +99,7 @@ impl Message {
         self.ancillary.credentials()
     }
 
-    /// Take the file descriptors that came with it.
+    /// Takes the file descriptors that came with the message.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -122,7 +121,7 @@ impl Message {
         self.ancillary.take_fds()
     }
 
-    /// For the next receive of the socket.
+    /// Turns the message into one that the next receive of the socket claims.
     pub(crate) fn leave(self) -> Box<Completed> {
         let meta = RecvMeta {
             message_len: self.info.message_len(),
@@ -133,7 +132,7 @@ impl Message {
         Completed::of(None, &self.buffer.bytes, meta, control)
     }
 
-    /// Take all that came with it.
+    /// Takes everything that came with the message.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -145,7 +144,7 @@ impl Message {
     /// # a.send_owned_with_ancillary("a file", file).await.0?;
     /// let mut messages = b.messages(MessagesOptions::new())?;
     /// let mut message = messages.next().await.unwrap()?;
-    /// // Passed on to somebody else.
+    /// // Passed on to another task.
     /// let ancillary = message.take_ancillary();
     /// c.send_owned_with_ancillary(message.to_vec(), ancillary).await.0?;
     /// assert!(message.ancillary().is_empty());

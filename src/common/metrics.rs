@@ -1,4 +1,4 @@
-//! CounterCells of one worker.
+//! The counters of one worker.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -17,7 +17,7 @@ pub(crate) enum Counter {
 
 const COUNTERS: usize = Counter::Direct as usize + 1;
 
-/// Written by one thread nearly always, so an increment is a load and a store. Where two threads meet, one may be lost.
+/// One thread writes nearly always, so an increment is a load and a store. Where two threads meet, one may be lost.
 #[derive(Debug, Default)]
 pub(crate) struct CounterCells([AtomicU64; COUNTERS]);
 

@@ -1,5 +1,5 @@
-//! What both backends are made of: queues, pending sends, policy, the cooperative budget. Nothing here makes a
-//! system call on its own account or knows a backend.
+//! What both backends are made of: queues, pending sends, policy, the cooperative budget. Nothing here knows a backend, and
+//! system calls are made only for a call of the backend's.
 
 pub(crate) mod async_fd;
 pub(crate) mod completed;

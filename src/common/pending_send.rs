@@ -1,4 +1,4 @@
-//! A send that waits in its socket's queue. It owns all of the message: bytes, control data, descriptors.
+//! A send that waits in its socket's queue. It owns the whole message: bytes, control data, descriptors.
 #![allow(unsafe_code, reason = "a header that points into what its owner owns; sendmsg(2)")]
 
 use std::io::{self, IoSlice};
@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::ancillary::AncillaryBuffer;
 use crate::ancillary::wire::{self, MAX_CONTROL};
-use crate::buf::owned::{Parts, Shell};
+use crate::buf::owned::{ErasedBuffers, Parts};
 use crate::common::policy::COPY_MAX;
 use crate::sys::{self, empty_header};
 
@@ -14,7 +14,7 @@ pub(crate) fn vector(bytes: *const u8, len: usize) -> libc::iovec {
     libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: len }
 }
 
-/// Emptied payloads of one socket, for the next sends that have to wait.
+/// Empty payloads of one socket, for the next sends that have to wait.
 #[derive(Debug, Default)]
 #[expect(clippy::vec_box, reason = "payloads stay in their boxes")]
 pub(crate) struct SparePayloads(Vec<Box<PendingSend>>);
@@ -27,7 +27,7 @@ impl SparePayloads {
         self.0.pop()
     }
 
-    /// Keep one, unless there are enough.
+    /// Keeps one, unless there are enough.
     pub(crate) fn keep(&mut self, spare: Box<PendingSend>) {
         if self.0.len() < Self::MOST_SPARES {
             self.0.push(spare);
@@ -35,7 +35,7 @@ impl SparePayloads {
     }
 }
 
-/// A send that has to wait: the bytes and the descriptors are its own.
+/// A send that has to wait. It owns its bytes and descriptors.
 pub(crate) struct PendingSend {
     header: libc::msghdr,
     vectors: Vec<libc::iovec>,
@@ -45,14 +45,15 @@ pub(crate) struct PendingSend {
     /// Duplicates for a caller that lent its descriptors.
     fds: Vec<OwnedFd>,
     /// What a caller gave away: `Option<(P, AncillaryBuffer)>`.
-    given: Option<Box<dyn Shell>>,
-    /// Whether that is what is sent.
+    given: Option<Box<dyn ErasedBuffers>>,
+    /// Whether `given` is what is sent.
     is_given: bool,
-    /// Only `bytes` is sent; the header is not used.
+    /// Only `bytes` is sent. The header is not used.
     is_bytes: bool,
 }
 
-// SAFETY: the pointers lead into what the payload owns.
+// SAFETY: the pointers in `header` and `vectors` lead into memory that the payload owns, in `bytes`, `control` and `given`,
+// which are all Send. It stays in place when the payload moves to another thread.
 unsafe impl Send for PendingSend {}
 
 impl PendingSend {
@@ -69,7 +70,7 @@ impl PendingSend {
         })
     }
 
-    /// Copies bytes.
+    /// Creates a payload with a copy of bytes.
     pub(crate) fn copy_bytes(bytes: &[u8], spare: Option<Box<Self>>) -> Box<Self> {
         let mut payload = spare.unwrap_or_else(Self::empty);
         payload.bytes.reserve_exact(bytes.len());
@@ -78,11 +79,12 @@ impl PendingSend {
         payload
     }
 
-    /// Copy the message, and duplicate the descriptors: the kernel looks the numbers up again each
-    /// time it tries, and by then they may be another file's.
+    /// Creates a payload with a copy of the message and duplicates of its descriptors.
+    ///
+    /// The kernel resolves the raw fds each time it tries to send, and by then they may refer to other files.
     ///
     /// # Errors
-    /// No descriptor is left for a duplicate, or a number is none (`EBADF`).
+    /// Fails if no descriptor is left for a duplicate, or if a raw fd is not open (`EBADF`).
     pub(crate) fn copy(
         message: &[IoSlice<'_>],
         control: &[u8],
@@ -97,8 +99,8 @@ impl PendingSend {
         payload.control.extend_from_slice(control);
         for item in wire::items(control).filter(wire::Item::is_rights) {
             for at in item.data.step_by(wire::FD_LEN) {
-                let Some(number) = wire::fd_number(control, at / wire::FD_LEN) else { break };
-                let duplicate = duplicate(number)?;
+                let Some(fd) = wire::raw_fd(control, at / wire::FD_LEN) else { break };
+                let duplicate = duplicate(fd)?;
                 payload.control[at..][..wire::FD_LEN]
                     .copy_from_slice(&duplicate.as_raw_fd().to_ne_bytes());
                 if cfg!(planted = "second_fd_leaked") && payload.fds.len() == 1 {
@@ -110,8 +112,8 @@ impl PendingSend {
         Ok(payload.pointed())
     }
 
-    /// Empty, for the next send that has to wait; unless it has grown large. What was given has been
-    /// taken.
+    /// Returns the payload without its contents, for the next send that has to wait. `None` if it has grown large. The caller
+    /// has taken what was given.
     pub(crate) fn emptied(mut self: Box<Self>) -> Option<Box<Self>> {
         self.bytes.clear();
         if !std::mem::take(&mut self.is_bytes) {
@@ -124,10 +126,10 @@ impl PendingSend {
         (self.bytes.capacity() <= COPY_MAX).then_some(self)
     }
 
-    /// Take what the caller gives. Runs the buffers' own methods.
+    /// Takes what the caller gives, which runs the buffers' own methods.
     ///
     /// # Errors
-    /// Too many descriptors; everything comes back.
+    /// Fails for too many descriptors, and returns everything.
     pub(crate) fn given<P: Parts>(
         parts: P,
         ancillary: AncillaryBuffer,
@@ -143,12 +145,12 @@ impl PendingSend {
         }
         type Given<P> = Option<(P, AncillaryBuffer)>;
         let payload_ref = &mut *payload;
-        let fits = |shell: &mut Box<dyn Shell>| shell.as_any().is::<Given<P>>();
-        let shell = match payload_ref.given.take_if(fits) {
-            Some(shell) => payload_ref.given.insert(shell),
+        let fits = |erased: &mut Box<dyn ErasedBuffers>| erased.as_any().is::<Given<P>>();
+        let erased = match payload_ref.given.take_if(fits) {
+            Some(erased) => payload_ref.given.insert(erased),
             None => payload_ref.given.insert(Box::new(None::<(P, AncillaryBuffer)>)),
         };
-        let slot = shell.as_any().downcast_mut::<Given<P>>().expect("checked or made above");
+        let slot = erased.as_any().downcast_mut::<Given<P>>().expect("checked or made above");
         payload_ref.is_given = true;
         let (parts, _) = slot.insert((parts, ancillary));
         for index in 0..parts.count() {
@@ -158,7 +160,7 @@ impl PendingSend {
         Ok(payload.pointed())
     }
 
-    /// For the kernel to read: the header, and the message if plain `send(2)` would do for it.
+    /// Returns the header for the kernel to read, and the message if plain `send(2)` is enough for it.
     ///
     /// The pointers are valid as long as the box is neither changed nor dropped.
     pub(crate) fn pointers(&self) -> (*const libc::msghdr, Option<libc::iovec>) {
@@ -170,10 +172,10 @@ impl PendingSend {
         (&raw const self.header, plain)
     }
 
-    /// Give back what [`given`](Self::given) took; the rest can be kept for another.
+    /// Returns what [`given`](Self::given) took, and the rest, which can be kept for another send.
     pub(crate) fn take<P: Parts>(mut self: Box<Self>) -> (P, AncillaryBuffer, Option<Box<Self>>) {
-        let given = self.given.as_mut().and_then(|shell| {
-            shell.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>()?.take()
+        let given = self.given.as_mut().and_then(|erased| {
+            erased.as_any().downcast_mut::<Option<(P, AncillaryBuffer)>>()?.take()
         });
         let (parts, ancillary) = given.expect("taken once, by the caller who knows the type");
         (parts, ancillary, self.emptied())
@@ -189,34 +191,35 @@ impl PendingSend {
         self
     }
 
-    /// Send without waiting and without a ring.
+    /// Sends without waiting and without a ring.
     pub(crate) fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         let flags = sys::SEND_NOW;
         sys::retry(|| match self.pointers() {
-            // SAFETY: the vector spans bytes that this payload owns; send only reads them.
+            // SAFETY: the vector spans bytes that this payload owns, and `&self` keeps them in place. send(2) only reads them.
             (_, Some(bytes)) => unsafe {
                 libc::send(fd.as_raw_fd(), bytes.iov_base, bytes.iov_len, flags)
             },
-            // SAFETY: the header points into what this payload owns; sendmsg only reads it.
+            // SAFETY: the header points into what this payload owns (`pointed`), and `&self` keeps it in place. sendmsg(2) only
+            // reads it.
             (header, None) => unsafe { libc::sendmsg(fd.as_raw_fd(), header, flags) },
         })
     }
 
-    /// What can be kept of it now that it has been sent, and what its caller is to get back: all of
-    /// it, if it gave something away, else nothing.
+    /// Returns what can be kept of a payload that has been sent, and what its caller gets back. If the caller gave something,
+    /// it gets all of the payload, and otherwise nothing.
     pub(crate) fn sent(self: Box<Self>) -> (Option<Box<Self>>, Option<Box<Self>>) {
         if self.is_given { (None, Some(self)) } else { (self.emptied(), None) }
     }
 }
 
-/// Duplicate a descriptor that the caller has lent by number.
-fn duplicate(number: i32) -> io::Result<OwnedFd> {
-    // SAFETY: F_DUPFD_CLOEXEC takes any number and answers EBADF to one that is no descriptor.
-    let duplicate = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
+/// Duplicates a descriptor that the caller has lent as a raw fd.
+fn duplicate(fd: i32) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC takes any integer, and returns EBADF for one that is no open descriptor.
+    let duplicate = unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) };
     if duplicate == -1 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel has just made this descriptor for us.
+    // SAFETY: fcntl(2) has just created this descriptor, and no other value refers to it.
     Ok(unsafe { OwnedFd::from_raw_fd(duplicate) })
 }
 

@@ -1,11 +1,12 @@
-//! Whether an operation calls the kernel, is queued for a batch, retries, spins or parks: the one place that decides,
-//! for both backends. Pure: no system call, no lock.
+//! Whether an operation calls the kernel, is queued for a batch, retries, spins or parks. It is decided only here, for both
+//! backends. Pure: no system call, no lock.
 //!
-//! Two questions. Does a *worker* have load for batches ([`WorkerLoad`])? That depends on its operations for each turn of its run
-//! queue, and on what a system call costs here ([`Costs`]); whether batches then are faster is tried ([`super::trial`]). And
-//! what does a *receive* do that finds nothing ([`RecvPolicy`])?
-//! Parking costs most: an event, a wake-up and often a call that finds nothing. A message is often there once the tasks
-//! that are ready have run, since one of them sends it. So a receive yields and calls again, as long as that has paid.
+//! There are two questions:
+//! - Does a *worker* have load for batches ([`WorkerLoad`])? That depends on its operations for each turn of its run queue,
+//!   and on what a system call costs here ([`Costs`]). Whether batches are faster then is tried ([`super::trial`]).
+//! - What does a *receive* do that finds nothing ([`RecvPolicy`])? Parking is the most expensive: an event, a wake-up and
+//!   often a call that finds nothing. A message is often there once the ready tasks have run, since one of them sends it.
+//!   So a receive yields and calls again, as long as that has paid.
 //!
 //! docs/design-notes/ has a measurement for every constant.
 
@@ -19,36 +20,36 @@ use std::time::Instant;
 #[derive(Debug, Clone, Copy)]
 struct Retries {
     count: u8,
-    /// At most so many receives between two that retry for nothing.
+    /// The most receives between two that retry without success.
     pause: u16,
 }
 
-/// On a current_thread runtime a retry costs a system call, and the answer of another thread comes within some of them,
-/// where waking this one takes ten times as long. Two threads that answer each other find out only if both retry at once:
-/// so not for long, and often.
+/// On a current_thread runtime a retry costs a system call. The answer of another thread comes within a few of them, and
+/// waking this thread takes ten times as long. Two threads that answer each other find this out only if both retry at the
+/// same time. So the pause is short.
 const RETRIES_ONE_THREAD: Retries = Retries { count: 20, pause: 3 };
 
-/// On a multi_thread runtime yielding for nothing makes it wake another worker, which costs as much as ten receives.
+/// On a multi_thread runtime yielding without success makes it wake another worker, which costs as much as ten receives.
 const RETRIES_WORKERS: Retries = Retries { count: 5, pause: 4095 };
 
-/// With so many retries left it lets the I/O driver run, too: the task that is to answer may itself be parked. With
-/// fewer retries, two tasks that are parked never find out that they need not be.
+/// With so many retries left, the I/O driver runs, too: the task that answers may itself be parked. With fewer retries, two
+/// parked tasks never find out that they need not park.
 const AFTER_EVENTS: u8 = 3;
 
 /// More polls than one other pair makes while a receive is parked.
 const MANY_POLLS: u32 = 6;
 
-/// At most so many receives between two whose first call finds nothing, one system call each.
+/// The most receives between two whose first call finds nothing, at one system call each.
 const FIRST_PAUSE: u16 = 255;
 
-/// From such a pause on, a retry is expected to find nothing. It begins behind the I/O events: no other worker is
-/// woken for that.
+/// From such a pause on, a retry is expected to find nothing. It begins behind the I/O events, so there are only as many
+/// yields as [`AFTER_EVENTS`]: on a multi_thread runtime each wakes another worker (tests/tokio_facts.rs).
 const RARE_PAUSE: u16 = 64;
 
 /// How many batches an attempt goes through before its socket parks.
 pub(crate) const ATTEMPTS: u8 = 8;
 
-/// Messages up to this size are copied into and out of a batch. A socket that has just carried a larger one calls
+/// Messages up to this size in bytes are copied into and out of a batch. A socket that has just carried a larger one calls
 /// directly.
 pub(crate) const COPY_MAX: usize = 4096;
 
@@ -69,11 +70,11 @@ pub(crate) enum Decision {
     Park,
 }
 
-/// What a decision depends on beside its history.
+/// What a decision depends on apart from its history.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Conditions {
     pub(crate) multi_thread: bool,
-    /// The operation may be queued: its worker batches.
+    /// The operation may be queued, since its worker batches.
     pub(crate) batched: bool,
     /// No other receive of the socket waits to be woken.
     pub(crate) alone: bool,
@@ -92,7 +93,7 @@ impl Conditions {
 pub(crate) struct RecvPolicy {
     first: Skip,
     retries: Skip,
-    /// The last message is not one for a batch: large, or with descriptors.
+    /// The last message does not fit for a batch: it is large, or has descriptors.
     bulky: bool,
 }
 
@@ -103,7 +104,7 @@ pub(crate) struct RecvState {
     /// When it last yielded or parked.
     yielded: Yielded,
     busy: Busy,
-    /// It has asked the kernel.
+    /// Whether it has asked the kernel.
     asked: bool,
 }
 
@@ -119,7 +120,7 @@ impl RecvState {
         Self { phase: RecvPhase::New, yielded: Yielded::now(), busy: Busy::default(), asked: false }
     }
 
-    /// It asks the kernel now.
+    /// Notes that it asks the kernel now.
     pub(crate) fn asking(&mut self) {
         self.asked = true;
     }
@@ -128,14 +129,14 @@ impl RecvState {
         self.asked
     }
 
-    /// It yields now, as [`Decision`] said.
+    /// Notes that it yields now, as [`Decision`] said.
     pub(crate) fn yielding(&mut self) {
         self.yielded = Yielded::now();
     }
 }
 
 impl RecvPolicy {
-    /// The receive is polled, and nothing is completed for it.
+    /// Returns what a polled receive does for which nothing is completed.
     pub(crate) fn polled(&mut self, state: &mut RecvState, conditions: &Conditions) -> Decision {
         let queue = conditions.batched && !self.bulky && conditions.busy_until.is_none();
         match state.phase {
@@ -146,7 +147,7 @@ impl RecvPolicy {
         }
     }
 
-    /// The kernel had nothing.
+    /// Returns what a receive does after the kernel had nothing.
     pub(crate) fn found_nothing(
         &mut self,
         state: &mut RecvState,
@@ -165,7 +166,7 @@ impl RecvPolicy {
                 }
                 let decision = match conditions.alone {
                     true => state.busy.found_nothing(state.yielded),
-                    // The others rely on a receive that finds nothing to register for readiness.
+                    // The others depend on a receive that finds nothing to register for readiness.
                     false => Decision::Park,
                 };
                 if decision == Decision::Park {
@@ -180,7 +181,7 @@ impl RecvPolicy {
         }
     }
 
-    /// A call of this receive found a message of that size, with or without descriptors.
+    /// Notes that a call of this receive found a message.
     pub(crate) fn found(&mut self, state: &RecvState, conditions: &Conditions) {
         match state.phase {
             RecvPhase::New => self.first.note(true, FIRST_PAUSE),
@@ -193,12 +194,12 @@ impl RecvPolicy {
         }
     }
 
-    /// What a message was like. Large ones are not copied, and descriptors are claimed at once.
+    /// Notes the size and kind of a message. Large ones are not copied, and descriptors are claimed at once.
     pub(crate) fn note_message(&mut self, len: usize, has_descriptors: bool) {
         self.bulky = len > COPY_MAX || has_descriptors;
     }
 
-    /// Whether the next message is one for a batch, as far as can be told.
+    /// Returns whether the next message is expected to fit for a batch.
     pub(crate) fn may_batch(&self) -> bool {
         !self.bulky
     }
@@ -223,10 +224,10 @@ fn retry(state: &mut RecvState, left: u8) -> Decision {
     if left == AFTER_EVENTS { Decision::YieldToEvents } else { Decision::Yield }
 }
 
-/// Carries out [`Decision::Yield`] and [`Decision::YieldToEvents`]: has the task polled again.
+/// Makes the runtime poll the task again, for [`Decision::Yield`] and [`Decision::YieldToEvents`].
 pub(crate) fn yield_now(cx: &mut Context<'_>, decision: Decision) {
     if decision == Decision::YieldToEvents {
-        // Its first poll has the task woken once the I/O driver has run.
+        // Its first poll wakes the task once the I/O driver has run.
         let _ = std::pin::pin!(tokio::task::yield_now()).poll(cx);
     } else {
         cx.waker().wake_by_ref();
@@ -238,16 +239,16 @@ thread_local! {
     static POLLED: Cell<u32> = const { Cell::new(0) };
 }
 
-/// A receive is polled.
+/// Notes that a receive is polled.
 pub(crate) fn note_poll() {
     POLLED.with(|polled| polled.set(polled.get().wrapping_add(1)));
 }
 
-/// Where and when a task yielded or parked. Small, for it is part of every receive.
+/// Where and when a task yielded or parked. It is small, since it is part of every receive.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Yielded {
-    /// An address, in steps of 16 bytes: two threads of a process hardly have the same, and take each
-    /// other's polls for their own if they do.
+    /// An address, in steps of 16 bytes. Two threads of a process hardly have the same. If they do, each takes the other's
+    /// polls for its own.
     thread: u32,
     polled: u32,
 }
@@ -260,9 +261,10 @@ impl Yielded {
         })
     }
 
-    /// Whether other receives have been polled here since. If not, no task here can have sent what this
-    /// one waits for. On a multi-thread runtime a message that is found all the same has come from
-    /// another core, and looking for the next one would keep the two apart, which costs both more than
+    /// Returns whether other receives have been polled here since.
+    ///
+    /// If not, no task here can have sent the message that this one waits for. On a multi-thread runtime, a message that comes
+    /// all the same is from another core. Retrying for the next one would keep the two tasks apart, which costs both more than
     /// a wake-up.
     pub(crate) fn others_ran(self) -> bool {
         let now = Self::now();
@@ -270,23 +272,22 @@ impl Yielded {
         now.thread != self.thread || now.polled != self.polled.wrapping_add(1)
     }
 
-    /// Whether many other receives have been polled here since: there is load, and looks may pay again.
+    /// Returns whether many other receives have been polled here since: there is load, and retries may pay again.
     pub(crate) fn many_ran(self) -> bool {
         let now = Self::now();
         now.thread == self.thread && now.polled.wrapping_sub(self.polled) > MANY_POLLS
     }
 }
 
-/// A receive that polls busily: when it stops, and how often it has called since it last let others
-/// run.
+/// The state of a receive that polls busily: when it stops, and how often it has called since other tasks last ran.
 #[derive(Debug, Default)]
 pub(crate) struct Busy {
-    /// In nanoseconds, as [`nanos`] has it.
+    /// In nanoseconds, as [`nanos`] returns it.
     until: Option<NonZeroU64>,
     calls: u8,
 }
 
-/// Since the first use of this, for an `Instant` is twice as large.
+/// Returns the time since the first use of this function. An `Instant` is twice as large.
 fn nanos(instant: Instant) -> NonZeroU64 {
     static START: OnceLock<Instant> = OnceLock::new();
     let since = instant.saturating_duration_since(*START.get_or_init(Instant::now));
@@ -306,7 +307,7 @@ impl Busy {
         self.until.is_some()
     }
 
-    /// A call found nothing; `yielded`: where and when the receive last let other tasks run.
+    /// Returns what a receive does after a call found nothing. `yielded` is where and when other tasks last ran.
     fn found_nothing(&mut self, yielded: Yielded) -> Decision {
         let Some(until) = self.until else { return Decision::Park };
         if nanos(Instant::now()) >= until {
@@ -323,7 +324,7 @@ impl Busy {
     }
 }
 
-/// After a miss the next tries are skipped, ever more of them; after a hit none is.
+/// Skips tries after a miss, ever more of them. After a hit it skips none.
 #[derive(Debug, Default)]
 struct Skip {
     interval: u16,
@@ -361,20 +362,20 @@ pub(crate) struct Costs {
 /// What a pass of the driver costs beside `io_uring_enter(2)`: its polls, and tasks that are polled once more.
 const PASS_NANOS: f32 = 780.0;
 
-/// So much of a call is not saved: what queueing and claiming cost for each operation.
+/// Nanoseconds of a call that are not saved: what queueing and claiming cost for each operation.
 const QUEUEING: f32 = 30.0;
 
-/// A worker that batches goes on down to this part of the threshold.
+/// A worker that batches continues down to this part of the threshold.
 const KEEP_FRACTION: f32 = 0.5;
 
 impl Costs {
-    /// From how many operations on a batch pays: `n * saved > enter + pass`.
+    /// Returns from how many operations on a batch pays: `n * saved > enter + pass`.
     pub(crate) fn threshold(&self) -> f32 {
         (self.enter + PASS_NANOS) / (self.call - QUEUEING).max(10.0)
     }
 }
 
-/// Whether a worker batches. With hysteresis, so that a changing load does not flap.
+/// Decides whether a worker batches. It has hysteresis, so that a changing load does not flap.
 #[derive(Debug)]
 pub(crate) struct WorkerLoad {
     batched: bool,
@@ -391,18 +392,18 @@ impl WorkerLoad {
         self.batched
     }
 
-    /// Operations of a batch, on average.
+    /// Returns the average number of operations of a batch.
     pub(crate) fn average(&self) -> f32 {
         self.average
     }
 
-    /// In direct mode: so many calls were made in one turn of the run queue. A batch holds half of them, since a task
+    /// Notes, in direct mode, how many calls were made in one turn of the run queue. A batch holds half of them, since a task
     /// that sends and then receives waits for two batches.
     pub(crate) fn note_turn(&mut self, calls: u32, costs: &Costs) {
         self.note(calls as f32 / 2.0, 0.5, costs);
     }
 
-    /// In batched mode: so many operations were in one batch, without receives that found nothing.
+    /// Notes, in batched mode, how many operations were in one batch, without receives that found nothing.
     pub(crate) fn note_batch(&mut self, operations: u32, costs: &Costs) {
         self.note(operations as f32, 0.05, costs);
     }

@@ -1,4 +1,4 @@
-//! Many messages with one system call: what a stream receives into ([`RecvBatch`]), and lent buffers ([`recv_many`]).
+//! Many messages with one system call: into the buffers of a stream ([`RecvBatch`]), and into lent buffers ([`recv_many`]).
 
 use std::collections::VecDeque;
 use std::io::{self, IoSliceMut};
@@ -14,7 +14,7 @@ use crate::types::message_info::MessageInfo;
 use crate::types::recv_meta::RecvMeta;
 
 /// How many messages to ask the kernel for. One more call that finds nothing is expensive where messages come one by one.
-/// So it asks for more only after as many as it had asked for have come several times.
+/// So the count grows only after as many messages as were asked for have come several times.
 #[derive(Debug)]
 struct BatchSize {
     count: usize,
@@ -74,7 +74,7 @@ struct End {
 }
 
 impl RecvBatch {
-    /// Takes buffers for as many messages as it asks the kernel for. Ready with one at least.
+    /// Takes buffers for as many messages as it asks the kernel for. It is ready with one at least.
     pub(crate) fn poll_buffers(&mut self, pool: &Arc<Pool>, cx: &mut Context<'_>) -> Poll<()> {
         pool.poll_take(cx, &mut self.buffers, self.size.count)
     }
@@ -97,7 +97,7 @@ impl RecvBatch {
         Ok(())
     }
 
-    /// A message that was received elsewhere.
+    /// Adds a message that was received elsewhere.
     pub(crate) fn deliver(&mut self, bytes: &[u8], meta: RecvMeta, control: ReceivedControl) {
         let Some(mut buffer) = self.buffers.pop() else { return };
         let len = bytes.len().min(buffer.bytes.capacity());
@@ -109,24 +109,24 @@ impl RecvBatch {
         self.end.arrive(&mut self.messages, buffer, meta, ancillary);
     }
 
-    /// Whether it asks for one message, for which an attempt will do.
+    /// Returns whether it asks for one message, for which an attempt is enough.
     pub(crate) fn wants_one(&self) -> bool {
         self.size.count == 1
     }
 
-    /// Whether the end of the stream was received.
+    /// Returns whether the end of the stream was received.
     pub(crate) fn has_ended(&self) -> bool {
         self.end.reached
     }
 
-    /// Whether empty messages came that may have been the end.
+    /// Returns whether empty messages came that may have been the end.
     pub(crate) fn is_in_doubt(&self) -> bool {
         self.end.doubtful > 0
     }
 }
 
 impl End {
-    /// A message, the end of the stream, or one of both.
+    /// Adds a message, the end of the stream, or what may be either.
     fn arrive(
         &mut self,
         messages: &mut VecDeque<Message>,
@@ -150,7 +150,7 @@ impl End {
     }
 }
 
-/// Receive into lent buffers, one message each, without waiting.
+/// Receives into lent buffers, one message each, without waiting.
 pub(crate) fn recv_many(
     source: &mut Source<'_>,
     buffers: &mut [IoSliceMut<'_>],
@@ -165,7 +165,7 @@ pub(crate) fn recv_many(
     let received = mmsg::receive_many(source, mmsg::lent(buffers), |index, received, reader| {
         infos.push(MessageInfo::new(&received.without(reader.is_empty()), capacities[index]));
     })?;
-    // At the end of the stream the kernel fills all that is left with nothing, of which one is reported.
+    // At the end of the stream the kernel fills all other buffers with nothing. One of them is reported.
     let trailing = infos[before..].iter().rev().map(MessageInfo::end_of_stream);
     let ends = trailing.clone().take_while(|end| *end != Some(false)).count();
     let is_end = received == asked || trailing.clone().next() == Some(Some(true));

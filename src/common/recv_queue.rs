@@ -1,35 +1,38 @@
 //! The receive direction of a socket, or the accepting of a listener: which receives wait, and what is done for them.
 //!
-//! Pure: makes no system call, takes no lock, wakes no task. Each method decides under the caller's lock and
-//! returns what to wake once the lock is released ([`Wakes`]).
+//! Pure: makes no system call, takes no lock, wakes no task. Each method decides under the caller's lock, and returns what
+//! to wake once the lock is released ([`Wakes`]).
 //!
 //! # Who receives
 //!
-//! A message goes to the receive that asks first, whichever that is: a receive that is alive but not polled
-//! holds no other up. Waiters are *woken* in the order of their first polls, one for each message. While something may be
-//! there and others wait, the driver's next pass wakes the next ([`relay`](RecvQueue::relay)), so a waiter that does
-//! not come when it is woken strands nothing.
+//! A message goes to the receive that asks first. So a receive that is alive but not polled blocks no other. Waiters are
+//! *woken* in the order of their first polls, one for each message. While something may be there and others wait, the
+//! driver's next pass wakes the next ([`relay`](RecvQueue::relay)). So a waiter that does not come when it is woken does not
+//! keep others from their messages.
 //!
 //! # Attempts
 //!
-//! On io_uring a receive can be an *attempt* that a driver makes for the socket in its next batch. An attempt belongs to
-//! no waiter: its message is *completed*, and the next receive that is polled claims it. So are the messages that a stream
-//! leaves when it ends.
+//! On io_uring a receive can be an *attempt* that a driver makes for the socket in its next batch. An attempt belongs to no
+//! waiter. Its message is *completed*, and the next receive that is polled claims it. The same holds for messages that a
+//! stream leaves when it ends.
 //!
 //! | attempt | the message | a receive that is dropped |
 //! |---|---|---|
 //! | `None` | in the kernel, or completed | leaves; a completed message stays for the next receive |
-//! | `Queued` | in the kernel | cancels the attempt if no other receive waits, as one does that is served otherwise |
-//! | `Submitted` | unknown until the batch returns | leaves; what comes is for the next receive |
+//! | `Queued` | in the kernel | cancels the attempt if no other receive waits; so does one that is served otherwise |
+//! | `Submitted` | unknown until the batch returns | leaves; the message is for the next receive |
 //!
-//! While an attempt is submitted or a message is unclaimed, no receive calls the kernel: it would get message 2
-//! before message 1.
+//! While an attempt is submitted or a message is unclaimed, no receive calls the kernel: it would get message 2 before
+//! message 1.
 //!
 //! # Invariant
 //!
-//! A waiter with a stored waker is always followed by one of these: the socket is *parked* (registered for
-//! readiness, and nothing was there when it was), an attempt is queued or submitted, or something is *unseen* and
-//! another waiter was woken or a relay is under way. The model in `backend/model/` checks it after every step.
+//! A waiter with a stored waker is always followed by one of these:
+//! - The socket is *parked*: registered for readiness, and nothing was there when it was.
+//! - An attempt is queued or submitted.
+//! - Something is *unseen*, and another waiter was woken or a relay is under way.
+//!
+//! The model in `backend/model` checks it after every step.
 
 use std::task::Waker;
 
@@ -56,9 +59,9 @@ struct Waiter {
 pub(crate) struct Wakes {
     pub(crate) one: Option<Waker>,
     pub(crate) observers: PendingWakes,
-    /// Have a driver call [`RecvQueue::relay`] behind the tasks that are ready now.
+    /// Whether a driver has to call [`RecvQueue::relay`] behind the tasks that are ready now.
     pub(crate) relay: bool,
-    /// Of a receive that has left: to be dropped after the lock is released.
+    /// The waker of a receive that has left, which is dropped after the lock is released.
     pub(crate) unused: Option<Waker>,
 }
 
@@ -68,7 +71,7 @@ impl Wakes {
     }
 }
 
-/// The outcome of a receive: a message, or an error number that is reported once.
+/// The outcome of a receive: a message, or an errno that is reported once.
 pub(crate) type Outcome<M> = Result<M, i32>;
 
 #[derive(Debug)]
@@ -85,7 +88,7 @@ pub(crate) struct RecvQueue<M> {
     listed: bool,
     /// Registered for readiness, which has not come since the kernel had nothing.
     parked: bool,
-    /// Something may be in the kernel's queue, and no receive has looked.
+    /// Something may be in the kernel's queue, and no receive has asked for it.
     unseen: bool,
     relaying: bool,
     /// The next receive asks the kernel at once.
@@ -114,45 +117,45 @@ impl<M> RecvQueue<M> {
 
     // ----- receives -----
 
-    /// The first completed message or error, for the caller to claim.
+    /// Takes the first completed message or error, for the caller to claim.
     pub(crate) fn take_completed(&mut self) -> Option<Outcome<M>> {
         let left = self.left.as_mut().and_then(|left| left.pop());
         left.or_else(|| self.completed.take())
     }
 
-    /// The first completed message or error. It stays.
+    /// Returns the first completed message or error, and leaves it in place.
     pub(crate) fn completed(&self) -> Option<&Outcome<M>> {
         let left = self.left.as_ref().and_then(|left| left.last());
         left.or(self.completed.as_ref())
     }
 
-    /// Whether an attempt is in a batch just now: the kernel must not be asked for another message.
+    /// Returns whether an attempt is in a batch just now. The kernel must not be asked for another message then.
     pub(crate) fn is_submitted(&self) -> bool {
         self.attempt == Attempt::Submitted
     }
 
-    /// Whether an attempt waits for the next batch.
+    /// Returns whether an attempt waits for the next batch.
     pub(crate) fn is_queued(&self) -> bool {
         self.attempt == Attempt::Queued
     }
 
-    /// Whether the kernel is known to have nothing, and readiness will be reported.
+    /// Returns whether the kernel is known to have nothing, and readiness will be reported.
     pub(crate) fn is_parked(&self) -> bool {
         self.parked && !self.unseen
     }
 
-    /// Whether another receive waits to be woken. A receive that retries by itself then registers for readiness first:
+    /// Returns whether another receive waits to be woken. A receive that retries by itself registers for readiness first then:
     /// the others depend on it.
     pub(crate) fn has_other_waiters(&self, id: Option<WaiterId>) -> bool {
         self.waiters.front().is_some_and(|first| Some(first.id) != id || self.waiters.has_second())
     }
 
-    /// Whether the next receive is to ask the kernel at once. Asked once.
+    /// Returns whether the next receive has to ask the kernel at once, and resets that.
     pub(crate) fn take_direct_next(&mut self) -> bool {
         std::mem::take(&mut self.direct_next)
     }
 
-    /// Joins the queue, or stays in it, to be woken. Returns the waker that this replaces, to be dropped after the lock is
+    /// Joins the queue, or stays in it, to be woken. Returns the waker that it replaces, which is dropped after the lock is
     /// released.
     pub(crate) fn wait(&mut self, id: &mut Option<WaiterId>, waker: &Waker) -> Option<Waker> {
         if cfg!(planted = "wake_overwritten") && self.observers.any() {
@@ -161,7 +164,7 @@ impl<M> RecvQueue<M> {
         remember(&mut self.join(id).waker, waker)
     }
 
-    /// Joins the queue, or stays in it, without being woken: the receive comes back by itself.
+    /// Joins the queue, or stays in it, without being woken: the receive is polled again by itself.
     pub(crate) fn retry(&mut self, id: &mut Option<WaiterId>) -> Option<Waker> {
         self.join(id).waker.take()
     }
@@ -178,7 +181,7 @@ impl<M> RecvQueue<M> {
         self.waiters.iter_mut().find(|waiter| waiter.id == wanted).expect("found or pushed above")
     }
 
-    /// The receive has a message or an error, and leaves. There may be more for the next.
+    /// Removes a receive that has a message or an error. There may be more for the next.
     pub(crate) fn served(&mut self, id: &mut Option<WaiterId>) -> Wakes {
         let unused = self.remove(id).and_then(|waiter| waiter.waker);
         self.unseen = true;
@@ -189,19 +192,21 @@ impl<M> RecvQueue<M> {
         Wakes { unused, ..wakes }
     }
 
-    /// An attempt that is queued belongs to those that wait. The last has left: what the attempt finds would be for none.
-    /// `None` if there is no such attempt.
+    /// Cancels a queued attempt after the last waiter has left, since no receive waits for its message. Returns `None` if there
+    /// is no such attempt.
     fn cancel_for_none(&mut self) -> Option<PendingWakes> {
         if !self.waiters.is_empty() || !self.is_queued() || cfg!(planted = "cancel_lost") {
             return None;
         }
         self.attempt = Attempt::None;
-        // They may have counted on the attempt.
+        // They may have relied on the attempt.
         Some(self.observers.wake())
     }
 
-    /// The receive leaves without a message: dropped, or failed. What it was woken for is for the next. If it never asked
-    /// the kernel, the next does at once: a loop of receives that are dropped after one poll must get its message.
+    /// Removes a receive that leaves without a message: dropped, or failed.
+    ///
+    /// What it was woken for is for the next receive. If it never asked the kernel, the next one does so at once: a loop of
+    /// receives that are dropped after one poll must get its message.
     pub(crate) fn leave(&mut self, id: &mut Option<WaiterId>, has_asked: bool) -> Wakes {
         let Some(Waiter { waker: unused, .. }) = self.remove(id) else { return Wakes::default() };
         self.direct_next |= !has_asked;
@@ -214,17 +219,17 @@ impl<M> RecvQueue<M> {
         Wakes { unused, ..Wakes::default() }
     }
 
-    /// The kernel had nothing.
+    /// Notes that the kernel had nothing.
     pub(crate) fn found_nothing(&mut self) {
         self.unseen = false;
     }
 
-    /// The socket is registered for readiness, and the kernel has had nothing since it was last asked.
+    /// Notes that the socket is registered for readiness, and that the kernel had nothing when it was last asked.
     pub(crate) fn park(&mut self) {
         (self.parked, self.unseen) = (true, false);
     }
 
-    /// Whether something waits for readiness. If not, the socket counts as not parked from now on.
+    /// Returns whether a receive or observer waits for readiness. If not, the socket counts as not parked from now on.
     pub(crate) fn unpark(&mut self) -> bool {
         let waits = !self.waiters.is_empty() || self.observers.any();
         self.parked &= waits;
@@ -233,27 +238,26 @@ impl<M> RecvQueue<M> {
 
     // ----- readiness and the driver -----
 
-    /// Readiness has come.
+    /// Notes that readiness has come, and wakes the next waiter and the observers.
     pub(crate) fn signal(&mut self) -> Wakes {
         (self.parked, self.unseen) = (false, true);
         let observers = self.observers.wake();
         Wakes { observers, ..self.wake_next() }
     }
 
-    /// Readiness has come, and an attempt is going to be queued for the waiters: only observers are woken.
+    /// Notes that readiness has come, where an attempt will be queued for the waiters. Only observers are woken.
     pub(crate) fn signal_observers(&mut self) -> Wakes {
         (self.parked, self.unseen) = (false, true);
         Wakes { observers: self.observers.wake(), ..Wakes::default() }
     }
 
-    /// Behind the tasks that were ready: wakes the next waiter if what the last was woken for is still there.
+    /// Wakes the next waiter, behind the tasks that were ready, if what the last was woken for is still there.
     pub(crate) fn relay(&mut self) -> Wakes {
         self.relaying = false;
         if self.has_something() { self.wake_next() } else { Wakes::default() }
     }
 
-    /// Queues an attempt for the next batch. Whether the socket has to be listed for it in a
-    /// worker's inbox.
+    /// Queues an attempt for the next batch. Returns whether the socket has to be listed for it in a worker's inbox.
     pub(crate) fn queue_attempt(&mut self) -> bool {
         let has_message = self.completed().is_some() && !cfg!(planted = "completed_overwritten");
         if self.attempt != Attempt::None || has_message || self.closed {
@@ -263,12 +267,12 @@ impl<M> RecvQueue<M> {
         !std::mem::replace(&mut self.listed, true)
     }
 
-    /// Whether some receive waits.
+    /// Returns whether some receive waits.
     pub(crate) fn has_waiters(&self) -> bool {
         !self.waiters.is_empty()
     }
 
-    /// The driver has taken the socket from its inbox. Whether to submit an attempt.
+    /// Notes that the driver has taken the socket from its inbox. Returns whether to submit an attempt.
     pub(crate) fn submit(&mut self) -> bool {
         self.listed = false;
         let wanted = self.is_queued();
@@ -279,7 +283,8 @@ impl<M> RecvQueue<M> {
         wanted
     }
 
-    /// The attempt that was submitted has a message or an error. Returned is what is to be dropped: the socket is closed.
+    /// Completes the submitted attempt with a message or an error. Returns the outcome, for the caller to drop, if the socket is
+    /// closed.
     pub(crate) fn complete(&mut self, outcome: Outcome<M>) -> (Wakes, Option<Outcome<M>>) {
         self.attempt = Attempt::None;
         if self.closed || cfg!(planted = "completed_after_drop") && self.waiters.is_empty() {
@@ -293,8 +298,8 @@ impl<M> RecvQueue<M> {
         (Wakes { observers, ..self.wake_next() }, None)
     }
 
-    /// A stream that ends has received these messages, and not yielded them: the next receives claim them. No receive has
-    /// had a later message but one that waits since before the stream.
+    /// Keeps messages that a stream has received and not yielded when it ended. The next receives claim them. No receive has had
+    /// a later message, except for one that waits since before the stream.
     pub(crate) fn leave_messages(&mut self, messages: impl DoubleEndedIterator<Item = M>) -> Wakes {
         let mut messages = messages.rev().map(Ok).peekable();
         if messages.peek().is_none() {
@@ -309,15 +314,15 @@ impl<M> RecvQueue<M> {
         Wakes { observers, ..self.wake_next() }
     }
 
-    /// The attempt that was submitted found nothing, or was not made at all (`looked` is false).
-    pub(crate) fn attempt_over(&mut self, looked: bool) {
+    /// Ends the submitted attempt without a message. `asked` says whether the kernel was asked and had nothing.
+    pub(crate) fn attempt_over(&mut self, asked: bool) {
         self.attempt = Attempt::None;
-        if looked {
+        if asked {
             self.unseen = false;
         }
     }
 
-    /// Wakes one waiter that has to ask the kernel by itself, and all observers.
+    /// Wakes one waiter, which has to ask the kernel by itself, and all observers.
     pub(crate) fn hand_over(&mut self) -> Wakes {
         if cfg!(planted = "attempt_forgotten") {
             return Wakes::default();
@@ -328,7 +333,7 @@ impl<M> RecvQueue<M> {
         Wakes { observers, ..self.wake_next() }
     }
 
-    /// The runtime is gone: everything that waits asks again, and is told.
+    /// Wakes everything that waits, because the runtime is gone. It asks again, and gets an error.
     pub(crate) fn wake_all(&mut self, wakers: &mut Vec<Waker>) -> PendingWakes {
         if self.is_queued() {
             self.attempt = Attempt::None;
@@ -338,7 +343,7 @@ impl<M> RecvQueue<M> {
         self.observers.wake()
     }
 
-    /// The socket is going. Waiters are receives that were forgotten. Returns the unclaimed messages.
+    /// Closes the queue. Waiters are receives that were forgotten. Returns the unclaimed messages.
     pub(crate) fn close(&mut self) -> impl Iterator<Item = Outcome<M>> + use<M> {
         self.closed = true;
         if self.is_queued() && !cfg!(planted = "cancel_lost") {
@@ -352,8 +357,8 @@ impl<M> RecvQueue<M> {
         self.closed
     }
 
-    /// Whether waiters were left without anything that will wake them: a call that found nothing has taken their last
-    /// hope. The caller parks the socket then.
+    /// Returns whether waiters are left that nothing will wake, after a call that found nothing. The caller parks the socket
+    /// then.
     pub(crate) fn needs_parking(&self) -> bool {
         !self.parked
             && !self.unseen
@@ -361,9 +366,9 @@ impl<M> RecvQueue<M> {
             && self.waiters.iter().any(|waiter| waiter.waker.is_some())
     }
 
-    /// Whether a waiter has to be woken to come back.
+    /// Returns whether a waiter relies on being woken.
     #[cfg(any(test, fuzzing))]
-    pub(crate) fn is_anyone_asleep(&self) -> bool {
+    pub(crate) fn has_sleeping_waiter(&self) -> bool {
         self.waiters.iter().any(|waiter| waiter.waker.is_some())
     }
 
@@ -372,7 +377,7 @@ impl<M> RecvQueue<M> {
         self.relaying
     }
 
-    /// Whether a waiter may find something that no attempt is going to find.
+    /// Returns whether a waiter may find something that no attempt is going to find.
     fn has_something(&self) -> bool {
         self.completed().is_some() || self.unseen && self.attempt == Attempt::None
     }

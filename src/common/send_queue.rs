@@ -1,17 +1,16 @@
 //! The send direction of a socket: the sends that wait, in the order of their first polls.
 //!
-//! Pure: makes no system call, takes no lock, wakes no task. Each method decides under the queue's lock and returns
-//! what to do once that is released ([`Effects`]).
+//! Pure: makes no system call, takes no lock, wakes no task. Each method decides under the queue's lock, and returns what to
+//! do once that is released ([`Effects`]).
 //!
-//! A send that has to wait hands in a payload of its own and makes progress without being polled: a driver takes the
-//! first out, sends it ([`next`](SendQueue::next)), and goes on until the peer's queue is full. It is the only one that
-//! does, so the order holds, whichever worker's driver it is. A send that finds the queue idle may call the kernel
-//! directly.
+//! A send that has to wait hands in a payload of its own, and makes progress without being polled. A driver takes the first
+//! one out, sends it ([`next`](SendQueue::next)), and continues until the peer's queue is full. One driver at a time does
+//! so, on any worker, which keeps the order. A send that finds the queue idle may call the kernel directly.
 //!
 //! | state of a send | its message | when its future is dropped |
 //! |---|---|---|
 //! | `Waiting` | here | is never sent |
-//! | `Taken` | the driver has it, in a batch or a system call | is sent whole or not at all; nothing goes past it |
+//! | `Taken` | the driver has it, in a batch or a system call | is sent whole or not at all; nothing overtakes it |
 //! | `Done` | sent, or refused | the result is dropped |
 
 use std::collections::VecDeque;
@@ -32,9 +31,9 @@ use crate::util::sync::{AtomicBool, Mutex, MutexGuard};
 pub(crate) struct Effects<P> {
     pub(crate) one: Option<Waker>,
     pub(crate) observers: PendingWakes,
-    /// To be dropped, or kept as a spare.
+    /// A payload to drop, or to keep as a spare.
     pub(crate) release: Option<P>,
-    /// Of a send that has left: to be dropped.
+    /// The waker of a send that has left, which is dropped.
     pub(crate) unused: Option<Waker>,
 }
 
@@ -44,7 +43,7 @@ impl<P> Default for Effects<P> {
     }
 }
 
-/// What becomes of a send that gives up waiting.
+/// What becomes of a send that is withdrawn.
 #[derive(Debug)]
 pub(crate) enum Withdrawn<P> {
     /// It has a result all the same.
@@ -74,7 +73,7 @@ struct QueuedSend<P> {
 #[derive(Debug)]
 pub(crate) struct SendQueue<P> {
     sends: Slab<QueuedSend<P>>,
-    /// Those that wait, in the order of their first polls.
+    /// The sends that wait, in the order of their first polls.
     order: VecDeque<usize>,
     /// A driver has taken the first out.
     taken: bool,
@@ -99,23 +98,23 @@ impl<P> SendQueue<P> {
         }
     }
 
-    /// Whether a send may call the kernel directly: no other is ahead of it.
+    /// Returns whether a send may call the kernel directly: no other is ahead of it.
     pub(crate) fn is_idle(&self) -> bool {
         (!self.taken || cfg!(planted = "two_sends")) && self.order.is_empty()
     }
 
-    /// Whether a driver has taken one out.
+    /// Returns whether a driver has taken one out.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn is_taken(&self) -> bool {
         self.taken
     }
 
-    /// How many sends wait.
+    /// Returns how many sends wait.
     pub(crate) fn waiting(&self) -> usize {
         self.order.len()
     }
 
-    /// Whether the next send is to ask the kernel at once. Asked once.
+    /// Returns whether the next send has to ask the kernel at once, and resets that.
     pub(crate) fn take_direct_next(&mut self) -> bool {
         std::mem::take(&mut self.direct_next)
     }
@@ -132,7 +131,7 @@ impl<P> SendQueue<P> {
         slot
     }
 
-    /// Takes the result; else remembers the waker, and returns the one that this replaces.
+    /// Takes the result. If there is none, remembers the waker, and returns the one that it replaces.
     pub(crate) fn poll(
         &mut self,
         slot: usize,
@@ -148,7 +147,7 @@ impl<P> SendQueue<P> {
         }
     }
 
-    /// Whether a send has gone out. `None` while a driver has it.
+    /// Returns whether a send has been sent. `None` while a driver has it.
     pub(crate) fn has_gone_out(&self, slot: usize) -> Option<bool> {
         match &self.sends.get(slot)?.state {
             SendState::Waiting(_) => Some(false),
@@ -157,7 +156,7 @@ impl<P> SendQueue<P> {
         }
     }
 
-    /// The future is dropped.
+    /// Notes that the future is dropped.
     pub(crate) fn cancel(&mut self, slot: usize) -> Effects<P> {
         let Some(send) = self.sends.get_mut(slot) else {
             return Effects::default();
@@ -181,7 +180,7 @@ impl<P> SendQueue<P> {
         Effects { release, unused, ..self.after_one_left() }
     }
 
-    /// A send gives up waiting and wants its payload back.
+    /// Withdraws a send, whose caller wants its payload back.
     pub(crate) fn withdraw(&mut self, slot: usize) -> Withdrawn<P> {
         let state = self.sends.get(slot).map(|send| &send.state);
         match state {
@@ -195,20 +194,20 @@ impl<P> SendQueue<P> {
         }
     }
 
-    /// Whether to list the socket in a worker's inbox: sends wait for a driver, and it is not listed.
+    /// Returns whether to list the socket in a worker's inbox: sends wait for a driver, and it is not listed yet.
     pub(crate) fn list(&mut self) -> bool {
         let list = !self.listed && !self.order.is_empty() && !self.taken && !self.closed;
         self.listed |= list;
         list
     }
 
-    /// The driver has taken the socket from its inbox.
+    /// Notes that the driver has taken the socket from its inbox.
     pub(crate) fn unlist(&mut self) {
         self.listed = false;
     }
 
-    /// Takes out the payload of the send that is next. Followed by [`complete`](Self::complete) or
-    /// [`put_back`](Self::put_back).
+    /// Takes out the payload of the next send. The caller calls [`complete`](Self::complete) or
+    /// [`put_back`](Self::put_back) afterwards.
     pub(crate) fn next(&mut self) -> Option<(usize, P)> {
         if self.taken || self.closed {
             return None;
@@ -224,7 +223,7 @@ impl<P> SendQueue<P> {
         }
     }
 
-    /// The peer's queue is full: the send is first again, unless its future was dropped meanwhile.
+    /// Puts a send back in front, since the peer's queue is full, unless its future was dropped meanwhile.
     pub(crate) fn put_back(&mut self, slot: usize, payload: P) -> Effects<P> {
         self.taken = false;
         if self.closed || self.sends[slot].abandoned {
@@ -236,7 +235,7 @@ impl<P> SendQueue<P> {
         Effects::default()
     }
 
-    /// The send has a result. Its payload, unless that has another use already, is for its future.
+    /// Completes a send with its result. Its payload, unless it has another use already, is for its future.
     pub(crate) fn complete(
         &mut self,
         slot: usize,
@@ -254,15 +253,15 @@ impl<P> SendQueue<P> {
         Effects { one, ..self.after_one_left() }
     }
 
-    /// The runtime is gone: every send that waits asks again, and is told.
+    /// Wakes every send that waits, because the runtime is gone. Each asks again, and gets an error.
     pub(crate) fn wake_all(&mut self, wakers: &mut Vec<Waker>) -> PendingWakes {
         self.listed = false;
         wakers.extend(self.sends.iter_mut().filter_map(|(_, send)| send.waker.take()));
         self.observers.wake()
     }
 
-    /// The socket is going. What waits are sends that were forgotten. Returns their payloads and wakers, to be dropped
-    /// after the lock is released.
+    /// Closes the queue. Sends that wait were forgotten. Returns their payloads and wakers, which are dropped after the lock is
+    /// released.
     pub(crate) fn close(&mut self) -> (Vec<P>, Vec<Waker>) {
         self.closed = true;
         self.order.clear();
@@ -286,12 +285,11 @@ impl<P> SendQueue<P> {
     }
 }
 
-/// A socket's send queue and its spare payloads, under one lock; and whether the queue is idle, to be seen without
-/// it.
+/// A socket's send queue and its spare payloads, under one lock. Whether the queue is idle can be read without the lock.
 #[derive(Debug)]
 pub(crate) struct SharedSendQueue {
-    /// As the last holder of the lock left it. A send needs no more: one that was queued before this call began has
-    /// released the lock before it began.
+    /// As the last holder of the lock left it. A send needs no more: a send that was queued before this call began has released
+    /// the lock before that.
     idle: AtomicBool,
     /// Whether a send has ever waited.
     used: AtomicBool,
@@ -310,7 +308,7 @@ impl SharedSendQueue {
         Self { idle: AtomicBool::new(true), used: AtomicBool::new(false), state: Mutex::new(None) }
     }
 
-    /// Whether a send may call the kernel directly.
+    /// Returns whether a send may call the kernel directly.
     pub(crate) fn is_idle(&self) -> bool {
         self.idle.load(Ordering::Acquire)
     }
@@ -318,14 +316,14 @@ impl SharedSendQueue {
     pub(crate) fn lock(&self) -> Guard<'_> {
         let mut state = self.lock_state();
         state.get_or_insert_with(|| {
-            // The lock has ordered this with every task that has to know: a send that waits parks after this.
+            // The lock has ordered this before every task that has to know: a send that waits parks after this.
             self.used.store(true, Ordering::Release);
             Box::new(SendDirection { queue: SendQueue::new(), spares: SparePayloads::default() })
         });
         Guard { idle: &self.idle, state }
     }
 
-    /// `None` if no send has ever waited.
+    /// Locks the queue, or returns `None` if no send has ever waited.
     pub(crate) fn lock_if_used(&self) -> Option<Guard<'_>> {
         if !self.used.load(Ordering::Acquire) {
             return None;
@@ -334,7 +332,7 @@ impl SharedSendQueue {
         state.is_some().then(|| Guard { idle: &self.idle, state })
     }
 
-    /// For the next send that has to wait.
+    /// Returns a payload for the next send that has to wait, if one is kept.
     pub(crate) fn spare(&self) -> Option<Box<PendingSend>> {
         self.lock_if_used()?.spares.take()
     }
@@ -368,7 +366,7 @@ impl std::ops::DerefMut for Guard<'_> {
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
         let idle = self.queue.is_idle();
-        // Direct sends read it all the time: no store that changes nothing.
+        // Direct sends read it all the time, so a store that changes nothing is left out.
         if self.idle.load(Ordering::Relaxed) != idle {
             self.idle.store(idle, Ordering::Release);
         }

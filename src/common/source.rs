@@ -1,8 +1,8 @@
-//! [`Source`]: where a receive gets its message from, and what is decided about it there and then.
+//! [`Source`]: where a receive gets its message from. What is known of the message is decided here, too.
 //!
-//! The kernel closes a descriptor for which a receive has no capacity inside the call, which takes as long as the peer
-//! likes (see [`crate::util::close`]). So every `recvmsg(2)` here has capacity for all that can come with a message, whatever
-//! the caller wants of it.
+//! The kernel closes a descriptor for which a receive has no capacity within the call, which takes as long as the peer likes
+//! (see [`crate::util::close`]). So every `recvmsg(2)` here has capacity for everything that can come with a message, whether
+//! its caller asks for it or not.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::BorrowedFd;
@@ -17,8 +17,8 @@ use crate::types::recv_meta::RecvMeta;
 /// A socket to receive from. Nothing here waits.
 pub(crate) struct Source<'a> {
     fd: BorrowedFd<'a>,
-    /// A receive of the socket had capacity for ancillary data, or messages carry some: from then on the kernel discards
-    /// none. Before that a plain receive is `recv(2)`, which costs less.
+    /// A receive of the socket had capacity for ancillary data, or messages carry some. From then on the kernel discards none.
+    /// Before that a plain receive is `recv(2)`, which costs less.
     keeps_control: bool,
     pub(crate) marks: &'a mut Marks,
 }
@@ -32,7 +32,7 @@ impl<'a> Source<'a> {
         self.fd
     }
 
-    /// Into one lent buffer. How much was written there.
+    /// Receives into one lent buffer, and returns how many bytes were written there.
     pub(crate) fn recv(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.keeps_control {
             return self.recv_vectored(&mut [IoSliceMut::new(buffer)]);
@@ -40,7 +40,7 @@ impl<'a> Source<'a> {
         sys::recv(self.fd, buffer)
     }
 
-    /// Into lent buffers. How much was written there.
+    /// Receives into lent buffers, and returns how many bytes were written there.
     pub(crate) fn recv_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let capacity = buffers.iter().map(|buffer| buffer.len()).sum();
         let mut control = [0; MAX_CONTROL];
@@ -48,13 +48,13 @@ impl<'a> Source<'a> {
         Ok(message_len.min(capacity))
     }
 
-    /// Into lent buffers, ancillary data too. `control` is taken with a message, and left where it is on an error.
+    /// Receives into lent buffers, with ancillary data. `control` is taken with a message, and left in place on an error.
     pub(crate) fn recv_message<'c>(
         &mut self,
         buffers: &mut [IoSliceMut<'_>],
         control: &mut &'c mut [u8],
     ) -> io::Result<(RecvMeta, AncillaryMessageReader<'c>)> {
-        self.marks.look_first(self.fd);
+        self.marks.read_first(self.fd);
         if control.len() >= MAX_CONTROL {
             let (message_len, mut reader) = sys::recv_message(self.fd, buffers, control)?;
             return Ok((self.marks.received(self.fd, message_len, &mut reader), reader));
@@ -67,14 +67,14 @@ impl<'a> Source<'a> {
         Ok((received, reader))
     }
 
-    /// Into owned buffers, which are told later ([`Scatter::into_parts`]): none of their methods runs here. Without an
-    /// ancillary buffer ancillary data is discarded.
+    /// Receives into owned buffers. Their own methods run later ([`Scatter::into_parts`]), and none of them here. Without an
+    /// ancillary buffer, ancillary data is discarded.
     pub(crate) fn recv_scattered<P>(
         &mut self,
         scatter: &mut Scatter<P>,
         ancillary: Option<&mut AncillaryBuffer>,
     ) -> io::Result<RecvMeta> {
-        self.marks.look_first(self.fd);
+        self.marks.read_first(self.fd);
         let mut control = [0; MAX_CONTROL];
         let (message_len, mut reader) = sys::recv_scattered(self.fd, scatter, &mut control)?;
         let received = self.marks.received(self.fd, message_len, &mut reader);
@@ -87,10 +87,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Into one owned buffer. Ancillary data is discarded.
+    /// Receives into one owned buffer. Ancillary data is discarded.
     pub(crate) fn recv_plain(&mut self, capacity: &mut Capacity<'_>) -> io::Result<RecvMeta> {
         if self.keeps_control {
-            self.marks.look_first(self.fd);
+            self.marks.read_first(self.fd);
             let mut control = [0; MAX_CONTROL];
             let (message_len, mut reader) = sys::recvmsg_plain(self.fd, capacity, &mut control)?;
             let received = self.marks.received(self.fd, message_len, &mut reader);
@@ -99,9 +99,9 @@ impl<'a> Source<'a> {
         Ok(marks::unasked(self.fd, sys::recv_plain(self.fd, capacity)?))
     }
 
-    /// Looks at the next message. Ancillary data that is with it counts as truncated.
+    /// Peeks at the next message. Ancillary data that came with it counts as truncated.
     pub(crate) fn peek(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<RecvMeta> {
-        self.marks.look_first(self.fd);
+        self.marks.read_first(self.fd);
         let (message_len, control_truncated) = sys::peek(self.fd, buffers)?;
         let is_message = message_len > 0 || control_truncated;
         let end_of_stream = if is_message { Some(false) } else { self.marks.nothing(self.fd) };

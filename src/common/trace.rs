@@ -1,6 +1,6 @@
-//! Spans and events for whoever runs a service, with the feature `tracing`; nothing without it. Events tell
-//! what the library does by itself and returns no error for. Spans are the lives of sockets and listeners,
-//! and the accepting of connections. Nothing here is on the way of a message.
+//! Spans and events for operators of a service, with the feature `tracing`. Without it there are none. Events report what the
+//! library does by itself and returns no error for. Spans are the lives of sockets and listeners, and the accepting of
+//! connections. No message passes through here.
 #![cfg_attr(not(feature = "tracing"), allow(unused_imports, unused_variables))]
 
 use std::io;
@@ -9,11 +9,10 @@ use std::path::Path;
 
 use crate::types::backend::Backend;
 
-/// The span of a socket or a listener: open until that is dropped or its descriptor given away. No
-/// message enters it.
+/// The span of a socket or a listener. It is open until that is dropped or its descriptor given away. No message enters it.
 ///
-/// As tokio's spans of its resources it has no parent, which it would keep open for as long as it lives
-/// itself; it follows from the span in which it was made.
+/// Like tokio's spans of its resources it has no parent: it would keep the parent open for as long as it lives. It follows
+/// from the span in which it was made.
 #[derive(Debug)]
 pub(crate) struct Span {
     #[cfg(feature = "tracing")]
@@ -42,7 +41,7 @@ impl Span {
         }
     }
 
-    /// Make a socket of what this listener has accepted.
+    /// Makes a socket of what this listener has accepted.
     pub(crate) fn accept<T>(&self, fd: OwnedFd, make: impl FnOnce(OwnedFd) -> T) -> T {
         #[cfg(feature = "tracing")]
         let _accept =
@@ -50,7 +49,7 @@ impl Span {
         make(fd)
     }
 
-    /// Incoming connections wait for descriptors or memory.
+    /// Reports that incoming connections wait for descriptors or memory.
     pub(crate) fn accept_waits(&self, error: &io::Error) {
         #[cfg(feature = "tracing")]
         self.span.in_scope(|| {
@@ -72,19 +71,19 @@ fn followed(span: tracing::Span) -> tracing::Span {
     span
 }
 
-/// `auto` would have taken io_uring, and a ring could not be had.
+/// Reports that `auto` would have taken io_uring, and that no ring could be made.
 pub(crate) fn fell_back(error: &io::Error) {
     #[cfg(feature = "tracing")]
     tracing::warn!(%error, "no ring can be had, epoll is used instead of io_uring");
 }
 
-/// A worker begins to batch the operations of its tasks, or stops.
+/// Reports that a worker begins to batch the operations of its tasks, or stops.
 pub(crate) fn changed_mode(batched: bool, operations: f32) {
     #[cfg(feature = "tracing")]
     tracing::debug!(batched, operations, "a worker changes how it submits");
 }
 
-/// A ring is gone: its sockets call directly from now on.
+/// Reports that a ring is gone: its sockets call directly from now on.
 pub(crate) fn lost_ring(why: &str) {
     #[cfg(feature = "tracing")]
     tracing::warn!(why, "a ring is gone, system calls are used instead");
@@ -92,5 +91,5 @@ pub(crate) fn lost_ring(why: &str) {
 
 pub(crate) fn removes_stale(path: &Path) {
     #[cfg(feature = "tracing")]
-    tracing::info!(path = %path.display(), "removes a socket file at which nobody listens");
+    tracing::info!(path = %path.display(), "removes a socket file that no process listens at");
 }

@@ -1,9 +1,9 @@
-//! Whether batches are faster than system calls here: tried, not computed. Pure: reads no clock, takes no lock.
+//! Whether batches are faster than system calls here, which is tried and not computed. Pure: reads no clock, takes no lock.
 //!
-//! The load says whether a worker's operations could share a batch ([`WorkerLoad`](super::policy::WorkerLoad)). What that saves depends
-//! on the machine: on one, an entry of a batch costs half a system call and an atomic operation 4 ns; on another, an entry
-//! costs more than a call and an atomic operation 11 ns. So a runtime under load makes its operations in both ways by turns, times
-//! them, and stays with the faster one until it is time to try again.
+//! The load says whether a worker's operations could share a batch ([`WorkerLoad`](super::policy::WorkerLoad)). What that
+//! saves depends on the machine. On one, an entry of a batch costs half a system call and an atomic operation 4 ns. On
+//! another, an entry costs more than a call and an atomic operation 11 ns. So a runtime under load makes its operations in
+//! both ways in turns, and times them. It stays with the faster one until it is time to try again.
 
 use std::time::{Duration, Instant};
 
@@ -14,33 +14,32 @@ pub(crate) enum Way {
     Batched,
 }
 
-/// Operations that are timed together, at least.
+/// The least operations that are timed together.
 const WINDOW: u64 = 1024;
 
-/// Turns of the run queue that are timed together, at least: what a part of one takes says nothing, since the rest of it
-/// makes its operations in the other way.
+/// The least turns of the run queue that are timed together. A part of one says nothing, since the rest of it makes its
+/// operations in the other way.
 const TIMED_TURNS: f32 = 6.0;
 
 /// Operations and turns after a change of ways that are not timed.
-const SETTLING: u64 = 256;
-const SETTLING_TURNS: f32 = 2.0;
+const WARMUP: u64 = 256;
+const WARMUP_TURNS: f32 = 2.0;
 
-/// The windows of a trial. Each way has two, and the better one counts: what slows one down for a moment decides nothing.
+/// The windows of a trial. Each way has two, and the better one counts: a moment's delay decides nothing.
 const TURNS: [Way; 4] = [Way::Direct, Way::Batched, Way::Direct, Way::Batched];
 
-/// For how many windows a verdict stands that differs from the last. It stands twice as long each time it is
-/// confirmed.
+/// For how many windows a verdict stands that differs from the last. It stands twice as long each time it is confirmed.
 const HOLD: [u32; 2] = [32, 2048];
 
-/// A load that has changed this much is another one, if it has for so many windows in a row: it is noisy, what a turn of
-/// the run queue does above all.
+/// A load that has changed this much is another one, if it has for so many windows in a row. Loads are noisy, a turn of the
+/// run queue most of all.
 const CHANGED: f32 = 3.0;
 const CHANGED_WINDOWS: u32 = 4;
 
 /// A turn in batches that the load leaves so often before a window is full is one of nearly empty batches.
 const LEAVES: u32 = 4;
 
-/// A window says nothing if an operation takes longer on average: there was too little to do.
+/// A window says nothing if an operation takes longer on average: the worker was idle in between.
 const TOO_LONG: Duration = Duration::from_micros(100);
 
 #[derive(Debug)]
@@ -54,13 +53,13 @@ enum TrialPhase {
     },
 }
 
-/// A runtime's.
+/// The trial of a runtime.
 #[derive(Debug)]
 pub(crate) struct Trial {
     phase: TrialPhase,
     verdict: Way,
     hold: u32,
-    /// The load as it was in each way in the last trial: what is ready at once is not the same in both.
+    /// The load as it was in each way in the last trial: how much is ready at once differs between them.
     load: [f32; 2],
     /// Nanoseconds an operation in this trial, by way.
     best: [f64; 2],
@@ -68,7 +67,7 @@ pub(crate) struct Trial {
     /// What was timed last: when, and with which operation. `None` while the ways are changing, and without load.
     last: Option<(Instant, u64)>,
     /// The operation from which on is timed.
-    settled: u64,
+    timed_from: u64,
     /// How many windows in a row had another load.
     changed: u32,
     /// How often the load has gone in this turn.
@@ -77,7 +76,7 @@ pub(crate) struct Trial {
     noted: f32,
 }
 
-/// What was timed together; pauses are not in it.
+/// What was timed together, without pauses.
 #[derive(Debug, Default, Clone, Copy)]
 struct Window {
     operations: u64,
@@ -96,14 +95,14 @@ impl Trial {
             best: [f64::MAX; 2],
             window: Window::default(),
             last: None,
-            settled: 0,
+            timed_from: 0,
             changed: 0,
             leaves: 0,
             noted: 0.0,
         }
     }
 
-    /// How operations are to be made now, where the load is one for batches.
+    /// Returns how operations are made now, where the load is one for batches.
     pub(crate) fn way(&self) -> Way {
         match self.phase {
             TrialPhase::Trying { turn } => TURNS[turn],
@@ -111,11 +110,11 @@ impl Trial {
         }
     }
 
-    /// So many operations have been made in all by now, under a load for batches: so many operations a batch.
+    /// Notes how many operations have been made in all by now, under a load for batches, and how many a batch.
     pub(crate) fn note(&mut self, operations: u64, load: f32, now: Instant) {
         self.noted = load;
         let Some((then, before)) = self.last else {
-            if operations >= self.settled {
+            if operations >= self.timed_from {
                 self.last = Some((now, operations));
             }
             return;
@@ -174,27 +173,27 @@ impl Trial {
         (self.window, self.changed, self.leaves) = (Window::default(), 0, 0);
         if self.way() != before {
             self.last = None;
-            self.settled = operations + at_least(SETTLING, SETTLING_TURNS, self.noted);
+            self.timed_from = operations + at_least(WARMUP, WARMUP_TURNS, self.noted);
         }
     }
 
-    /// The load is not one for batches any more. The window goes on when it is again.
+    /// Notes that the load is not one for batches any more. The window continues when it is again.
     pub(crate) fn pause(&mut self) {
         self.last = None;
         let TrialPhase::Trying { turn } = self.phase else { return };
         if TURNS[turn] == Way::Batched {
             self.leaves += 1;
             if self.leaves >= LEAVES {
-                // It looked like load in direct calls, which come in long series where a sender is ahead of its receiver.
-                // Batches were nearly empty: a message or two.
+                // In direct calls this seemed a load: they come in long series where a sender is ahead of its receiver. Batches were
+                // nearly empty: a message or two.
                 (self.verdict, self.hold) = (Way::Direct, HOLD[0]);
-                self.turn(TrialPhase::Holding { windows: self.hold }, self.settled);
+                self.turn(TrialPhase::Holding { windows: self.hold }, self.timed_from);
             }
         }
     }
 }
 
-/// So many operations, and so many turns.
+/// Runs so many operations, and so many turns.
 fn at_least(operations: u64, turns: f32, load: f32) -> u64 {
     operations.max((turns * load) as u64)
 }
@@ -238,9 +237,9 @@ mod tests {
         }
     }
 
-    /// What a turn has begun goes on in the way in which it began.
+    /// What a turn has begun continues in the way in which it began.
     #[test]
-    fn ways_are_told_apart_where_a_turn_is_longer_than_a_window() {
+    fn ways_are_distinguished_where_a_turn_is_longer_than_a_window() {
         for (nanos, faster) in [([700, 500], Way::Batched), ([500, 700], Way::Direct)] {
             let mut machine = Machine::new();
             for _ in 0..500 {
@@ -254,7 +253,7 @@ mod tests {
     #[test]
     fn what_slows_one_window_down_decides_nothing() {
         let mut machine = Machine::new();
-        machine.run(SETTLING + 2 * WINDOW, [500, 600], 16.0);
+        machine.run(WARMUP + 2 * WINDOW, [500, 600], 16.0);
         machine.run(WINDOW, [5000, 6000], 16.0);
         machine.run(20_000, [500, 600], 16.0);
         assert_eq!(machine.trial.verdict, Way::Direct);
@@ -273,7 +272,7 @@ mod tests {
     #[test]
     fn too_little_to_do_says_nothing() {
         let mut machine = Machine::new();
-        machine.run(SETTLING + 2 * WINDOW, [500_000, 400_000], 8.0);
+        machine.run(WARMUP + 2 * WINDOW, [500_000, 400_000], 8.0);
         assert!(matches!(machine.trial.phase, TrialPhase::Holding { .. }));
         assert_eq!(machine.trial.way(), Way::Batched, "as the load has it");
     }
@@ -282,7 +281,7 @@ mod tests {
     fn batches_that_are_nearly_empty_are_not_tried_again_and_again() {
         let mut machine = Machine::new();
         for _ in 0..200 {
-            // Long series of direct calls; and a load that goes as soon as they are queued.
+            // Long series of direct calls, and a load that goes as soon as they are queued.
             machine.run(128, [500, 2000], 100.0);
             if machine.trial.way() == Way::Batched {
                 machine.run(128, [500, 2000], 2.0);
@@ -316,11 +315,11 @@ mod tests {
         assert!(machine.made[Way::Batched as usize] < 30_000, "{:?}", machine.made);
     }
 
-    /// Workers tell of their operations in any order.
+    /// Workers report their operations in any order.
     #[test]
-    fn a_number_that_falls_is_no_reason_to_panic() {
+    fn a_count_that_falls_is_no_reason_to_panic() {
         let mut machine = Machine::new();
-        machine.run(SETTLING + 128, [500, 600], 8.0);
+        machine.run(WARMUP + 128, [500, 600], 8.0);
         machine.trial.note(10, 8.0, machine.now);
         machine.run(20_000, [500, 600], 8.0);
         assert_eq!(machine.trial.verdict, Way::Direct);

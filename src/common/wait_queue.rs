@@ -1,5 +1,5 @@
-//! First in, first out. The first element lies in the queue itself: most queues never have a second, and
-//! allocate nothing.
+//! A first-in, first-out queue. The first element lies in the queue itself: most queues never have a second, and allocate
+//! nothing.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU64;

@@ -1,10 +1,12 @@
 //! A socket's registration with tokio's I/O driver: how its operations wait, on both backends.
 //!
-//! A registration costs an event for every message that arrives, wanted or not, a quarter of a round trip where no
-//! operation waits; and for every message that the peer takes, if it is for sending too. So it is made when an
-//! operation has to wait, for sending only once a send has to, and dropped after [`UNUSED_OPERATIONS`] operations that did not.
+//! A registration costs an event for every message that arrives, expected or not. That is a quarter of a round trip where
+//! no operation waits. If it is for sending too, it also costs an event for every message that the peer takes.
 //!
-//! epoll tells of changes only. tokio remembers them until the kernel was asked and had nothing ([`Readiness::park`]).
+//! So it is made when an operation has to wait, and for sending only once a send has to. It is dropped after
+//! [`UNUSED_OPERATIONS`] operations that did not wait.
+//!
+//! epoll reports changes only. tokio remembers them until the kernel was asked and had nothing ([`Readiness::park`]).
 
 use std::future::poll_fn;
 use std::io;
@@ -22,8 +24,8 @@ use crate::common::async_fd;
 
 type Registration = AsyncFd<Arc<OwnedFd>>;
 
-/// The registration is dropped after so many operations in a row that did not need it. Making it anew costs as much as
-/// some ten events.
+/// The registration is dropped after so many operations in a row that did not need it. Making it again costs as much as
+/// ten events.
 const UNUSED_OPERATIONS: u8 = 16;
 
 /// What to wait for.
@@ -43,24 +45,25 @@ pub(crate) struct Readiness {
 #[derive(Debug, Default)]
 struct RegistrationState {
     registration: Option<Registration>,
-    /// It is for both directions.
+    /// Whether it is for both directions.
     wide: bool,
-    /// The socket's waker lies in it.
+    /// Whether the socket's waker is stored in it.
     armed: bool,
     unused: u8,
     closed: bool,
 }
 
 impl Readiness {
-    /// Waits for readiness: `None` if `waker` is going to be called. While tokio says that the descriptor is ready, `call`
-    /// asks the kernel, and its answer is returned unless it is `WouldBlock`. Pending means that the kernel had nothing
-    /// when it was last asked, and that nothing has come since.
+    /// Waits for readiness. Returns `None` if `waker` is going to be called.
+    ///
+    /// While tokio says that the descriptor is ready, `call` asks the kernel. Its answer is returned unless it is
+    /// `WouldBlock`. `None` means that the kernel had nothing when it was last asked, and that nothing has come since.
     ///
     /// `waker` is the socket's own. It is never called in here for [`Direction::Read`], which is waited for under the
-    /// receive queue's lock; no lock of the socket is held for [`Direction::Write`].
+    /// receive queue's lock. No lock of the socket is held for [`Direction::Write`].
     ///
     /// # Errors
-    /// The runtime is gone or has no I/O driver; what `epoll_ctl(2)` says; what `call` says.
+    /// Fails if the runtime is gone or has no I/O driver, and with the errors of `epoll_ctl(2)` and of `call`.
     pub(crate) fn park<T>(
         &self,
         direction: Direction,
@@ -74,10 +77,10 @@ impl Readiness {
             return Ok(None);
         }
         let widens = direction == Direction::Write && !state.wide;
-        // A receive that was parked with the narrow one asks again.
+        // A receive that was parked in the narrow registration is woken, and asks again.
         let lost = widens && state.armed;
         if widens {
-            // A descriptor can be registered once.
+            // A descriptor can be registered once (EEXIST in epoll_ctl(2)).
             self.drop_registration(&mut state);
             state.wide = true;
         }
@@ -100,7 +103,7 @@ impl Readiness {
     ) -> io::Result<Option<T>> {
         state.unused = 0;
         if state.registration.is_none() {
-            // tokio hears later of what is there already.
+            // A new registration reports later what is there already.
             match call() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 result => return result.map(Some),
@@ -112,7 +115,7 @@ impl Readiness {
         }
         let Some(registration) = &state.registration else { return Ok(None) };
         loop {
-            // Without tokio's budget, which would call the waker here and now where it is used up.
+            // Without tokio's budget, which would call the waker at once where it is used up.
             let polled = std::pin::pin!(coop::unconstrained(poll_fn(|cx| match direction {
                 Direction::Read => registration.poll_read_ready(cx),
                 Direction::Write => registration.poll_write_ready(cx),
@@ -122,7 +125,7 @@ impl Readiness {
                 state.armed = true;
                 return Ok(None);
             };
-            // From before the call: what comes after it is not cleared.
+            // The guard is from before the call: an event that comes after it is not cleared.
             let mut guard = guard?;
             match call() {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard.clear_ready(),
@@ -131,20 +134,22 @@ impl Readiness {
         }
     }
 
-    /// The waker was called.
+    /// Notes that the waker was called.
     pub(crate) fn fired(&self) {
         self.lock().armed = false;
     }
 
-    /// Makes a registration, to find out whether that is possible, and drops it. Without waiting for anything: what
-    /// tokio hears of a peer that is gone stays ready for ever.
+    /// Makes a registration, to find out whether that is possible, and drops it.
+    ///
+    /// It does not wait for an event: the readiness of a socket whose peer is gone never ends.
     pub(crate) fn probe(fd: &Arc<OwnedFd>, runtime: &Handle) -> io::Result<()> {
         let _guard = runtime.enter();
         make(fd, Interest::READABLE).map(drop)
     }
 
-    /// An operation did without waiting. True if so many have that the registration is to be dropped, unless something
-    /// waits for it.
+    /// Notes an operation that did not wait.
+    ///
+    /// Returns true if so many did not that the registration can be dropped, unless an operation waits for it.
     pub(crate) fn did_without(&self) -> bool {
         if !self.registered.load(Ordering::Relaxed) {
             return false;
@@ -154,7 +159,7 @@ impl Readiness {
         state.unused >= UNUSED_OPERATIONS
     }
 
-    /// Nothing waited for the registration when the caller looked. Drops it if nothing has come to wait since.
+    /// Drops the registration if no operation waits for it. None did when the caller checked, before the lock was taken.
     pub(crate) fn drop_unused(&self) -> bool {
         let mut state = self.lock();
         let unused = state.unused >= UNUSED_OPERATIONS;
@@ -164,19 +169,19 @@ impl Readiness {
         unused
     }
 
-    /// Something waits for the registration.
+    /// Notes that an operation waits for the registration.
     pub(crate) fn is_used(&self) {
         self.lock().unused = 0;
     }
 
-    /// The socket is going, or its descriptor is handed out.
+    /// Drops the registration for good: the socket closes, or its descriptor is handed out.
     pub(crate) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
         self.drop_registration(&mut state);
     }
 
-    /// The waker in it is the socket's own, so no user code runs under the lock.
+    /// Drops the registration. The waker in it is the socket's own, so no user code runs under the lock.
     fn drop_registration(&self, state: &mut RegistrationState) {
         state.registration = None;
         (state.wide, state.armed, state.unused) = (false, false, 0);
@@ -191,7 +196,7 @@ impl Readiness {
 
 fn make(fd: &Arc<OwnedFd>, interest: Interest) -> io::Result<Registration> {
     match async_fd::register_shared(fd.clone(), interest) {
-        // The user has registered the number. A duplicate is another number.
+        // The caller has registered this raw fd. A duplicate has another one.
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {
             async_fd::register_shared(Arc::new(fd.try_clone()?), interest)
         }

@@ -17,21 +17,22 @@ use crate::types::socket_addr::SocketAddr;
 /// Descriptors in one input, at most.
 const MOST_FDS: usize = 300;
 
-/// Control data as the kernel may have written it: cut anywhere, of any kind, with descriptors. The
-/// first byte says what is done with it, the second how much room there is. Every descriptor is closed
-/// once, whatever is done; none is closed twice.
+/// Decodes control data as the kernel may have written it: truncated anywhere, of any kind, with descriptors.
+///
+/// The first byte selects what is done with it, and the second is the capacity for it. Every descriptor is closed exactly
+/// once in each case.
 pub fn control(data: &[u8]) {
-    let [action, room, data @ ..] = data else { return };
+    let [action, capacity, data @ ..] = data else { return };
     let control = &data[..data.len().min(2 * MAX_CONTROL)];
     let (pipe, mut control, passed) = with_descriptors(control);
     let truncated = action & 0x80 != 0;
-    // SAFETY: every number that the reader takes for a descriptor is one made for it.
+    // SAFETY: `with_descriptors` replaced every raw fd that the reader takes for a descriptor by one made for the reader.
     let reader = unsafe { AncillaryMessageReader::new(&mut control, truncated) };
     assert_eq!(count(&reader), passed, "the borrowed view");
     // A pidfd that the kernel could not make counts, too.
-    assert_eq!(reader.was_cut(), truncated);
+    assert_eq!(reader.kernel_truncated(), truncated);
     assert!(reader.is_truncated() || !truncated);
-    let mut moved = vec![0; usize::from(*room) * 8];
+    let mut moved = vec![0; usize::from(*capacity) * 8];
     match action % 5 {
         0 => drop(reader),
         1 => {
@@ -64,8 +65,8 @@ pub fn control(data: &[u8]) {
             let len = reader.len();
             let reader = reader.move_into(&mut moved);
             assert!(count(&reader) <= passed);
-            assert!(reader.is_truncated() || count(&reader) == passed, "a cut is told");
-            // The last message gets its padding, if there is room: as the kernel does it.
+            assert!(reader.is_truncated() || count(&reader) == passed, "truncation is reported");
+            // The last message gets its padding where it fits, as from the kernel.
             assert!(reader.len() <= len.next_multiple_of(8), "nothing is made up");
             let mut buffer = AncillaryBuffer::new();
             buffer.fill(reader);
@@ -73,7 +74,7 @@ pub fn control(data: &[u8]) {
         _ => {
             let mut buffer = AncillaryBuffer::new();
             buffer.fill(reader);
-            // What was received can be sent on, unless it is more than one message can carry.
+            // Received descriptors can be sent on, unless there are more than one message can carry.
             let mut wire = [0; MAX_CONTROL];
             if let Ok(len) = buffer.encode(&mut wire) {
                 assert_eq!(wire::count_fds(&wire[..len]), buffer.fds().len());
@@ -96,15 +97,15 @@ fn count(reader: &AncillaryMessageReader<'_>) -> usize {
         AncillaryMessage::Credentials(_) => 0,
         AncillaryMessage::Other(other) => {
             let pidfd = wire::is_pidfd(other.cmsg_level(), other.cmsg_type());
-            let number = wire::fd_number(other.data(), 0).filter(|number| *number >= 0);
-            (pidfd && number.is_some()) as usize
+            let fd = wire::raw_fd(other.data(), 0).filter(|fd| *fd >= 0);
+            (pidfd && fd.is_some()) as usize
         }
     };
     reader.messages().map(count).sum()
 }
 
-/// The data with a descriptor of its own for every number in it, how many there are, and a pipe that
-/// ends when all of them are closed. Walks by itself: an error in the decoder is not repeated here.
+/// Returns a pipe, the data, and how many descriptors are in it. Every raw fd in the data is replaced by a duplicate of the
+/// pipe's write end, so the pipe ends when all of them are closed. The data is decoded here without the decoder under test.
 fn with_descriptors(data: &[u8]) -> (PipeReader, Vec<u8>, usize) {
     let (pipe, end) = std::io::pipe().expect("a pipe");
     let mut control = data.to_vec();
@@ -117,41 +118,41 @@ fn with_descriptors(data: &[u8]) -> (PipeReader, Vec<u8>, usize) {
             break;
         }
         let data = at + 16..at + len;
-        let numbers = match (level, kind) {
+        let fds = match (level, kind) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => data.len() / FD_LEN,
-            // One, and the kernel writes a negative number if it could not make one.
+            // One, and the kernel writes a negative errno if it could not make one.
             (libc::SOL_SOCKET, wire::SCM_PIDFD) if data.len() >= FD_LEN => {
                 (control[data.start + 3] < 0x80) as usize
             }
             _ => 0,
         };
-        if passed + numbers > MOST_FDS {
+        if passed + fds > MOST_FDS {
             control.truncate(at);
             break;
         }
-        for number in control[data].chunks_exact_mut(FD_LEN).take(numbers) {
+        for slot in control[data].chunks_exact_mut(FD_LEN).take(fds) {
             let fd = end.try_clone().expect("a descriptor").into_raw_fd();
-            number.copy_from_slice(&fd.to_ne_bytes());
+            slot.copy_from_slice(&fd.to_ne_bytes());
         }
-        passed += numbers;
+        passed += fds;
         at += len.next_multiple_of(8).min(control.len() - at);
     }
     (pipe, control, passed)
 }
 
-/// All ends to write to are closed: a read says so, instead of that it would wait.
+/// Asserts that all write ends are closed: a read returns 0 instead of `WouldBlock`.
 fn assert_closed(mut pipe: PipeReader) {
     rustix::io::ioctl_fionbio(&pipe, true).expect("FIONBIO");
     let read = pipe.read(&mut [0]);
     assert!(matches!(read, Ok(0)), "a descriptor is open: {read:?}");
 }
 
-/// A socket address as the kernel may have written it: two bytes of length, then the address; and the
-/// same bytes as a path that a user gives.
+/// Decodes a socket address as the kernel may have written it: two bytes of length, then the address. The same bytes are
+/// also parsed as a path of a caller's.
 pub fn address(data: &[u8]) {
     let [len, high, data @ ..] = data else { return };
     let len = usize::from(u16::from_le_bytes([*len, *high]));
-    // SAFETY: sockaddr_un is integers, for which zero is a valid value.
+    // SAFETY: sockaddr_un consists of integers (unix(7)), for which zero is a valid value.
     let mut raw: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     let [first, second, path @ ..] = data else { return };
     raw.sun_family = libc::sa_family_t::from_ne_bytes([*first, *second]);
@@ -173,7 +174,7 @@ pub fn address(data: &[u8]) {
     }
 }
 
-/// What was read can be written, and is the same.
+/// Asserts that a decoded address can be encoded, and is the same when it is decoded again.
 fn again(address: &SocketAddr) {
     let written = address.to_rustix().expect("it fits");
     match (address.as_pathname(), address.as_abstract_name()) {
@@ -190,7 +191,7 @@ fn again(address: &SocketAddr) {
     }
 }
 
-/// A script for both directions of a socket, fake drivers and a fake kernel, two bytes an event.
+/// Runs a script for both directions of a socket, fake drivers and a fake kernel, with two bytes for each event.
 pub fn script(data: &[u8]) {
     let events = data.chunks_exact(2).take(400);
     Model::run(events.map(|bytes| Event::from_bytes([bytes[0], bytes[1]])));

@@ -2,32 +2,32 @@
 //!
 //! A socket runs on one of two backends, and has the same calls and the same guarantees on both:
 //!
-//! - [`Backend::Epoll`]: a system call for each operation; tokio's I/O driver says when one that has to wait can go on.
+//! - [`Backend::Epoll`]: a system call for each operation. tokio's I/O driver wakes an operation that has to wait.
 //!   Available everywhere.
 //! - [`Backend::Uring`]: the same while a thread has little to do. Under load the operations of all its ready tasks go through
-//!   a ring, many with one system call. Linux 6.1 or newer, and where the process may use io_uring.
+//!   a ring, many with one system call. It requires Linux 6.1, and that the process may use io_uring.
 //!
-//! **Choose nothing** unless you have a reason. Then a socket takes io_uring where a ring can be had and
+//! **Choose nothing** unless you have a reason. Then a socket uses io_uring where a ring can be made, and
 //! epoll elsewhere.
 //!
-//! # Who decides
+//! # How the choice is made
 //!
-//! | who | how | if it cannot be had |
+//! | chosen by | how | if it is not available |
 //! |---|---|---|
-//! | no one | [`Selection::Auto`], the default | epoll |
+//! | default | [`Selection::Auto`] | epoll |
 //! | the operator | `TOKIO_SEQPACKET_BACKEND=uring`, `epoll` or `auto` in the environment | an error |
 //! | the program | [`Options::backend`] | an error |
 //!
-//! The program goes before the environment. The variable is read once in the life of a process; empty is as not set. A
-//! value that is none of the three makes every socket that follows it an error (`InvalidInput`), so that a typing error
-//! does not pass for a choice.
+//! The program's choice has precedence over the environment. The variable is read once in the life of a process. An empty
+//! value counts as not set. With any other value, every socket that would follow it fails with `InvalidInput`, so that a
+//! typing error does not pass for a choice.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 //! use std::io::ErrorKind;
 //! use tokio_seqpacket::{Backend, Options, Selection};
 //!
-//! // The best there is. `Selection::Auto` is the default.
+//! // The best available backend. `Selection::Auto` is the default.
 //! let (a, _b) = Options::new().backend(Selection::Auto).pair()?;
 //! println!("runs on {}", a.backend());
 //!
@@ -35,29 +35,28 @@
 //! let (c, _d) = Options::new().backend(Backend::Epoll).pair()?;
 //! assert_eq!(c.backend(), Backend::Epoll);
 //!
-//! // An explicit wish is met or refused.
+//! // An explicit choice is met or refused.
 //! match Options::new().backend(Backend::Uring).pair() {
 //!     Ok((e, _f)) => assert_eq!(e.backend(), Backend::Uring),
 //!     Err(error) => {
 //!         assert_eq!(error.kind(), ErrorKind::Unsupported);
-//!         println!("{error}"); // says what would have to change
+//!         println!("{error}"); // names what would have to change
 //!     }
 //! }
 //! # Ok(()) }
 //! ```
 //!
-//! A listener hands its choice on: what it accepts runs on the listener's backend. Accepting itself is
-//! the same on both, readiness and `accept4(2)`. One exception: where the ring of the accepting runtime
-//! has failed meanwhile, or a listener is used in a second runtime that can have none, accepted sockets go
-//! to epoll rather than being lost. [`backend`](crate::UnixSeqpacket::backend) of the accepted socket says
-//! what it is.
+//! A listener passes its choice on: accepted sockets run on the listener's backend. Accepting itself is
+//! the same on both, readiness and `accept4(2)`. There is one exception: the ring of the accepting runtime has failed
+//! meanwhile, or the listener is used in a second runtime that can have none. Then accepted sockets run on epoll instead of
+//! being lost. [`backend`](crate::UnixSeqpacket::backend) of the accepted socket returns its backend.
 //!
 //! # What differs
 //!
-//! Not the guarantees: order, cancel safety, fairness and ownership of descriptors are tested once, for
-//! both. What differs:
+//! The guarantees are the same: order, cancel safety, fairness and ownership of descriptors are tested by the same tests on
+//! both. These things differ:
 //!
-//! - **Speed.** With one busy connection on a thread both make the same system calls, and are level. With more, io_uring
+//! - **Speed.** With one busy connection on a thread both make the same system calls, and are equally fast. With more, io_uring
 //!   batches where that is faster, which it finds out by timing both ways. The more a system call costs, the more that
 //!   saves: with 16 connections on a thread io_uring was a quarter ahead at 500 ns, and on one of two machines 6 % behind
 //!   below 165 ns. The comparison in the repository (`benches/`) measures yours; BENCHMARKS.md says how to run and read it.
@@ -65,26 +64,26 @@
 //!   memory or 8 KiB where the limit is tight, which some kernels count as locked (see [containers](super::containers)), and 136 MiB of address space, of
 //!   which some hundred KiB become memory.
 //! - **The first poll.** Under load the first poll of an operation on io_uring may only queue it, and is pending though it could
-//!   be served. It goes on once the task yields. A future that is dropped before that has done nothing, and the next operation of the
-//!   socket is a system call at once. [`Submission::Direct`](crate::Submission) turns batches off for a socket.
+//!   be served. It continues once the task yields. A future that is dropped before that has done nothing, and the next operation
+//!   of the socket is a system call at once. [`Submission::Direct`](crate::Submission) turns batches off for a socket.
 //! - **System calls of your own** on the descriptor of an io_uring socket can miss a message that a dropped receive has left in
 //!   the library.
-//! - **Giving the descriptor away.** On io_uring a dropped receive can have left a message in the library:
-//!   [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses then, where
-//!   [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) drops it.
+//! - **Giving the descriptor away.** On io_uring a dropped receive can have left a message in the library. Then
+//!   [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses, and
+//!   [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) drops the message.
 //!
 //! # How io_uring is used
 //!
 //! | `TOKIO_SEQPACKET_SUBMISSION`, [`Submission`](crate::Submission) | operations |
 //! |---|---|
-//! | `adaptive`, the default | in batches while a thread has enough of them and that is faster: under load both ways are timed by turns |
-//! | `ring` | in batches whatever the load; sends over 4 KiB or with ancillary data are system calls here, too |
+//! | `adaptive`, the default | in batches while a thread has enough of them and that is faster: under load both ways are timed in turns |
+//! | `ring` | in batches whatever the load, but for sends over 4 KiB or with ancillary data, which are system calls here, too |
 //! | `direct` | always system calls |
 //!
-//! A value of `TOKIO_SEQPACKET_SUBMISSION` that is none of these is an error of every socket, on epoll too, unless the
-//! program chooses by [`Options::submission`](crate::Options::submission).
+//! Any other value of `TOKIO_SEQPACKET_SUBMISSION` makes every socket fail, on epoll too, unless the program chooses by
+//! [`Options::submission`](crate::Options::submission).
 //!
-//! [`metrics`](crate::metrics()) says what is done, and from how many operations on a batch pays here.
+//! [`metrics`](crate::metrics()) returns what was done, and from how many operations on a batch pays here.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -99,21 +98,21 @@
 //!
 //! # After `fork(2)`
 //!
-//! A child that calls `execve(2)` inherits nothing: all descriptors are close-on-exec. A child that does not has copies of the
-//! sockets and of the runtime, on both backends.
+//! A child that calls `execve(2)` inherits nothing: all descriptors are close-on-exec. A child that does not call it has copies
+//! of the sockets and of the runtime, on both backends.
 //!
 //! - **The ring** is never shared. A child that uses an inherited runtime makes a ring of its own. Nothing that the child does or
-//!   drops reaches the parent's.
+//!   drops reaches the parent's ring.
 //! - **tokio's epoll set** is shared, as for every tokio socket: the kernel keeps one set for both processes (see `epoll(7)`). A
-//!   child that drops an inherited socket removes it from the parent's set, and what waits in the parent is not woken. A child
-//!   that runs the inherited runtime takes the parent's events. So leave inherited sockets and runtimes alone until the
-//!   child exits, or fork before there is a runtime.
+//!   child that drops an inherited socket removes it from the parent's set, and operations that wait in the parent are not
+//!   woken. A child that runs the inherited runtime takes the parent's events. So do not use inherited sockets and runtimes
+//!   until the child exits, or fork before there is a runtime.
 //! - **The socket** itself is shared: the peer sees the end of the stream when the last copy is closed.
 //!
 //! # Reasons to choose epoll
 //!
-//! - A security policy that wants io_uring unused though it is allowed.
-//! - A fault that is to be looked for: `TOKIO_SEQPACKET_BACKEND=epoll` changes the backend and nothing else.
+//! - A security policy that forbids io_uring although the kernel allows it.
+//! - A search for a fault: `TOKIO_SEQPACKET_BACKEND=epoll` changes the backend and nothing else.
 //!
 //! [`Backend::Epoll`]: crate::Backend::Epoll
 //! [`Backend::Uring`]: crate::Backend::Uring

@@ -3,23 +3,23 @@
 //! A future is dropped unfinished by `select!` when another branch was faster, by a timeout, by
 //! `JoinHandle::abort`, or with the runtime. Every call here may be dropped at any point:
 //!
-//! | dropped | what is sure | what is not |
+//! | dropped | what is certain | what is not |
 //! |---|---|---|
-//! | a receive | no message is lost: bytes, descriptors, flags go to the next receive, in order | an owned buffer goes down with the future |
-//! | a send | the message went out whole, or never will; it cannot appear behind one that was sent later | which of the two it was |
-//! | [`SendBatch::send`](crate::SendBatch::send) | nothing is lost or doubled; the next call goes on, `sent()` says where | |
+//! | a receive | no message is lost: bytes, descriptors, flags go to the next receive, in order | an owned buffer is lost with the future |
+//! | a send | the message was sent whole, or never will be; it cannot appear behind one that was sent later | which of the two it was |
+//! | [`SendBatch::send`](crate::SendBatch::send) | nothing is lost or doubled; the next call continues at `sent()` | |
 //! | [`Messages::next`](crate::Messages::next) | the message is still in the stream | |
 //! | `accept` | the connection stays in the queue | |
 //! | `connect` | the socket is closed | whether the listener has seen it |
 //! | `peek`, `readable`, `writable` | nothing has changed | |
 //!
-//! This holds on both backends. On io_uring a batch may have received a message when the future is dropped that waited for it;
-//! the message then waits in the socket for the next call. Descriptors that came with it do, too, once some receive of the socket
+//! This holds on both backends. On io_uring a batch may have received a message when the future that waited for it is dropped.
+//! The message waits in the socket for the next call then. So do descriptors that came with it, once some receive of the socket
 //! had capacity for ancillary data, or with [`Options::keep_ancillary`](crate::Options::keep_ancillary).
 //!
 //! # A receive in `select!`
 //!
-//! The future can be made anew in each turn of the loop; there is no need to pin it outside.
+//! The future can be made anew in each turn of the loop. It need not be pinned outside.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -48,8 +48,8 @@
 //!
 //! # A send with a timeout
 //!
-//! Whether a dropped send went out is not known to the caller. Where that matters, do not drop it: let it
-//! finish, close the connection, or number the messages so that the peer can tell.
+//! The caller does not know whether a dropped send was sent. Where that matters, do not drop it: let it
+//! finish, close the connection, or number the messages so that the peer notices gaps.
 //! [`try_send`](crate::UnixSeqpacket::try_send) never waits, and its answer is final:
 //!
 //! ```
@@ -72,12 +72,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! To wait for room and still know, wait with [`writable`](crate::UnixSeqpacket::writable), which may be
-//! dropped, and then `try_send`.
+//! To wait for capacity and still know the result, wait with [`writable`](crate::UnixSeqpacket::writable), which may be
+//! dropped, and then call `try_send`.
 //!
 //! # Batches
 //!
-//! A [`SendBatch`](crate::SendBatch) counts what has gone out, also if the call that sent it was dropped:
+//! A [`SendBatch`](crate::SendBatch) counts the messages that were sent, also if the call that sent them was dropped:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -112,5 +112,5 @@
 //!
 //! - [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) loses what a dropped stream of messages has left, and on
 //!   io_uring a message that a dropped receive has left. [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses instead.
-//! - `Framed` (feature `codec`) holds a message that was handed to the sink and not flushed: it goes out
-//!   with the next flush, or never.
+//! - `Framed` (feature `codec`) holds a message that was given to the sink and not flushed. It is sent with the next
+//!   flush, or never.

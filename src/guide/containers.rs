@@ -1,8 +1,7 @@
 //! Containers, sandboxes and io_uring.
 //!
-//! io_uring is often switched off where software runs: by the container's seccomp profile, by a sysctl, by a
-//! limit. Nothing breaks then: sockets that nobody has asked io_uring for run on epoll. This chapter is about
-//! seeing what was chosen, and changing it.
+//! io_uring is often disabled: by the container's seccomp profile, by a sysctl, by a limit. Nothing breaks then. Sockets for
+//! which io_uring was not chosen explicitly run on epoll. This chapter shows how to see what was chosen, and how to change it.
 //!
 //! # See what was chosen
 //!
@@ -10,7 +9,7 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 //! use tokio_seqpacket::{Unavailable, UnixSeqpacket, UringSupport, probe};
 //!
-//! // Can this process have a ring? The text says what would change it.
+//! // Can this process have a ring? The text names what would change it.
 //! println!("{}", probe());
 //!
 //! // What does this socket run on?
@@ -29,19 +28,20 @@
 //! # let _ = word; Ok(()) }
 //! ```
 //!
-//! From outside of the program, with the command-line tool (feature `cli`, see README.md), in the same container and as the same user:
+//! From outside of the program, use the command-line tool (feature `cli`, see README.md), in the same container and as the
+//! same user:
 //!
 //! ```sh
 //! seqpacket doctor
 //! ```
 //!
 //! It prints the backend, the reason, the limits and what to change. With the feature `tracing` there is a
-//! warning when `auto` wanted io_uring and a ring could not be had after the probe had said yes.
+//! warning when `auto` had chosen io_uring and a ring could not be made although the probe had succeeded.
 //!
-//! [`probe()`](crate::probe()) makes the smallest ring that would do, runs an operation through it and closes it. So a
+//! [`probe()`](crate::probe()) makes the smallest ring that is enough, runs an operation through it and closes it. So a
 //! filter that allows one call and refuses the next is noticed, and the call is named. A success is remembered for the
-//! life of the process, and so is a refusal that cannot pass: a kernel that is too old or has no io_uring, and a filter.
-//! After any other refusal `auto` takes epoll and asks again later: after a second for the sysctl, after a tenth of one
+//! life of the process, and so is a refusal that lasts: a kernel that is too old or has no io_uring, and a filter.
+//! After any other refusal `auto` uses epoll and asks again later: after a second for the sysctl, after a tenth of a second
 //! for limits. An explicit choice asks each time.
 //!
 //! # Reasons, and what to do
@@ -61,10 +61,10 @@
 //!
 //! # seccomp
 //!
-//! Docker has blocked io_uring in its default profile since Engine 25.0 (moby/moby#46762), containerd since 2.0
-//! (containerd/containerd#9320), and Podman's has never allowed it. Kubernetes takes the runtime's profile
-//! where a pod asks for `RuntimeDefault`, and by itself only if the kubelet is set to `seccompDefault`. Two
-//! calls have to be allowed; `io_uring_register` is not used:
+//! Docker has blocked io_uring in its default profile since version 25.0 (moby/moby#46762), containerd since 2.0
+//! (containerd/containerd#9320), and Podman's has never allowed it. Kubernetes uses the runtime's profile
+//! where a pod asks for `RuntimeDefault`. By itself it does so only if the kubelet is set to `seccompDefault`. Two
+//! calls have to be allowed. `io_uring_register` is not used:
 //!
 //! ```json
 //! {
@@ -81,20 +81,20 @@
 //! podman run --security-opt seccomp=profile.json ...
 //! ```
 //!
-//! In Kubernetes it is a `seccompProfile` of type `Localhost`. Before you do: the reason for blocking is that
-//! a ring carries out operations which a filter of system calls does not see, and that io_uring has had its
-//! share of kernel bugs. A service that passes few messages loses little by staying on epoll.
+//! In Kubernetes it is a `seccompProfile` of type `Localhost`. Before you allow io_uring, consider why it is blocked: a ring
+//! runs operations that a filter of system calls does not see, and io_uring has had its share of kernel bugs. A service that
+//! passes few messages loses little by staying on epoll.
 //!
 //! systemd's `SystemCallFilter=@system-service` allows io_uring (it is in `@aio`). A filter without
-//! `SystemCallErrorNumber=` kills the process instead of refusing; then the probe, which makes a ring to see
-//! whether that works, ends it. Have such filters return an error (`SystemCallErrorNumber=EPERM`), or choose
-//! epoll: then no socket looks for io_uring. `probe()` and `seqpacket doctor` do in any case.
+//! `SystemCallErrorNumber=` kills the process instead of refusing. The probe makes a ring to find out whether that works, and
+//! ends the process then. Let such filters return an error (`SystemCallErrorNumber=EPERM`), or choose
+//! epoll: then no socket probes for io_uring. `probe()` and `seqpacket doctor` do so in any case.
 //!
 //! # Limits
 //!
-//! What a ring takes. A current_thread runtime has one; a multi_thread runtime has up to one for each worker.
+//! A current_thread runtime has one ring. A multi_thread runtime has up to one for each worker.
 //!
-//! | limit | a ring takes | where that is not there |
+//! | limit | a ring takes | where that is not available |
 //! |---|---|---|
 //! | `RLIMIT_NOFILE` | 1 descriptor | no ring |
 //! | `RLIMIT_MEMLOCK`, on some kernels | 32 KiB | 8 KiB, and more system calls under load |
@@ -104,7 +104,7 @@
 //! calls. Sockets that are made there, or where the first worker has no ring either, run on epoll under `auto`. An
 //! explicit choice is an error that names the limit. `ulimit -n 32` is enough for four workers and a few sockets.
 //!
-//! **Locked memory.** Linux 6.18 counts rings against `RLIMIT_MEMLOCK`, for all processes of a user together; 6.1 and 6.12 do
+//! **Locked memory.** Linux 6.18 counts rings against `RLIMIT_MEMLOCK`, for all processes of a user together. 6.1 and 6.12 do
 //! not. Processes with `CAP_IPC_LOCK` are exempt. Where rings are counted, the kernel gives their memory back late, so a process
 //! that makes and ends runtimes quickly needs more for a while. The default of 8 MiB is enough for 256 rings. Raise it with
 //! `LimitMEMLOCK=` (systemd), `--ulimit memlock=` (Docker, Podman) or `limits.conf`.
@@ -115,6 +115,6 @@
 //!
 //! # Choosing from outside
 //!
-//! `TOKIO_SEQPACKET_BACKEND=epoll` switches io_uring off for a program that does not choose by itself,
-//! `uring` makes its absence an error when the first socket is made, instead of a quiet fallback: useful in a
-//! test that is meant to run on io_uring. See [backends](super::backends).
+//! `TOKIO_SEQPACKET_BACKEND=epoll` disables io_uring for a program that does not choose by itself. With `uring`, creating the
+//! first socket fails if io_uring is not available, instead of a silent fallback. That is useful in a test that has to run on
+//! io_uring. See [backends](super::backends).

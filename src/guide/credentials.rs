@@ -1,11 +1,11 @@
 //! Credentials: what each proves, and what it does not.
 //!
-//! Two questions that are easily taken for one:
+//! There are two questions:
 //!
-//! - **Who made this connection?** The process that called `connect(2)`, `listen(2)` or `socketpair(2)` at
-//!   the other end, as it was *then*. A socket can be inherited over `fork(2)` and passed on, so this need
-//!   not be who holds the other end now.
-//! - **Who sent this message?** The process that called `sendmsg(2)`, at that moment.
+//! - **Which process made this connection?** The process that called `connect(2)`, `listen(2)` or `socketpair(2)` at
+//!   the other end, as it was *then*. A socket can be inherited over `fork(2)` and passed on. So another process can hold
+//!   the other end now.
+//! - **Which process sent this message?** The process that called `sendmsg(2)`, at that moment.
 //!
 //! | call | about | proves | does not prove |
 //! |---|---|---|---|
@@ -15,16 +15,16 @@
 //! | [`peer_security_label`] (`SO_PEERSEC`) | the connection | the label that the active security module gave the socket | anything, where no module labels sockets |
 //! | [`set_pass_credentials`] (`SO_PASSCRED`) | each message | process id, real user and group id of the sender, or others that it may claim | that it is alive when the message is read |
 //! | [`set_pass_pidfd`] (`SO_PASSPIDFD`, 6.5) | each message | which process sent it, for good | that it is alive, or has not run another program since |
-//! | [`peer_addr`](crate::UnixSeqpacket::peer_addr) | | nothing: anybody may bind to a name that is free | |
+//! | [`peer_addr`](crate::UnixSeqpacket::peer_addr) | | nothing: any process may bind to a name that is free | |
 //!
-//! Effective and real ids differ in set-user-id programs: `SO_PEERCRED` shows the effective one, what comes
-//! with messages the real one. A sender may claim its real, effective or saved id instead, and with
-//! `CAP_SETUID`, `CAP_SETGID` or `CAP_SYS_ADMIN` any user, group or process; a claim that is not allowed fails
-//! the send with `EPERM`, and one of a user or group that has no number in the sender's user namespace with `EINVAL`.
+//! Effective and real ids differ in set-user-id programs: `SO_PEERCRED` has the effective ones, and messages carry
+//! the real ones. A sender may claim its real, effective or saved id instead. With `CAP_SETUID`, `CAP_SETGID` or
+//! `CAP_SYS_ADMIN` it may claim any user, group or process. A claim that is not allowed fails the send with `EPERM`. A claim of
+//! a user or group without an id in the sender's user namespace fails it with `EINVAL`.
 //!
-//! # Deciding who may connect
+//! # Deciding which peers may connect
 //!
-//! For most services the first question is the right one, asked once:
+//! For most services the first question is the right one. They ask it once:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -42,11 +42,11 @@
 //! ```
 //!
 //! A socket file with the right mode keeps others out before that: [`Options::mode`](crate::Options::mode).
-//! Names in the abstract namespace have no mode, and anybody in the network namespace may connect.
+//! Names in the abstract namespace have no mode, and any process in the network namespace may connect.
 //!
-//! # Who sent each message
+//! # The sender of each message
 //!
-//! Set it on the listener: accepted sockets have it from their first message on.
+//! Set the option on the listener: accepted sockets have it from their first message on.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -68,22 +68,22 @@
 //! # Ok(()) }
 //! ```
 //!
-//! It has a second use: a message carries credentials then, even an empty one, and the end of the stream
-//! does not, which is how [`end_of_stream`](crate::MessageInfo::end_of_stream) tells them apart in every case.
+//! The option has a second use. A message carries credentials then, even an empty one, and the end of the stream does not. So
+//! [`end_of_stream`](crate::MessageInfo::end_of_stream) can distinguish them in every case.
 //!
-//! # A process id is a number
+//! # A process id can change its owner
 //!
-//! It can be given to another process as soon as the first has ended. A program that looks something up by it
-//! (`/proc/PID`, a policy service) may be looking at a stranger. With a pidfd the order is: take the pidfd,
-//! look things up by number, then check through the pidfd that the process is still alive; if it is, the
-//! number was its own all the time.
+//! A process id can be given to another process as soon as the first has ended. A program that uses it for a query
+//! (`/proc/PID`, a policy service) may get the answer for another process. With a pidfd there is a safe order: take the
+//! pidfd, make the query with the process id, and then check through the pidfd that the process is still alive. If it is, the
+//! id was its own all the time.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 //! # let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
 //! let pidfd = match socket.peer_pidfd() {
 //!     Ok(pidfd) => pidfd,
-//!     // Linux before 6.5: what follows is then as good as the number.
+//!     // Linux before 6.5: the answer is as good as the process id then.
 //!     Err(error) if error.kind() == std::io::ErrorKind::Unsupported => return Ok(()),
 //!     Err(error) => return Err(error),
 //! };
@@ -102,8 +102,8 @@
 //! ```
 //!
 //! [`UCred::pid`](crate::UCred::pid) is `None` where the kernel reports 0: the process is in a process
-//! namespace that cannot be seen from here, in another container for example. Users and groups without a
-//! number in the receiver's user namespace come as 65534.
+//! namespace that is not visible from here, in another container for example. Users and groups without an
+//! id in the receiver's user namespace come as 65534.
 //!
 //! [`peer_cred`]: crate::UnixSeqpacket::peer_cred
 //! [`peer_pidfd`]: crate::UnixSeqpacket::peer_pidfd

@@ -1,8 +1,8 @@
 //! Passing file descriptors.
 //!
 //! A message can carry up to 253 file descriptors (`SCM_RIGHTS`, see `unix(7)`). The receiver gets
-//! duplicates: numbers of its own for the same open files. The sender's stay open and belong to the sender;
-//! once a send has returned they may be closed.
+//! duplicates: raw fds of its own for the same open files. The sender's descriptors stay open and belong to the sender.
+//! They may be closed once a send has returned.
 //!
 //! # As values
 //!
@@ -29,7 +29,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! There is always room for what comes: 253 descriptors, credentials and a pidfd.
+//! There is always capacity for what comes: 253 descriptors, credentials and a pidfd.
 //!
 //! # In byte arrays
 //!
@@ -65,33 +65,33 @@
 //!
 //! # Rules
 //!
-//! - **Owned from the start.** Whatever holds received descriptors closes those that nobody takes: the
+//! - **Owned from the start.** The owner of received descriptors closes those that are not taken: the
 //!   reader, the [`AncillaryBuffer`], a stream's [`Message`](crate::Message), a receive that was dropped.
 //!   All are close-on-exec.
-//! - **A receive without room closes them.** [`recv`](crate::UnixSeqpacket::recv) says nothing of it,
+//! - **A receive without capacity closes them.** [`recv`](crate::UnixSeqpacket::recv) does not report it,
 //!   [`recv_owned`](crate::UnixSeqpacket::recv_owned) need not, and
 //!   [`recv_batch`](crate::UnixSeqpacket::recv_batch) reports
 //!   [`ancillary_truncated`](crate::MessageInfo::ancillary_truncated). How long that takes can be the peer's
 //!   choice: [see below](#descriptors-that-nothing-asked-for).
-//! - **Out of descriptors, or too little room:** the message is delivered, what did not fit is closed, and
-//!   the call says that ancillary data was cut. Those that did fit are there.
+//! - **Out of descriptors, or too little capacity:** the message is delivered, and what did not fit is closed. The call
+//!   reports that ancillary data was truncated. Descriptors that did fit are there.
 //! - **At least one byte?** Not needed here: an empty message may carry descriptors. A plain `recv` returns 0
 //!   for it as for the end of the stream, so send a byte if the peer uses that.
 //! - **Flags travel with the open file.** `O_NONBLOCK` and the file position belong to the open file, not to
-//!   the number: who changes them changes them for both processes. Close-on-exec belongs to the number.
-//! - **Limits.** 254 are refused with `InvalidInput` and nothing is sent. Descriptors under way count
+//!   the descriptor: a process that changes them changes them for both. Close-on-exec belongs to the descriptor.
+//! - **Limits.** 254 are refused with `InvalidInput` and nothing is sent. Descriptors in queued messages count
 //!   against the sender's `RLIMIT_NOFILE`, for all processes of a user together (`ETOOMANYREFS`).
 //! - **Not everything can be passed:** a descriptor of an io_uring ring is refused with `EINVAL`, a closed
-//!   number with `EBADF`.
-//! - **Cancelled sends.** Descriptors of a send that has to wait are held by the library until it has
-//!   settled: as given for owned calls, as duplicates for borrowed ones. A number that is closed and used
+//!   raw fd with `EBADF`.
+//! - **Canceled sends.** Descriptors of a send that has to wait are held by the library until it has
+//!   completed: as given for owned calls, as duplicates for borrowed ones. A raw fd that is closed and used
 //!   again meanwhile is never passed in its place.
 //!
 //! # What can be passed
 //!
 //! Anything that turns into an `OwnedFd`: files, pipes, sockets of any kind, a `UnixSeqpacket` itself,
-//! memory. For payloads that are larger than a message there is [`SealedMemory`](crate::SealedMemory), and
-//! [`send_large`](crate::UnixSeqpacket::send_large). A connected socket on its way to another worker:
+//! memory. For payloads that are longer than a message there is [`SealedMemory`](crate::SealedMemory), with
+//! [`send_large`](crate::UnixSeqpacket::send_large). This passes a connected socket to another worker:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -116,24 +116,27 @@
 //! # Ok(()) }
 //! ```
 //!
-//! A descriptor that comes from somebody you do not trust can be anything. Check what it is before you
-//! read from it: `TryFrom<OwnedFd>` of [`UnixSeqpacket`](crate::UnixSeqpacket) and
+//! A descriptor from a peer that you do not trust can be anything. Check what it is before you
+//! read from it, as `TryFrom<OwnedFd>` of [`UnixSeqpacket`](crate::UnixSeqpacket) and
 //! [`SealedMemory`](crate::SealedMemory) do. A file can be one that blocks for ever, or that the sender
 //! changes while it is read.
 //!
 //! # Descriptors that nothing asked for
 //!
-//! A peer can pass a descriptor whose *closing* takes long. The last descriptor of a TCP socket under `SO_LINGER` with
-//! unsent data is one: `close(2)` waits for as many seconds as the peer has set. A Unix socket with such a message in its
-//! queue is another, and a file on a network or FUSE file system whose server does not answer. Closed on a thread of the
-//! runtime, it holds up all tasks there.
+//! A peer can pass a descriptor whose *closing* takes long:
+//! - The last descriptor of a TCP socket under `SO_LINGER` with unsent data: `close(2)` waits for as many seconds as the peer
+//!   has set.
+//! - A Unix socket with such a message in its queue.
+//! - A file on a network or FUSE file system whose server does not answer.
+//!
+//! Closed on a thread of the runtime, it holds up all tasks there.
 //!
 //! | what closes it | what happens |
 //! |---|---|
-//! | the library: what is left in an [`AncillaryBuffer`] that was received, a reader, a [`Message`](crate::Message), a batch, or refused by [`recv_large`](crate::UnixSeqpacket::recv_large) or `TryFrom<OwnedFd>` | on a thread of its own, soon after; at once what is known to be quick: pipes, directories, memory, files on a disk |
+//! | the library: what is left in an [`AncillaryBuffer`] that was received, a reader, a [`Message`](crate::Message), a batch, or refused by [`recv_large`](crate::UnixSeqpacket::recv_large) or `TryFrom<OwnedFd>` | on a thread of its own, soon after; at once if it is known to close quickly: pipes, directories, memory, files on a disk |
 //! | the kernel, inside a receive without capacity: plain receives of a socket on which no call has had capacity for ancillary data | the receive waits |
 //! | the kernel, when a socket with unread messages is closed | the close waits |
-//! | the program, which has taken it | it waits: give it to `spawn_blocking` |
+//! | the program, which has taken it | the program waits, unless it passes the descriptor to `spawn_blocking` |
 //!
 //! So a service chooses one of these:
 //!
@@ -142,8 +145,8 @@
 //! - **It takes some, or runs on older kernels:** [`Options::keep_ancillary`](crate::Options::keep_ancillary) closes the
 //!   second row. From the first call with capacity for ancillary data on it is closed anyway.
 //!
-//! Eight such threads close at a time. Where all are held up, and descriptors that make up a quarter of `RLIMIT_NOFILE` wait
-//! behind them, there are more, which switch `SO_LINGER` off first: what else holds that socket notices. Where no thread can
-//! be had, the same is done at once, on the runtime's.
+//! Eight such threads close at a time. If all are held up, and as many descriptors wait behind them as a quarter of
+//! `RLIMIT_NOFILE`, more threads are started. Those switch `SO_LINGER` off first, which other owners of that socket can notice.
+//! If no thread can be started, the runtime's thread does the same at once.
 //!
 //! [`AncillaryBuffer`]: crate::ancillary::AncillaryBuffer

@@ -1,6 +1,6 @@
 //! Moving from tokio-seqpacket.
 //!
-//! One line in Cargo.toml; the library is called `tokio_seqpacket` here as well, so `use` lines stay:
+//! It takes one line in Cargo.toml. The library is called `tokio_seqpacket` here as well, so `use` lines stay:
 //!
 //! ```toml
 //! [dependencies]
@@ -17,7 +17,7 @@
 //! apart from the rows marked *changed* or *gone*, compile against this crate and run on both backends. 0.4 and
 //! 0.5 are as 0.3 where ancillary data is concerned (`SocketAncillary`), 0.6 and 0.7 as 0.8.
 //!
-//! Needed here, whatever you come from: Linux, Rust 1.88, tokio 1.54. The licence is MIT or Apache-2.0, not
+//! Every version needs this here: Linux, Rust 1.88, tokio 1.54. The license is MIT or Apache-2.0, not
 //! BSD-2-Clause.
 //!
 //! # From 0.8
@@ -43,11 +43,11 @@
 //! | a message that is too long | `EMSGSIZE` | `InvalidInput`, which names the limit; `raw_os_error()` is `None` |
 //! | more than 253 descriptors | `EINVAL` | `InvalidInput`, which names the limit; `raw_os_error()` is `None` |
 //! | paths | up to 107 bytes; an empty one is the empty abstract name, a NUL byte inside ends the path | up to 108 bytes; those two are `InvalidInput` |
-//! | `from_raw_fd`, `TryFrom<OwnedFd>` | do not look at what the descriptor is, and leave it blocking if it is | check that it is a connected (or listening) Unix seqpacket socket, and make it non-blocking |
+//! | `from_raw_fd`, `TryFrom<OwnedFd>` | do not check what the descriptor is, and leave it blocking if it is | check that it is a connected (or listening) Unix seqpacket socket, and make it non-blocking |
 //! | a task whose socket is always ready | keeps the thread | yields now and then (tokio's cooperative budget) |
 //! | `as_async_fd` | the socket itself | a duplicate, registered when it is first asked for; see [backends](super::backends) |
 //! | system calls of your own on the descriptor | exact | on io_uring, exact while no receive waits or was dropped unfinished |
-//! | `into_raw_fd` after a receive that was dropped | loses nothing | on io_uring it can lose the message that was received for nobody: [`try_into_fd`] refuses then |
+//! | `into_raw_fd` after a receive that was dropped | loses nothing | on io_uring it can lose a message that the dropped receive has left: [`try_into_fd`] refuses then |
 //!
 //! [`try_into_fd`]: crate::UnixSeqpacket::try_into_fd
 //!
@@ -62,7 +62,7 @@
 //! | `poll_recv_with_ancillary` `-> (MessageInfo, reader)` | *changed*: `-> (usize, reader)` |
 //! | `send_with_ancillary`, `poll_send_with_ancillary` | same |
 //! | `peek`, `peek_vectored`, `poll_peek`, `poll_peek_vectored` | same; `message_len()` is the whole length |
-//! | `peek_with_ancillary` and its forms (feature `non-portable`) | *gone*: to look at descriptors duplicates them each time |
+//! | `peek_with_ancillary` and its forms (feature `non-portable`) | *gone*: peeking at descriptors duplicates them each time |
 //! | `AncillaryMessageWriter::add_fds(impl IntoIterator)` | *changed*: a slice, as in 0.8; [`add_fds_iter`] takes what 0.9's does |
 //! | `add_ucreds(impl IntoIterator)` | *changed*: a slice. `add_ucreds(&[cred])` compiles with both |
 //! | `MessageInfo`: `bytes_read`, `truncated`, `ancillary_truncated` | same, and `message_len`, `end_of_stream`; it is `Copy` |
@@ -103,10 +103,10 @@
 //! | `UnixSeqpacketListener::bind`, `bind_with_backlog`, `take_error` | same |
 //! | `accept`, `poll_accept` `-> (UnixSeqpacket, SocketAddr)` | *changed*: the socket alone; its `peer_addr()` is the address |
 //! | `UnixSeqpacketListener::local_addr -> SocketAddr` | *changed*: `-> PathBuf`; `local_socket_addr()` is the address |
-//! | `UCred` | same; `pid()` is `None` instead of `Some(0)` where the kernel does not tell |
+//! | `UCred` | same; `pid()` is `None` instead of `Some(0)` where the kernel does not report it |
 //! | `SocketAncillary` to send: `add_fds(&[RawFd]) -> bool`, `add_creds(&[SocketCred]) -> bool` | *changed*: `AncillaryMessageWriter`, `add_fds(&[impl BorrowFd])`, `add_ucreds(&[UCred])`, which return a `Result` |
 //! | `SocketAncillary` to receive: `messages()`, `truncated()` | *changed*: a byte array goes in, an `AncillaryMessageReader` comes back: `into_messages()`, `is_truncated()` |
-//! | `AncillaryData::ScmRights` of `RawFd` | *changed*: `OwnedAncillaryMessage::FileDescriptors` of `OwnedFd`. Those that nobody takes are closed; in 0.3 they stayed open. |
+//! | `AncillaryData::ScmRights` of `RawFd` | *changed*: `OwnedAncillaryMessage::FileDescriptors` of `OwnedFd`. Those that are not taken are closed; in 0.3 they stayed open. |
 //! | `AncillaryData::ScmCredentials` of `SocketCred` | *changed*: `Credentials` of `UCred` |
 //! | `AncillaryError::Unknown` | *changed*: `Other`, with level, type and bytes |
 //! | tokio 0.3 | *changed*: tokio 1 |
@@ -119,19 +119,19 @@
 //!
 //! # let (a, b) = UnixSeqpacket::pair()?;
 //! let file = std::fs::File::open("/dev/null")?;
-//! // 0.3: let mut ancillary = SocketAncillary::new(&mut room);
+//! // 0.3: let mut ancillary = SocketAncillary::new(&mut control);
 //! //      ancillary.add_fds(&[file.as_raw_fd()]);
-//! let mut room = [0; 64];
-//! let mut ancillary = AncillaryMessageWriter::new(&mut room);
+//! let mut control = [0; 64];
+//! let mut ancillary = AncillaryMessageWriter::new(&mut control);
 //! ancillary.add_fds(&[&file])?;
 //! a.send_vectored_with_ancillary(&[IoSlice::new(b"a file")], &mut ancillary).await?;
 //!
-//! // 0.3: let mut ancillary = SocketAncillary::new(&mut room);
+//! // 0.3: let mut ancillary = SocketAncillary::new(&mut control);
 //! //      b.recv_vectored_with_ancillary(&mut buffers, &mut ancillary).await?;
 //! //      for message in ancillary.messages() { if let Ok(AncillaryData::ScmRights(fds)) = message { ... } }
-//! let (mut bytes, mut room) = ([0; 64], [0; 64]);
+//! let (mut bytes, mut control) = ([0; 64], [0; 64]);
 //! let mut buffers = [IoSliceMut::new(&mut bytes)];
-//! let (_len, ancillary) = b.recv_vectored_with_ancillary(&mut buffers, &mut room).await?;
+//! let (_len, ancillary) = b.recv_vectored_with_ancillary(&mut buffers, &mut control).await?;
 //! for message in ancillary.into_messages() {
 //!     if let OwnedAncillaryMessage::FileDescriptors(fds) = message {
 //!         for fd in fds {
@@ -144,9 +144,8 @@
 //!
 //! # Both in one program
 //!
-//! The types of the two crates are different types. Where a dependency of yours takes or returns
-//! tokio-seqpacket's sockets, have it use this crate as well, by a package of that name. Its `lib.rs` is
-//! `pub use tokio_seqpacket_uring::*;`, and its Cargo.toml:
+//! The types of the two crates are different types. Where a dependency takes or returns tokio-seqpacket's sockets, let it use
+//! this crate as well, by a package of that name. Its `lib.rs` is `pub use tokio_seqpacket_uring::*;`, and its Cargo.toml:
 //!
 //! ```toml
 //! [package]
@@ -166,4 +165,4 @@
 //! tokio-seqpacket = { path = "wrapper" }
 //! ```
 //!
-//! Or hand over the descriptor: `OwnedFd::from(socket)` on one side, `try_from` on the other.
+//! Or pass the descriptor: `OwnedFd::from(socket)` on one side, `try_from` on the other.

@@ -1,18 +1,18 @@
-//! The guide: what to choose, what to expect, and how things are done. Nothing but text and examples.
+//! The guide: what to choose, what to expect, and how things are done. It consists of text and examples.
 //!
 //! | chapter | what it answers |
 //! |---|---|
-//! | [`backends`] | io_uring or epoll: who decides, what differs, what it costs |
+//! | [`backends`] | io_uring or epoll: how it is chosen, what differs, what it costs |
 //! | [`migration`] | moving from tokio-seqpacket 0.3, 0.8 or 0.9: what is the same, what to change |
 //! | [`owned_buffers`] | the calls that take their buffers, in ten minutes |
 //! | [`descriptors`] | passing open files, sockets and memory |
-//! | [`credentials`] | who is at the other end, and what each answer proves |
+//! | [`credentials`] | which process is at the other end, and what each answer proves |
 //! | [`cancel_safety`] | what a dropped future leaves behind: `select!`, timeouts, aborted tasks |
 //! | [`containers`] | io_uring under seccomp, sysctls and limits, and how to see what was chosen |
 //! | [`tuning`] | send buffers, batches, streams, busy polling, worker threads, sealed memory |
 //!
 //! The examples run as tests. Most of them use [`UnixSeqpacket::pair`](crate::UnixSeqpacket::pair) in
-//! place of a listener and a client, which needs no path; a pair's two ends behave as any others do.
+//! place of a listener and a client, which needs no path. The two ends of a pair behave as any others do.
 
 pub mod backends;
 pub mod cancel_safety;

@@ -3,14 +3,14 @@
 //! `send` and `recv` borrow their buffers. The `*_owned` calls take the buffer and give it back together
 //! with the result, as tokio-uring does. Reasons to use them:
 //!
-//! - they say more about a message: its whole length, whether it was cut, whether it was the end of the stream
-//!   ([`MessageInfo`]). Those with ancillary data say whether that was cut, too;
-//! - ancillary data comes as values ([`AncillaryBuffer`]), not as bytes to be parsed;
-//! - a send over 4 KiB that has to wait copies nothing: what it was given is what the kernel reads.
+//! - They report more about a message: its whole length, whether it was truncated, whether it was the end of the stream
+//!   ([`MessageInfo`]). Those with ancillary data report whether that was truncated, too.
+//! - Ancillary data comes as values ([`AncillaryBuffer`]), not as bytes to parse.
+//! - A send over 4 KiB that has to wait copies nothing: the kernel reads from the buffer that was given.
 //!
 //! Speed is no reason: owned calls are up to 10 % behind borrowed ones (BENCHMARKS.md). A receive is one `recv(2)`. It is
-//! a `recvmsg(2)`, which takes some 100 ns more, in vectored and `try_*_owned` forms, and for owned buffers once the socket
-//! had a receive with capacity for ancillary data.
+//! a `recvmsg(2)`, which takes some 100 ns more, in vectored and `try_*_owned` forms. For owned buffers it is one, too, once
+//! the socket had a receive with capacity for ancillary data.
 //!
 //! # Send, receive, use again
 //!
@@ -20,23 +20,23 @@
 //!
 //! let (a, b) = UnixSeqpacket::pair()?;
 //!
-//! // The result comes first, then the buffer: also if the call failed.
+//! // The result comes first, then the buffer, also if the call failed.
 //! let (sent, buffer) = a.send_owned(b"hello".to_vec()).await;
 //! assert_eq!(sent?, 5);
 //! assert_eq!(buffer, b"hello");
 //!
-//! // A vector's capacity is the room, its length is what has been received.
+//! // A vector receives into its capacity, and its length is what has been received.
 //! let (received, buffer) = b.recv_owned(Vec::with_capacity(64)).await;
 //! assert_eq!(received?.bytes_read(), 5);
 //! assert_eq!(buffer, b"hello");
 //! # Ok(()) }
 //! ```
 //!
-//! A send takes the initialised bytes of its buffer: the length of a vector, not its capacity. Literals are
+//! A send takes the initialized bytes of its buffer: the length of a vector, not its capacity. Literals are
 //! buffers, too.
 //!
-//! In a loop the same buffer goes round. It keeps its length if it was longer than the message, so clear
-//! it, or go by [`bytes_read`](crate::MessageInfo::bytes_read):
+//! In a loop the same buffer can be used again. It keeps its length if it was longer than the message. So clear
+//! it, or use [`bytes_read`](crate::MessageInfo::bytes_read):
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -64,8 +64,8 @@
 //!
 //! # A part of a buffer
 //!
-//! [`slice`](crate::buf::BoundedBuf::slice) limits a buffer to a range of it. What comes back is the slice;
-//! `into_inner` is the whole.
+//! [`slice`](crate::buf::BoundedBuf::slice) limits a buffer to a range of it. The call returns the slice, and
+//! `into_inner` the whole buffer.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -77,7 +77,7 @@
 //! assert_eq!(sent?, 4);
 //! assert_eq!(slice.into_inner(), b"header:body");
 //!
-//! // Behind what is in the vector already.
+//! // Behind the bytes that are in the vector already.
 //! let (received, slice) = b.recv_owned({
 //!     let mut buffer = Vec::with_capacity(64);
 //!     buffer.extend_from_slice(b"got: ");
@@ -119,8 +119,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The rest of a message that was cut is gone. Where lengths are not known, look first:
-//! [`peek`](crate::UnixSeqpacket::peek) with an empty buffer tells the length of the next message.
+//! The rest of a truncated message is lost. Where lengths are not known, peek first:
+//! [`peek`](crate::UnixSeqpacket::peek) with an empty buffer returns the length of the next message.
 //!
 //! # With descriptors and credentials
 //!
@@ -129,17 +129,17 @@
 //!
 //! # Which buffers
 //!
-//! Whatever implements [`BoundedBuf`](crate::buf::BoundedBuf) (to be sent) or
-//! [`BoundedBufMut`](crate::buf::BoundedBufMut) (to be received into) and is `Send`: `Vec<u8>`, slices
+//! Any type that implements [`BoundedBuf`](crate::buf::BoundedBuf) (to send) or
+//! [`BoundedBufMut`](crate::buf::BoundedBufMut) (to receive into) and is `Send`: `Vec<u8>`, slices
 //! of it, `&'static [u8]` and `&'static str` for sending, `Bytes` and `BytesMut` with the feature `bytes`.
 //! The traits are tokio-uring's, so buffers written for that work here. They are `unsafe` to implement:
-//! the memory has to stay where it is while the kernel may touch it.
+//! the memory has to stay where it is while the kernel may access it.
 //!
 //! # Dropped futures
 //!
-//! The buffer goes down with the future, the message does not: see [cancel safety](super::cancel_safety).
+//! The buffer is lost with the future, the message is not: see [cancel safety](super::cancel_safety).
 //! If a buffer must not be lost, use `try_recv_owned` after
-//! [`readable`](crate::UnixSeqpacket::readable): nothing is given away while waiting.
+//! [`readable`](crate::UnixSeqpacket::readable): no buffer is given away while waiting.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -5,10 +5,10 @@
 //!
 //! # Send buffers: how large, how many
 //!
-//! On Unix sockets one number bounds both: the *sender's* send buffer (`SO_SNDBUF`). It is 212,992 bytes by
-//! default (`net.core.wmem_default`). A message may have 32 bytes less, and messages under way are counted
+//! On Unix sockets one limit bounds both: the *sender's* send buffer (`SO_SNDBUF`). It is 212,992 bytes by
+//! default (`net.core.wmem_default`). A message may have 32 bytes less, and queued messages are counted
 //! with the kernel's bookkeeping. With the default some 278 messages of up to 100 bytes fit, or 11 of 16 KiB,
-//! or 4 of 64 KiB; the next send waits. The receive buffer bounds nothing.
+//! or 4 of 64 KiB. The next send waits. The receive buffer bounds nothing.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -25,14 +25,15 @@
 //! # Ok(()) }
 //! ```
 //!
-//! Larger: for messages beyond 208 KiB, up to 4 MiB, and where a receiver that is away for a moment should
-//! not stop the sender. Where `net.core.wmem_max` is 212,992, as by default, 416 KiB is all that can be set. Smaller: where little should be under way, so that what is sent is fresh.
+//! Larger buffers are for messages beyond 208 KiB, up to 4 MiB, and for receivers that pause and should not stop the sender.
+//! Where `net.core.wmem_max` is 212,992, as by default, 416 KiB is the most that can be set. Smaller buffers keep few
+//! messages queued, so that what is received is fresh.
 //!
 //! # Many small messages: batches
 //!
-//! [`batch`](crate::UnixSeqpacket::batch) sends up to 32 messages with one `sendmmsg(2)`;
+//! [`batch`](crate::UnixSeqpacket::batch) sends up to 32 messages with one `sendmmsg(2)`.
 //! [`recv_batch`](crate::UnixSeqpacket::recv_batch) receives as many with one `recvmmsg(2)`. Between two
-//! threads that gave 10 % over single calls: what costs there is the traffic between the two cores, not the
+//! threads that was 10 % faster than single calls. The cost there is the traffic between the two cores, not the
 //! system calls.
 //!
 //! ```
@@ -46,20 +47,20 @@
 //! }
 //! assert_eq!(batch.send().await?, 3);
 //!
-//! let mut rooms = [[0; 64]; 32];
-//! let mut buffers = rooms.each_mut().map(|room| IoSliceMut::new(room));
+//! let mut memory = [[0; 64]; 32];
+//! let mut buffers = memory.each_mut().map(|bytes| IoSliceMut::new(bytes));
 //! let mut infos = Vec::with_capacity(32);
 //! assert_eq!(b.recv_batch(&mut buffers, &mut infos).await?, 3);
-//! assert_eq!(&rooms[2][..infos[2].bytes_read()], b"three");
+//! assert_eq!(&memory[2][..infos[2].bytes_read()], b"three");
 //! # Ok(()) }
 //! ```
 //!
 //! # Messages that outlive the call: streams
 //!
 //! [`messages`](crate::UnixSeqpacket::messages) receives into buffers that the messages lease, with their
-//! descriptors, and tells the end of the stream from an empty message. Use it for that: for speed a plain
+//! descriptors. It distinguishes the end of the stream from an empty message. Use it for that: for speed a plain
 //! `recv` is as good, see BENCHMARKS.md. [`MessagesOptions`](crate::MessagesOptions) sets how many messages can be
-//! held at a time and how long one may be; a consumer that holds them all stops the sender in time.
+//! held at a time and how long one may be. A consumer that holds them all stops the sender in time.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -71,7 +72,7 @@
 //! let mut messages = b.messages(MessagesOptions::new().buffers(128).size(4 << 10))?;
 //! let mut batch = Vec::new();
 //! let mut sum = 0;
-//! // As many as have come, at least one; 0 at the end.
+//! // Takes as many as have come, and at least one. Returns 0 at the end.
 //! while messages.next_batch(&mut batch).await? > 0 {
 //!     sum += batch.drain(..).map(|message| message.len()).sum::<usize>();
 //! }
@@ -81,46 +82,50 @@
 //!
 //! # Quick answers between threads: busy polling
 //!
-//! A receive that is parked has to be woken, and between two threads that takes longer than everything else:
-//! a round trip was 65 µs with both ends parked, and 3.3 to 3.9 µs with both polling busily.
-//! [`busy_poll`](crate::busy_poll) makes receives of the current runtime spin for a bounded time before the task is parked. The price is a core that looks busy. It pays where answers come within that time and the
-//! runtime's threads have nothing else to do:
+//! A parked receive has to be woken, and between two threads that takes longer than everything else. A round trip
+//! was 65 µs with both ends parked, and 3.3 to 3.9 µs with both polling busily.
+//!
+//! [`busy_poll`](crate::busy_poll) makes receives of the current runtime spin for a bounded time before the task is parked.
+//! The price is a busy core. It pays where answers come within that time and the runtime's threads have nothing else
+//! to do:
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 //! use std::time::Duration;
 //!
 //! tokio_seqpacket::busy_poll(Duration::from_micros(50))?;
-//! // For receives that begin from now on; and off again:
+//! // For receives that begin from now on. Zero switches it off again.
 //! tokio_seqpacket::busy_poll(Duration::ZERO)?;
 //! # Ok(()) }
 //! ```
 //!
 //! # Many connections: batches of operations
 //!
-//! On io_uring a thread that has enough to do leaves the operations of its tasks to one `io_uring_enter(2)`. Whether that
-//! happens, and what it takes, is told by [`metrics`](crate::metrics()); [`Submission`](crate::Submission) chooses for a socket, and
-//! `TOKIO_SEQPACKET_SUBMISSION` for a process. It pays for many connections with small messages. Sends over 4 KiB or with ancillary
-//! data are system calls of their own in any case, and so are receives behind a large message.
+//! On io_uring a thread that has enough to do leaves the operations of its tasks to one `io_uring_enter(2)`.
+//! [`metrics`](crate::metrics()) reports whether that happens, and from how many operations on.
+//! [`Submission`](crate::Submission) chooses for a socket, and `TOKIO_SEQPACKET_SUBMISSION` for a process.
+//!
+//! Batches pay for many connections with small messages. Sends over 4 KiB or with ancillary data are system calls of their
+//! own in any case, and so are receives behind a large message.
 //!
 //! # Threads
 //!
-//! - **current_thread runtimes** pass messages between tasks of their own without waking another thread. A
+//! - **current_thread runtimes** pass messages between their own tasks without waking another thread. A
 //!   socket stays with the runtime that it was made in.
 //! - **multi_thread runtimes** have up to one ring for each worker. A pair whose ends are on two workers pays for the
 //!   way between the cores.
-//! - **`block_on` on a multi_thread runtime** runs on a thread that is no worker: each wait there is a hop
+//! - **`block_on` on a multi_thread runtime** runs on a thread that is no worker. Each wait there is a hop
 //!   to another thread and back, 3 to 60 µs. Spawn the work instead.
 //! - **Several tasks on one socket** are woken in order. That has its price where dozens of tasks on several workers send on
 //!   one socket: see BENCHMARKS.md.
-//! - **A busy task yields.** Calls take from tokio's cooperative budget, so that a peer that always has a
+//! - **A busy task yields.** Calls take from tokio's cooperative budget. So a peer that always has a
 //!   message ready cannot keep the other tasks of a thread waiting.
 //!
 //! # Large payloads: sealed memory
 //!
 //! A message is copied into the kernel and out again, in pieces of at most the send buffer. Beyond some
-//! hundred KiB, and where a payload goes to several peers, hand over memory instead:
-//! [`SealedMemory`](crate::SealedMemory) is a memfd that nobody can change any more.
+//! hundred KiB, and where a payload goes to several peers, pass memory instead:
+//! [`SealedMemory`](crate::SealedMemory) is a memfd that no process can change any more.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -141,5 +146,5 @@
 //! # Ok(()) }
 //! ```
 //!
-//! It pays when memory is sent more than once or filled in place: sent again, 1 MiB took 0.37 of the time of
-//! chunks of 64 KiB; made anew for each message, 2.3 times as long, since each page is allocated and cleared.
+//! It pays when memory is sent more than once or filled in place. Sent again, 1 MiB took 0.37 of the time of
+//! chunks of 64 KiB. Made anew for each message, it took 2.3 times as long, since each page is allocated and cleared.

@@ -311,7 +311,7 @@ impl UnixSeqpacket {
         let mut buffers = [IoSliceMut::new(buffer)];
         let (info, ancillary) = self.recv_message(&mut buffers, &mut control).await?;
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
-        let cut = ancillary.was_cut();
+        let cut = ancillary.kernel_truncated();
         let failed = ancillary.messages().any(|message| match message {
             AncillaryMessage::FileDescriptors(fds) => fds.errors().next().is_some(),
             _ => false,

@@ -1,10 +1,9 @@
 //! System calls: a borrowed descriptor in, an owned descriptor or an `io::Result` out.
 //!
-//! Whatever rustix can say safely is said with rustix. By hand are only `sendmsg(2)` and
-//! `recvmsg(2)` (the control data is raw bytes here, which rustix does not take), the
-//! `getsockname(2)`, `getpeername(2)` and `getsockopt(2)` calls whose answers rustix would narrow or does not know, and
-//! the step
-//! from a raw number to a borrowed descriptor in [`peer_credentials`].
+//! Calls that rustix offers safely are made with rustix. These are made through libc:
+//! - `sendmsg(2)` and `recvmsg(2)`: the control data is raw bytes here, which rustix does not take.
+//! - `getsockname(2)`, `getpeername(2)` and some `getsockopt(2)`: rustix would narrow the answers, or does not have them.
+//! - The `getsockopt(2)` of [`peer_credentials`], which takes a raw fd.
 #![allow(unsafe_code, reason = "sendmsg, recvmsg and getsockname through libc")]
 
 mod options;
@@ -29,23 +28,23 @@ use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buf::owned::{Capacity, Scatter};
 use crate::types::socket_addr::SocketAddr;
 
-/// What every send and every receive says, on a ring too.
+/// The flags of every send and every receive, in a ring too.
 pub(crate) const SEND_FLAGS: libc::c_int = libc::MSG_NOSIGNAL | libc::MSG_EOR;
 pub(crate) const RECV_FLAGS: libc::c_int = libc::MSG_CMSG_CLOEXEC | libc::MSG_TRUNC;
 
-/// And those that do not wait.
+/// The same flags for calls that do not wait.
 pub(crate) const SEND_NOW: libc::c_int = SEND_FLAGS | libc::MSG_DONTWAIT;
 pub(crate) const RECV_NOW: libc::c_int = RECV_FLAGS | libc::MSG_DONTWAIT;
 
-/// What the kernel holds in one piece of memory (`KMALLOC_MAX_SIZE`) on x86-64 and arm64 with 4 KiB pages. A message of
-/// that length can be sent, where the send buffer allows it.
+/// The longest message that the kernel holds in one piece of memory (`KMALLOC_MAX_SIZE`), in bytes, on x86-64 and arm64
+/// with 4 KiB pages. A message of that length can be sent where the send buffer allows it.
 pub(crate) const ONE_PIECE: usize = 4 << 20;
 
-/// The largest message: one piece and `MAX_SKB_FRAGS` pages beside it, 17 by default and 45 at most, rounded up. A receive
-/// needs no more memory. On a kernel that sends larger ones (64 KiB pages) they are reported as truncated.
+/// The longest message in bytes: one piece and `MAX_SKB_FRAGS` pages beside it, 17 by default and 45 at most, rounded up.
+/// A receive needs no more memory. A kernel with 64 KiB pages sends longer ones, which are reported as truncated.
 pub(crate) const LARGEST_MESSAGE: usize = ONE_PIECE + (256 << 10);
 
-/// A new non-blocking, close-on-exec socket that is not connected.
+/// Creates a non-blocking, close-on-exec socket that is not connected.
 pub(crate) fn socket() -> io::Result<OwnedFd> {
     Ok(rustix::net::socket_with(
         AddressFamily::UNIX,
@@ -55,13 +54,13 @@ pub(crate) fn socket() -> io::Result<OwnedFd> {
     )?)
 }
 
-/// A new datagram socket, non-blocking and close-on-exec.
+/// Creates a datagram socket, non-blocking and close-on-exec.
 pub(crate) fn datagram_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?)
 }
 
-/// Two connected sockets, non-blocking and close-on-exec.
+/// Creates two connected sockets, non-blocking and close-on-exec.
 pub(crate) fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(
         AddressFamily::UNIX,
@@ -75,31 +74,31 @@ pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
     Ok(rustix::net::bind(fd, &address.to_rustix()?)?)
 }
 
-/// `listen(2)`. The kernel caps the backlog at `net.core.somaxconn` and holds one more than asked.
+/// Calls `listen(2)`. The kernel caps the backlog at `net.core.somaxconn` and holds one connection more.
 pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
     Ok(rustix::net::listen(fd, backlog)?)
 }
 
-/// `connect(2)`; on a non-blocking socket `WouldBlock` means that the backlog is full.
+/// Calls `connect(2)`. On a non-blocking socket `WouldBlock` means that the backlog is full.
 pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
     let address = address.to_rustix()?;
     Ok(retry_on_intr(|| rustix::net::connect(fd, &address))?)
 }
 
-/// A new socket connected to `address`: waits on this thread while the backlog is full. Non-blocking
-/// only when it is connected.
+/// Connects a socket to `address`, and blocks this thread while the backlog is full. The socket is non-blocking once it is
+/// connected.
 pub(crate) fn connect_waiting(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
     rustix::io::ioctl_fionbio(fd, false)?;
     connect(fd, address)?;
     Ok(rustix::io::ioctl_fionbio(fd, true)?)
 }
 
-/// Accept one connection; the new socket is non-blocking and close-on-exec.
+/// Accepts one connection. The new socket is non-blocking and close-on-exec.
 ///
 /// # Errors
-/// `WouldBlock` if there is none; `InvalidInput` if there will be none, for the listener was shut down.
+/// Returns `WouldBlock` if there is none, and `InvalidInput` if the listener was shut down and there will be none.
 pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    // O_NONBLOCK is the open file's: whoever shares the listener can have cleared it, and accept4(2) has no MSG_DONTWAIT.
+    // O_NONBLOCK belongs to the open file: a process that shares the listener can have cleared it. accept4(2) has no MSG_DONTWAIT.
     let flags = rustix::fs::fcntl_getfl(fd)?;
     if !flags.contains(OFlags::NONBLOCK) {
         rustix::fs::fcntl_setfl(fd, flags | OFlags::NONBLOCK)?;
@@ -108,7 +107,7 @@ pub(crate) fn accept(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
         rustix::net::accept_with(fd, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)
     });
     match accepted {
-        // A non-blocking listener that was shut down says so for ever, and is ready all the time.
+        // A non-blocking listener that was shut down answers this for ever, and is ready all the time.
         Err(Errno::AGAIN) if has_ended(fd)? => Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "the listener was shut down, by this process or another that shares it",
@@ -126,7 +125,7 @@ pub(crate) fn shutdown(fd: BorrowedFd<'_>, how: std::net::Shutdown) -> io::Resul
     Ok(rustix::net::shutdown(fd, how)?)
 }
 
-/// Whether the peer has closed or shut down its sending direction, or this side reading (`POLLRDHUP`).
+/// Returns whether the peer has closed or shut down its sending direction, or this side reading (`POLLRDHUP`).
 pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let mut polled = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -134,14 +133,14 @@ pub(crate) fn has_ended(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(polled[0].revents().intersects(PollFlags::RDHUP | PollFlags::HUP))
 }
 
-/// Whether the peer has closed or shut down its sending direction, and no message but empty ones is left. The kernel says 0
-/// for the end then, for ever, and only then.
+/// Returns whether the peer has closed or shut down its sending direction, and only empty messages are left. Then, and only
+/// then, the kernel returns 0 for the end at every receive.
 pub(crate) fn is_at_end(fd: BorrowedFd<'_>) -> io::Result<bool> {
     // In this order: nothing is sent after the end.
     Ok(has_ended(fd)? && rustix::io::ioctl_fionread(fd)? == 0)
 }
 
-/// Looks at the next message: its length, and whether ancillary data came with it.
+/// Peeks at the next message, and returns its length and whether ancillary data came with it.
 pub(crate) fn peek(
     fd: BorrowedFd<'_>,
     buffers: &mut [IoSliceMut<'_>],
@@ -164,19 +163,19 @@ fn poll_now(fd: BorrowedFd<'_>, events: PollFlags) -> io::Result<PollFlags> {
     Ok(polled[0].revents())
 }
 
-/// Whether a receive would find a message, the end of the stream or an error.
+/// Returns whether a receive would find a message, the end of the stream or an error.
 pub(crate) fn is_readable(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let wanted = PollFlags::IN | PollFlags::RDHUP;
     Ok(poll_now(fd, wanted)?.intersects(wanted | PollFlags::HUP | PollFlags::ERR))
 }
 
-/// Whether a send would find room, or an error.
+/// Returns whether a send would find capacity in the peer's queue, or an error.
 pub(crate) fn is_writable(fd: BorrowedFd<'_>) -> io::Result<bool> {
     let found = poll_now(fd, PollFlags::OUT)?;
     Ok(found.intersects(PollFlags::OUT | PollFlags::ERR | PollFlags::HUP))
 }
 
-/// Readiness now, in tokio's terms: those that the interest asks for, with what tokio adds to each.
+/// Returns the readiness now, in tokio's terms: those that `interest` asks for, with what tokio adds to each.
 pub(crate) fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Ready> {
     let mut events = PollFlags::empty();
     if interest.is_readable() {
@@ -212,7 +211,7 @@ pub(crate) fn ready(fd: BorrowedFd<'_>, interest: Interest) -> io::Result<Ready>
     Ok(ready)
 }
 
-/// Check that a descriptor is what its new owner takes it for, and make it non-blocking.
+/// Checks that a descriptor is what its new owner takes it for, and makes it non-blocking.
 pub(crate) fn adopt(fd: BorrowedFd<'_>, listening: bool) -> io::Result<()> {
     let refused = |what: String| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("fd {}: {what}", fd.as_raw_fd()))
@@ -243,20 +242,20 @@ pub(crate) fn adopt(fd: BorrowedFd<'_>, listening: bool) -> io::Result<()> {
             "a listening socket, not a connection".into()
         }));
     }
-    // A connected socket knows who connected it, also when that one has gone.
+    // A connected socket keeps the credentials of its peer, also after the peer has gone.
     if !listening && peer_credentials(fd.as_raw_fd())?.uid == u32::MAX {
         return Err(refused("not connected (connect(2) or socketpair(2) comes first)".into()));
     }
     Ok(rustix::io::ioctl_fionbio(fd, true)?)
 }
 
-/// `send(2)` without waiting.
+/// Calls `send(2)` without waiting.
 pub(crate) fn send(fd: BorrowedFd<'_>, message: &[u8]) -> io::Result<usize> {
     let flags = SendFlags::NOSIGNAL | SendFlags::EOR | SendFlags::DONTWAIT;
     Ok(retry_on_intr(|| rustix::net::send(fd, message, flags))?)
 }
 
-/// `recv(2)` without waiting; what does not fit into `buffer` is discarded, descriptors too.
+/// Calls `recv(2)` without waiting. What does not fit into `buffer` is discarded, descriptors too.
 pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     let received = retry_on_intr(|| rustix::net::recv(fd, &mut *buffer, RecvFlags::DONTWAIT));
     #[cfg(planted = "stop_at_reset")]
@@ -267,7 +266,7 @@ pub(crate) fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(len)
 }
 
-/// `sendmsg(2)` without waiting.
+/// Calls `sendmsg(2)` without waiting.
 pub(crate) fn send_message(
     fd: BorrowedFd<'_>,
     message: &[IoSlice<'_>],
@@ -279,14 +278,15 @@ pub(crate) fn send_message(
         header.msg_control = control.as_ptr() as *mut libc::c_void;
         header.msg_controllen = control.len();
     }
-    // SAFETY: `header` points to `message` and `control`, both borrowed until this function returns;
-    // sendmsg only reads them.
+    // SAFETY: `header` points to `message` and `control`, which are borrowed until this function returns.
+    // sendmsg(2) only reads them.
     retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &header, SEND_NOW) })
 }
 
-/// `recvmsg(2)` without waiting, into initialised buffers. Descriptors that the kernel installs
-/// are close-on-exec and belong to the reader. `control` is taken when a message was received,
-/// and left where it is on an error.
+/// Calls `recvmsg(2)` without waiting, into initialized buffers.
+///
+/// Descriptors that the kernel installs are close-on-exec and owned by the reader. `control` is taken when a message was
+/// received, and left in place on an error.
 pub(crate) fn recv_message<'a>(
     fd: BorrowedFd<'_>,
     buffers: &mut [IoSliceMut<'_>],
@@ -294,11 +294,11 @@ pub(crate) fn recv_message<'a>(
 ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
     // IoSliceMut is ABI compatible with iovec (std's documented guarantee).
     let header = header(buffers.as_mut_ptr().cast(), buffers.len());
-    // SAFETY: the iovecs are the caller's exclusive borrows, alive until this function returns.
+    // SAFETY: each iovec describes an IoSliceMut of the caller's, borrowed exclusively until this function returns.
     unsafe { recv_with_header(fd, header, control) }
 }
 
-/// `sendmsg(2)`, or `send(2)` where that will do, without waiting.
+/// Calls `sendmsg(2)` without waiting, or `send(2)` where that is enough.
 pub(crate) fn send_with_ancillary(
     fd: BorrowedFd<'_>,
     message: &[IoSlice<'_>],
@@ -315,24 +315,24 @@ pub(crate) fn send_with_ancillary(
     send_message(fd, message, &control[..len])
 }
 
-/// `recvmsg(2)` without waiting, into owned buffers.
+/// Calls `recvmsg(2)` without waiting, into owned buffers.
 pub(crate) fn recv_scattered<'a, P>(
     fd: BorrowedFd<'_>,
     scatter: &mut Scatter<P>,
     mut control: &'a mut [u8],
 ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
-    let rooms = scatter.rooms();
+    let vectors = scatter.vectors();
     // The kernel does not write to the iovecs themselves.
-    let header = header(rooms.as_ptr().cast_mut(), rooms.len());
-    // SAFETY: the rooms are those of buffers in `scatter`, borrowed exclusively until this
-    // function returns; the kernel writes to them and never reads.
+    let header = header(vectors.as_ptr().cast_mut(), vectors.len());
+    // SAFETY: the iovecs describe the memory of buffers in `scatter`, by the contract of `IoBufMut`. They are borrowed
+    // exclusively until this function returns. recvmsg(2) writes to them and never reads.
     let (message_len, reader) = unsafe { recv_with_header(fd, header, &mut control)? };
-    // SAFETY: recvmsg has written that message into the rooms, in order.
+    // SAFETY: recvmsg(2) has just written that message into the vectors, in order.
     unsafe { scatter.received(message_len) };
     Ok((message_len, reader))
 }
 
-/// `recvmsg(2)` without waiting, into one owned buffer.
+/// Calls `recvmsg(2)` without waiting, into one owned buffer.
 pub(crate) fn recvmsg_plain<'a>(
     fd: BorrowedFd<'_>,
     capacity: &mut Capacity<'_>,
@@ -340,28 +340,30 @@ pub(crate) fn recvmsg_plain<'a>(
 ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
     let mut vector = capacity.vector();
     let header = header(&raw mut vector, 1);
-    // SAFETY: the iovec is a buffer's memory, borrowed exclusively until this function returns; the kernel writes to
-    // it and never reads.
+    // SAFETY: the iovec describes the memory of `capacity`, borrowed exclusively until this function returns. recvmsg(2)
+    // writes to it and never reads.
     let (message_len, reader) = unsafe { recv_with_header(fd, header, &mut control)? };
-    // SAFETY: a message of that length has just been written there.
+    // SAFETY: recvmsg(2) has just written a message of that length there, as far as it fits.
     unsafe { capacity.received(message_len) };
     Ok((message_len, reader))
 }
 
-/// `recv(2)` without waiting, into one owned buffer. The length of the message; ancillary data is discarded.
+/// Calls `recv(2)` without waiting, into one owned buffer. Returns the length of the message. Ancillary data is discarded.
 pub(crate) fn recv_plain(fd: BorrowedFd<'_>, capacity: &mut Capacity<'_>) -> io::Result<usize> {
     let vector = capacity.vector();
-    // SAFETY: the iovec is a buffer's memory, borrowed exclusively until this function returns; the kernel writes no more
-    // than `iov_len` bytes.
+    // SAFETY: the iovec describes the memory of `capacity`, borrowed exclusively until this function returns. recv(2)
+    // writes at most `iov_len` bytes, and never reads.
     let message_len =
         retry(|| unsafe { libc::recv(fd.as_raw_fd(), vector.iov_base, vector.iov_len, RECV_NOW) })?;
-    // SAFETY: a message of that length has just been written there.
+    // SAFETY: recv(2) has just written a message of that length there, as far as it fits.
     unsafe { capacity.received(message_len) };
     Ok(message_len)
 }
 
+/// Calls `recvmsg(2)` without waiting, with the iovecs of `header`.
+///
 /// # Safety
-/// The iovecs of `header` must be writable for the kernel during the call.
+/// The iovecs of `header` describe memory that is valid for writes, and that nothing else accesses during the call.
 unsafe fn recv_with_header<'a>(
     fd: BorrowedFd<'_>,
     mut header: libc::msghdr,
@@ -371,8 +373,8 @@ unsafe fn recv_with_header<'a>(
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = control.len();
     }
-    // SAFETY: the iovecs are writable (the caller's duty); `control` is borrowed exclusively until this
-    // function returns.
+    // SAFETY: the iovecs are valid for writes by this function's contract. `control` is borrowed exclusively until this
+    // function returns. `fd` is open, as it is borrowed.
     let received = retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, RECV_NOW) });
     #[cfg(planted = "stop_at_reset")]
     if let Err(error) = &received {
@@ -383,13 +385,13 @@ unsafe fn recv_with_header<'a>(
         header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
     let control = std::mem::take(control);
     let len = header.msg_controllen.min(control.len());
-    // SAFETY: recvmsg has just written control messages there, and nothing else has looked at them. Padding it leaves as it was:
-    // the buffer was initialised before.
+    // SAFETY: recvmsg(2) has just written `msg_controllen` bytes of control data there, and nothing else has read them. It
+    // leaves padding as it was, and the buffer was initialized before: it is a slice of u8.
     let reader = unsafe { AncillaryMessageReader::new(&mut control[..len], control_truncated) };
     Ok((message_len, reader))
 }
 
-/// Take `ECONNRESET` for the end: what the peer had sent before it closed is never read.
+/// Takes `ECONNRESET` for the end: what the peer had sent before it closed is never read.
 #[cfg(planted = "stop_at_reset")]
 pub(crate) fn stop_at_reset(fd: BorrowedFd<'_>, errno: i32) {
     let read = || rustix::net::recv(fd, &mut [0_u8; 1], RecvFlags::DONTWAIT);
@@ -397,7 +399,7 @@ pub(crate) fn stop_at_reset(fd: BorrowedFd<'_>, errno: i32) {
 }
 
 pub(crate) fn empty_header() -> libc::msghdr {
-    // SAFETY: msghdr is a C struct of integers and pointers, for which zero is a valid value.
+    // SAFETY: msghdr is a C struct of integers and pointers (recvmsg(2)), for which zero is a valid value.
     unsafe { std::mem::zeroed() }
 }
 
@@ -408,12 +410,12 @@ fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {
     header
 }
 
-/// `getsockname(2)`.
+/// Returns the address of the socket (`getsockname(2)`).
 pub(crate) fn local_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     address(fd, libc::getsockname)
 }
 
-/// `getpeername(2)`.
+/// Returns the address of the peer (`getpeername(2)`).
 pub(crate) fn peer_address(fd: BorrowedFd<'_>) -> io::Result<SocketAddr> {
     address(fd, libc::getpeername)
 }
@@ -422,11 +424,11 @@ type GetName =
     unsafe extern "C" fn(libc::c_int, *mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int;
 
 fn address(fd: BorrowedFd<'_>, get: GetName) -> io::Result<SocketAddr> {
-    // SAFETY: sockaddr_un is a C struct of integers, for which zero is a valid value.
+    // SAFETY: sockaddr_un is a C struct of integers (unix(7)), for which zero is a valid value.
     let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     let mut len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-    // SAFETY: `get` is one of the two functions above. Both out-pointers are locals of the size that
-    // `len` says; the kernel writes no more than that and reports the untruncated length.
+    // SAFETY: `get` is getsockname(2) or getpeername(2). Both out-pointers are locals, of the size in `len`. The kernel
+    // writes no more than that, and reports the untruncated length.
     let result = unsafe { get(fd.as_raw_fd(), (&raw mut address).cast(), &mut len) };
     if result == -1 {
         return Err(io::Error::last_os_error());
@@ -434,7 +436,7 @@ fn address(fd: BorrowedFd<'_>, get: GetName) -> io::Result<SocketAddr> {
     SocketAddr::from_raw(&address, len as usize)
 }
 
-/// A system call of libc's that says how much or how many, or -1; made again if a signal interrupts it.
+/// Makes a system call of libc's that returns a count or -1, and repeats it where a signal interrupts it.
 pub(crate) fn retry<T>(mut call: impl FnMut() -> T) -> io::Result<usize>
 where
     usize: TryFrom<T>,

@@ -16,13 +16,13 @@ pub(crate) fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
     Ok(sockopt::socket_error(fd)?.err().map(io::Error::from))
 }
 
-/// The send buffer size as the kernel accounts it (twice what `SO_SNDBUF` was set to).
+/// Returns the size of the send buffer in bytes, as the kernel accounts for it: twice the value of `SO_SNDBUF`.
 pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(sockopt::socket_send_buffer_size(fd)?)
 }
 
-/// Whether every message that is received comes with control data: credentials (`SO_PASSCRED`) or the
-/// time of its arrival (`SO_TIMESTAMP`).
+/// Returns whether every message comes with control data: credentials (`SO_PASSCRED`) or the time of its arrival
+/// (`SO_TIMESTAMP`).
 pub(crate) fn marks_messages(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(pass_credentials(fd)? || timestamps(fd)?)
 }
@@ -36,8 +36,7 @@ fn timestamps(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(false)
 }
 
-/// Of these, one at most is on: setting one is setting it in place of the others. The last two have 64 bits on every
-/// architecture.
+/// At most one of these is on: setting one unsets the others. The last two have 64 bits on every architecture.
 pub(crate) const TIMESTAMPS: [libc::c_int; 4] =
     if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) {
         [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 0x46, 0x42]
@@ -45,12 +44,12 @@ pub(crate) const TIMESTAMPS: [libc::c_int; 4] =
         [libc::SO_TIMESTAMP, libc::SO_TIMESTAMPNS, 63, 64]
     };
 
-/// Have every message come with the time of its arrival (`SO_TIMESTAMP`), or no longer.
+/// Sets whether every message comes with the time of its arrival (`SO_TIMESTAMP`).
 pub(crate) fn set_timestamps(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
     set_socket_option(fd, libc::SO_TIMESTAMP, on.into())
 }
 
-/// See [`send_buffer_size`].
+/// Returns the size of the receive buffer in bytes: see [`send_buffer_size`].
 pub(crate) fn recv_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
     Ok(sockopt::socket_recv_buffer_size(fd)?)
 }
@@ -63,13 +62,15 @@ pub(crate) fn set_recv_buffer_size(fd: BorrowedFd<'_>, size: usize) -> io::Resul
     Ok(sockopt::set_socket_recv_buffer_size(fd, size)?)
 }
 
-/// `SO_PEERCRED`. Not rustix's: its process id cannot be zero, which is what the kernel reports
-/// for a peer of a process namespace that is not visible from here.
+/// Returns the credentials of the peer (`SO_PEERCRED`).
+///
+/// rustix does not fit: its process id cannot be zero. The kernel reports zero for a peer in a process namespace that is not
+/// visible from here.
 pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut len = size_of::<libc::ucred>() as libc::socklen_t;
-    // SAFETY: both out-pointers are locals of the size that `len` says; a number that is no open
-    // descriptor is answered with EBADF.
+    // SAFETY: both out-pointers are locals, of the size in `len`, and getsockopt(2) writes no more than that. It returns
+    // EBADF for a raw fd that is not open.
     let result = unsafe {
         libc::getsockopt(
             fd,
@@ -85,8 +86,9 @@ pub(crate) fn peer_credentials(fd: RawFd) -> io::Result<libc::ucred> {
     Ok(credentials)
 }
 
-/// A socket option's value, in bytes. `first` is how many there may be; more are asked for where the
-/// kernel says `ERANGE`.
+/// Returns the value of a socket option in bytes.
+///
+/// `first` is the capacity for it. If the kernel returns `ERANGE`, the call is made again with the length that it reported.
 pub(crate) fn socket_option(
     fd: BorrowedFd<'_>,
     option: libc::c_int,
@@ -95,7 +97,7 @@ pub(crate) fn socket_option(
     let mut value = vec![0; first];
     loop {
         let mut len = value.len() as libc::socklen_t;
-        // SAFETY: the value is `len` bytes long, of which the kernel writes as many as it then says.
+        // SAFETY: `value` is `len` bytes long. getsockopt(2) writes no more than that, and stores how much it wrote.
         let result = unsafe {
             libc::getsockopt(
                 fd.as_raw_fd(),
@@ -118,13 +120,13 @@ pub(crate) fn socket_option(
     }
 }
 
-/// Set a socket option that is an `int`.
+/// Sets a socket option that is an `int`.
 pub(crate) fn set_socket_option(
     fd: BorrowedFd<'_>,
     option: libc::c_int,
     value: libc::c_int,
 ) -> io::Result<()> {
-    // SAFETY: the kernel reads the `int` whose size it is told.
+    // SAFETY: the pointer is to a local `int`, and setsockopt(2) reads as many bytes as the size that is passed with it.
     let result = unsafe {
         libc::setsockopt(
             fd.as_raw_fd(),
@@ -137,14 +139,14 @@ pub(crate) fn set_socket_option(
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-/// `SO_PEERPIDFD`.
+/// Returns a descriptor of the process at the other end (`SO_PEERPIDFD`, Linux 6.5).
 pub(crate) fn peer_pidfd(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let value = socket_option(fd, libc::SO_PEERPIDFD, size_of::<libc::c_int>())?;
-    let number = value.first_chunk().map(|bytes| libc::c_int::from_ne_bytes(*bytes));
-    match number {
-        // SAFETY: the kernel has just installed this descriptor for this call, close-on-exec, and
-        // nobody else knows of it.
-        Some(number @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(number) }),
+    let fd = value.first_chunk().map(|bytes| libc::c_int::from_ne_bytes(*bytes));
+    match fd {
+        // SAFETY: the kernel has just installed this descriptor for this call (SO_PEERPIDFD), close-on-exec, and its raw fd
+        // is in no other place than `value`.
+        Some(fd @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
         _ => Err(io::Error::from_raw_os_error(libc::ESRCH)),
     }
 }

@@ -1,6 +1,6 @@
 //! Which backend a socket runs on, which one is asked for, and how io_uring submits.
 
-/// What a socket runs on.
+/// Names what a socket runs on.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -13,9 +13,9 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Backend {
-    /// io_uring: a system call for each operation, and under load many operations with one. Waits as epoll does.
+    /// A system call for each operation, or under load one `io_uring_enter(2)` for many. Waits as epoll does.
     Uring,
-    /// A system call for each operation. One that has to wait is told by tokio's I/O driver (epoll) when to go on.
+    /// A system call for each operation. tokio's I/O driver (epoll) wakes an operation that has to wait.
     Epoll,
 }
 
@@ -28,7 +28,7 @@ impl std::fmt::Display for Backend {
     }
 }
 
-/// A wish for a [`Backend`].
+/// Says which [`Backend`] a socket shall run on.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -48,12 +48,13 @@ impl std::fmt::Display for Backend {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Selection {
-    /// The best that is available, unless `TOKIO_SEQPACKET_BACKEND` names one. A denial of io_uring by a filter is
-    /// remembered for the life of the process; what may pass is asked about once a second at most (a sysctl), or
-    /// ten times (an exhausted limit).
+    /// The best that is available, unless `TOKIO_SEQPACKET_BACKEND` names one.
+    ///
+    /// A denial of io_uring by a filter is remembered for the life of the process. What may change is asked again: a
+    /// sysctl once a second at most, an exhausted limit ten times a second.
     #[default]
     Auto,
-    /// io_uring, or an error that says why not.
+    /// io_uring, or an error that gives the reason.
     Uring,
     /// epoll.
     Epoll,
@@ -68,7 +69,7 @@ impl From<Backend> for Selection {
     }
 }
 
-/// How a socket on io_uring submits its operations. Does nothing on epoll.
+/// Says how a socket on io_uring submits its operations. It has no effect on epoll.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -82,13 +83,16 @@ impl From<Backend> for Selection {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Submission {
-    /// By load, and by what is faster: a worker whose tasks have enough operations for a batch makes them in batches or by
-    /// system calls. Both are timed by turns, the slower one for a few percent of the operations at first and less later.
+    /// By load and by measured speed.
+    ///
+    /// A worker whose tasks have enough operations for a batch makes them in batches or by system calls. Both ways are
+    /// timed in turns. The slower one is used for a few percent of the operations at first, and for fewer later.
     #[default]
     Adaptive,
-    /// Through the ring whatever the load, if called on a worker of the socket's runtime. The first poll of an operation
-    /// queues it for the next batch, and is pending. Some are system calls in any case: sends over 4 KiB or with ancillary
-    /// data, and receives behind a large message.
+    /// Through the ring whatever the load, if called on a worker of the socket's runtime.
+    ///
+    /// The first poll of an operation queues it for the next batch, and is pending. Some operations are system calls in any
+    /// case: sends over 4 KiB or with ancillary data, and receives behind a large message.
     Ring,
     /// Always by system calls.
     Direct,

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
-/// Types that give out a [`BorrowedFd<'a>`]: every `&'a T` where `T: AsFd`, and `BorrowedFd<'a>`.
+/// Lends out a [`BorrowedFd<'a>`]: every `&'a T` where `T: AsFd`, and `BorrowedFd<'a>`.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -25,7 +25,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 /// # Ok(()) }
 /// ```
 pub trait BorrowFd<'a> {
-    /// Borrow the file descriptor.
+    /// Returns the borrowed file descriptor.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {

@@ -1,12 +1,11 @@
-//! [`MessageInfo`]: what is known about a received message beside its bytes.
+//! [`MessageInfo`]: what is known about a received message apart from its bytes.
 
 use crate::types::recv_meta::RecvMeta;
 
-/// What a receive call says about the message.
+/// Describes a received message: its length, what was truncated, and whether it is the end of the stream.
 ///
-/// Truncation is reported here: bytes that do not fit into the buffer, and ancillary data that does not fit, are gone.
-/// Ancillary data that was discarded is reported by calls that have capacity for some; a call without, like
-/// [`recv_owned`](crate::UnixSeqpacket::recv_owned), need not notice it.
+/// Bytes and ancillary data that do not fit are lost. Calls that have capacity for ancillary data report what they had to
+/// discard. A call without such capacity, like [`recv_owned`](crate::UnixSeqpacket::recv_owned), need not notice it.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -16,7 +15,7 @@ use crate::types::recv_meta::RecvMeta;
 /// let file = AncillaryBuffer::from_iter([std::fs::File::open("/dev/null")?.into()]);
 /// a.send_owned_with_ancillary("a message with a file", file).await.0?;
 ///
-/// // Without room for either.
+/// // Without capacity for either.
 /// let (mut buffer, mut control) = ([0; 9], [0; 4]);
 /// let mut parts = [std::io::IoSliceMut::new(&mut buffer)];
 /// let (info, _) = b.recv_message(&mut parts, &mut control).await?;
@@ -26,12 +25,12 @@ use crate::types::recv_meta::RecvMeta;
 /// # Ok(()) }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[must_use = "a message can have been cut"]
+#[must_use = "a message can have been truncated"]
 pub struct MessageInfo {
     message_len: usize,
     bytes_read: usize,
     ancillary_truncated: bool,
-    /// `None`: cannot be told.
+    /// `None` if it is unknown.
     end_of_stream: Option<bool>,
 }
 
@@ -45,8 +44,10 @@ impl MessageInfo {
         }
     }
 
-    /// Bytes that were written into the buffer. 0 stands for an empty message and for end of
-    /// stream; [`end_of_stream()`](Self::end_of_stream) tells them apart.
+    /// Returns how many bytes were written into the buffer.
+    ///
+    /// 0 stands for an empty message and for the end of the stream.
+    /// [`end_of_stream()`](Self::end_of_stream) distinguishes them.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -61,15 +62,16 @@ impl MessageInfo {
         self.bytes_read
     }
 
-    /// Bytes of the message as it was sent, which is more than
-    /// [`bytes_read()`](Self::bytes_read) if it was cut.
+    /// Returns the length of the message in bytes, as it was sent.
+    ///
+    /// It is more than [`bytes_read()`](Self::bytes_read) if the message was truncated.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// a.send(b"twelve bytes").await?;
     /// let (received, _) = b.recv_owned(Vec::with_capacity(8)).await;
-    /// // So much room the next time.
+    /// // The next buffer is long enough.
     /// assert_eq!(received?.message_len(), 12);
     /// # Ok(()) }
     /// ```
@@ -77,15 +79,15 @@ impl MessageInfo {
         self.message_len
     }
 
-    /// Whether the message was longer than the buffer (`MSG_TRUNC`). The rest of it is lost.
+    /// Returns whether the message was longer than the buffer (`MSG_TRUNC`). The rest of it is lost.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// for (message, cut) in [(&b"fits"[..], false), (b"does not", true)] {
+    /// for (message, truncated) in [(&b"fits"[..], false), (b"does not", true)] {
     ///     a.send(message).await?;
     ///     let (received, _) = b.recv_owned(Vec::with_capacity(4)).await;
-    ///     assert_eq!(received?.truncated(), cut);
+    ///     assert_eq!(received?.truncated(), truncated);
     /// }
     /// # Ok(()) }
     /// ```
@@ -93,12 +95,15 @@ impl MessageInfo {
         self.message_len > self.bytes_read
     }
 
-    /// Whether ancillary data was discarded (`MSG_CTRUNC`): there was no capacity for it, or the
-    /// process can have no more file descriptors. Descriptors that were discarded are closed.
+    /// Returns whether ancillary data was discarded (`MSG_CTRUNC`).
     ///
-    /// A plain receive into an owned buffer has no capacity for ancillary data and does not ask: it may say false where a
-    /// peer had passed some. Use a call with capacity for it to know. That one says false, too, of a message whose ancillary
-    /// data was discarded by a plain receive that was dropped: see [`Options::keep_ancillary`](crate::Options::keep_ancillary).
+    /// Either there was no capacity for it, or the process could open no more file descriptors. Descriptors that were
+    /// discarded are closed.
+    ///
+    /// A plain receive into an owned buffer has no capacity for ancillary data and does not ask for it. It may return false
+    /// where a peer had passed some. A call with capacity for ancillary data returns the right answer, with one exception: a
+    /// plain receive that was dropped may have discarded it before. See
+    /// [`Options::keep_ancillary`](crate::Options::keep_ancillary).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -118,15 +123,15 @@ impl MessageInfo {
         self.ancillary_truncated
     }
 
-    /// Whether this was no message but the end of the stream: the peer has closed or shut down
-    /// writing, or this side reading. An empty message is `Some(false)`.
+    /// Returns whether this was no message but the end of the stream.
     ///
-    /// `None` if that cannot be told: nothing was received, and the peer has closed since, so that it
-    /// was either the end or an empty message. Nothing but empty messages and the end comes after it, except for what another
-    /// receive of the socket has taken at the same time. Set
-    /// [`set_pass_credentials`](crate::UnixSeqpacket::set_pass_credentials) before the first receive
-    /// to have it told in every case: each message carries credentials then, an empty one too, and
-    /// end of stream does not.
+    /// At the end of the stream the peer has closed or shut down writing, or this side reading. An empty message is
+    /// `Some(false)`.
+    ///
+    /// `None` means that it is unknown: nothing was received and the peer has closed since, so it was either the end or an
+    /// empty message. Only empty messages and the end come after it, and what another receive of the socket took at the same
+    /// time. Set [`set_pass_credentials`](crate::UnixSeqpacket::set_pass_credentials) before the first receive to know it in
+    /// every case. Each message carries credentials then, an empty one too, and the end of the stream does not.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -150,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cut_message_tells_both_lengths() {
+    fn a_truncated_message_has_both_lengths() {
         let received =
             RecvMeta { message_len: 10, control_truncated: false, end_of_stream: Some(false) };
         let info = MessageInfo::new(&received, 4);

@@ -1,4 +1,4 @@
-//! Plain values: addresses, credentials, what is known of a message. Nothing here asks the kernel.
+//! Plain values: addresses, credentials, what is known of a message. Nothing here calls the kernel.
 
 pub(crate) mod backend;
 pub mod borrow_fd;

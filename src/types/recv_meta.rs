@@ -1,4 +1,4 @@
-//! [`RecvMeta`]: what one receive says of its message.
+//! [`RecvMeta`]: what a receive found out about its message.
 
 /// What is known of one message when it is received. All of it is decided then, under the lock of the receive queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -7,12 +7,12 @@ pub(crate) struct RecvMeta {
     pub(crate) message_len: usize,
     /// Control data was discarded.
     pub(crate) control_truncated: bool,
-    /// Whether it is the end of the stream and no message. `None` if that cannot be told.
+    /// Whether it is the end of the stream and no message. `None` if that is unknown.
     pub(crate) end_of_stream: Option<bool>,
 }
 
 impl RecvMeta {
-    /// As a call reports it that has no use for the control data, or for what is left of it.
+    /// Returns the report of a call that has no use for the control data, or for the rest of it.
     pub(crate) fn without(mut self, control_is_empty: bool) -> Self {
         self.control_truncated |= !control_is_empty;
         self

@@ -14,10 +14,10 @@ use rustix::net::SocketAddrUnix;
 /// Bytes that `sun_path` holds.
 const CAPACITY: usize = 108;
 
-/// The address of a Unix socket: a path, a name in the abstract namespace, or none.
+/// Holds the address of a Unix socket: a path, a name in the abstract namespace, or none.
 ///
-/// See `unix(7)`. A path may use all 108 bytes of `sun_path`; the terminating NUL byte is left
-/// out then, which Linux accepts.
+/// See `unix(7)`. A path may use all 108 bytes of `sun_path`. The terminating NUL byte is left out
+/// then, which Linux accepts.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -54,12 +54,14 @@ enum Name {
 }
 
 impl SocketAddr {
-    /// The address that a path stands for in this crate: a leading NUL byte makes it a name in
-    /// the abstract namespace (taken as it is, to the last byte), anything else is a pathname.
+    /// Creates the address that a path stands for in this crate.
+    ///
+    /// A leading NUL byte makes it a name in the abstract namespace, of which every byte counts.
+    /// Anything else is a pathname.
     ///
     /// # Errors
-    /// `InvalidInput` for an empty path, a path or name over 108 bytes (the leading NUL of an
-    /// abstract name counts), and a NUL byte inside a pathname.
+    /// Returns `InvalidInput` for an empty path, for a path or name over 108 bytes (the leading NUL of an
+    /// abstract name counts), and for a NUL byte inside a pathname.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -98,10 +100,10 @@ impl SocketAddr {
         Ok(Self { name })
     }
 
-    /// A name in the abstract namespace, given without the leading NUL byte.
+    /// Creates an address from a name in the abstract namespace, without the leading NUL byte.
     ///
     /// # Errors
-    /// `InvalidInput` for a name over 107 bytes.
+    /// Returns `InvalidInput` for a name over 107 bytes.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -128,10 +130,10 @@ impl SocketAddr {
         Ok(Self { name: Name::Abstract(name.to_vec()) })
     }
 
-    /// The address of a socket that is bound to nothing.
+    /// Returns the address of a socket that is bound to nothing.
     ///
-    /// To bind to it means that the kernel finds a free name in the abstract namespace, of five
-    /// hexadecimal digits (autobind, see `unix(7)`): as port 0 does for TCP.
+    /// If a socket is bound to it, the kernel picks a free name in the abstract namespace, of five
+    /// hexadecimal digits (autobind, see `unix(7)`). Port 0 of TCP works the same way.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -146,7 +148,7 @@ impl SocketAddr {
         Self { name: Name::Unnamed }
     }
 
-    /// The path, if the address is one.
+    /// Returns the path, if the address is one.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -165,7 +167,7 @@ impl SocketAddr {
         }
     }
 
-    /// The name in the abstract namespace, without its leading NUL byte, if the address is one.
+    /// Returns the name in the abstract namespace, without its leading NUL byte, if the address is one.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -183,7 +185,7 @@ impl SocketAddr {
         }
     }
 
-    /// Whether the socket is bound to nothing.
+    /// Returns whether the socket is bound to nothing.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -199,8 +201,8 @@ impl SocketAddr {
         matches!(self.name, Name::Unnamed)
     }
 
-    /// The address as tokio-seqpacket reports it: an abstract name with its leading NUL byte,
-    /// nothing for an unnamed socket.
+    /// Returns the address as tokio-seqpacket reports it: an abstract name with its leading NUL byte,
+    /// an empty path for an unnamed socket.
     pub(crate) fn into_path_buf(self) -> PathBuf {
         match self.name {
             Name::Unnamed => PathBuf::new(),
@@ -212,8 +214,10 @@ impl SocketAddr {
         }
     }
 
-    /// From what the kernel wrote; `len` is the length it reported, which is 111 for a path that
-    /// fills `sun_path` (the kernel counts a NUL byte that does not fit).
+    /// Creates an address from what the kernel wrote.
+    ///
+    /// `len` is the length that it reported. That is 111 for a path that fills `sun_path`: the kernel
+    /// counts a NUL byte that does not fit.
     pub(crate) fn from_raw(address: &libc::sockaddr_un, len: usize) -> io::Result<Self> {
         if len < offset_of!(libc::sockaddr_un, sun_path) {
             return Ok(Self::unnamed());
@@ -260,10 +264,10 @@ impl From<net::SocketAddr> for SocketAddr {
 impl TryFrom<SocketAddr> for net::SocketAddr {
     type Error = io::Error;
 
-    /// `InvalidInput` for a path of 108 bytes: std wants room for a terminating NUL byte.
+    /// Fails with `InvalidInput` for a path of 108 bytes: std requires a terminating NUL byte.
     fn try_from(address: SocketAddr) -> io::Result<Self> {
         match &address.name {
-            // std's way to say so.
+            // This is std's unnamed address.
             Name::Unnamed => Self::from_pathname(""),
             Name::Pathname(path) => Self::from_pathname(path),
             Name::Abstract(name) => Self::from_abstract_name(name),

@@ -2,10 +2,10 @@
 
 use libc::{gid_t, pid_t, uid_t};
 
-/// Credentials of a process.
+/// Holds the credentials of a process: its user id, group id and process id.
 ///
-/// As ancillary data (`SCM_CREDENTIALS`) the kernel checks them against the sender: an
-/// unprivileged process can only send its own ids. See `unix(7)`.
+/// In ancillary data (`SCM_CREDENTIALS`) the kernel checks them against the sender. An unprivileged
+/// process can only send its own ids. See `unix(7)`.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -31,7 +31,7 @@ pub struct UCred {
 }
 
 impl UCred {
-    /// Credentials with the given ids. A `pid` of 0 makes [`pid()`](Self::pid) return `None`.
+    /// Creates credentials with the given ids. A `pid` of 0 makes [`pid()`](Self::pid) return `None`.
     ///
     /// ```
     /// use tokio_seqpacket::UCred;
@@ -44,7 +44,7 @@ impl UCred {
         Self { uid, gid, pid }
     }
 
-    /// The real user and group id of this process, and its process id.
+    /// Returns the real user and group id of this process, and its process id.
     ///
     /// ```
     /// use tokio_seqpacket::UCred;
@@ -60,7 +60,7 @@ impl UCred {
         }
     }
 
-    /// The user id.
+    /// Returns the user id.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -77,7 +77,7 @@ impl UCred {
         self.uid
     }
 
-    /// Replace the user id.
+    /// Replaces the user id.
     ///
     /// ```
     /// # use tokio_seqpacket::UCred;
@@ -90,14 +90,14 @@ impl UCred {
         self.uid = uid;
     }
 
-    /// The group id.
+    /// Returns the group id.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// # let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// use tokio_seqpacket::UCred;
     ///
-    /// // Both ends of a pair are of this process.
+    /// // Both ends of a pair belong to this process.
     /// assert_eq!(socket.peer_cred()?.gid(), UCred::from_current_process().gid());
     /// # Ok(()) }
     /// ```
@@ -105,7 +105,7 @@ impl UCred {
         self.gid
     }
 
-    /// Replace the group id.
+    /// Replaces the group id.
     ///
     /// ```
     /// # use tokio_seqpacket::UCred;
@@ -117,15 +117,16 @@ impl UCred {
         self.gid = gid;
     }
 
-    /// The process id, or `None` where the kernel reports 0: the process is in a process
-    /// namespace that cannot be seen from here.
+    /// Returns the process id, or `None` where the kernel reports 0.
+    ///
+    /// The process is in a process namespace that is not visible from here then.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// # let (socket, _peer) = tokio_seqpacket::UnixSeqpacket::pair()?;
     /// let peer = socket.peer_cred()?;
     /// let pid = peer.pid().expect("it is in our process namespace");
-    /// // Only a hint: the number can have been given to another process.
+    /// // Only a hint: another process can have been given this id.
     /// let program = std::fs::read_link(format!("/proc/{pid}/exe"))?;
     /// # assert_eq!(program, std::env::current_exe()?);
     /// # Ok(()) }
@@ -134,7 +135,7 @@ impl UCred {
         (self.pid != 0).then_some(self.pid)
     }
 
-    /// Replace the process id; 0 stands for none.
+    /// Replaces the process id. 0 stands for none.
     ///
     /// ```
     /// # use tokio_seqpacket::UCred;
@@ -152,7 +153,7 @@ impl UCred {
 
     pub(crate) const WIRE_LEN: usize = size_of::<libc::ucred>();
 
-    /// The bytes of a `struct ucred`.
+    /// Returns the bytes of a `struct ucred`.
     pub(crate) fn to_wire(self) -> [u8; Self::WIRE_LEN] {
         let mut bytes = [0; Self::WIRE_LEN];
         bytes[..4].copy_from_slice(&self.pid.to_ne_bytes());
@@ -161,7 +162,7 @@ impl UCred {
         bytes
     }
 
-    /// From the bytes of a `struct ucred`.
+    /// Creates credentials from the bytes of a `struct ucred`.
     pub(crate) fn from_wire(bytes: [u8; Self::WIRE_LEN]) -> Self {
         let word = |at: usize| [bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]];
         Self {

@@ -1,4 +1,4 @@
-//! What a system call and a batch cost on this machine: measured when the first ring is made, kept for the process.
+//! What a system call and a batch cost on this machine. Measured when the first ring is made, and kept for the process.
 
 use std::os::fd::AsFd;
 use std::sync::OnceLock;
@@ -12,15 +12,15 @@ use crate::uring::support::Unavailable;
 
 static COSTS: OnceLock<Costs> = OnceLock::new();
 
-/// What system calls and batches cost in this process, if a ring has been made.
+/// Returns what system calls and batches cost in this process, if a ring has been made.
 pub(crate) fn known_costs() -> Option<&'static Costs> {
     COSTS.get()
 }
 
-/// What system calls and batches cost in this process. Measured with the first ring, in some 100 us.
+/// Returns what system calls and batches cost in this process. The first ring measures it, in some 100 us.
 ///
 /// # Errors
-/// The ring is refused service, and is to be dropped: entries of a batch may be left in its queue.
+/// Fails if the kernel refuses to run entries. The caller drops the ring then: entries of a batch may be left in its queue.
 pub(crate) fn costs(ring: &mut Ring) -> Result<Costs, Unavailable> {
     if let Some(costs) = COSTS.get() {
         return Ok(*costs);
@@ -29,8 +29,8 @@ pub(crate) fn costs(ring: &mut Ring) -> Result<Costs, Unavailable> {
     Ok(*COSTS.get_or_init(|| measured))
 }
 
-/// Receives that find nothing, one by one and in batches. Filters and audit differ by system call, so it is a call that a
-/// batch saves.
+/// Measures receives that find nothing, one by one and in batches. Filters and audit differ by system call, so the measured
+/// call is one that a batch saves.
 fn measure(ring: &mut Ring) -> Result<Costs, Unavailable> {
     const ROUNDS: usize = 5;
     const SINGLES: usize = 8;

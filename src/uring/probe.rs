@@ -1,5 +1,5 @@
-//! Whether a ring can be made here: asked by making one as a worker does ([`Ring::smallest`]). A filter may allow one system
-//! call and refuse the next. What cannot change is remembered for the process. A worker whose ring is refused later
+//! Finds out whether a ring can be made here, by making one as a worker does ([`Ring::smallest`]). A filter may allow one
+//! system call and refuse the next. What cannot change is remembered for the process. A worker whose ring is refused later
 //! corrects it.
 
 use std::sync::{Mutex, PoisonError};
@@ -9,9 +9,8 @@ use super::support::{self, OLDEST_KERNEL, Unavailable, UringSupport};
 
 /// Finds out whether io_uring can be used in this process, by making a small ring and running an operation.
 ///
-/// A success is remembered for the life of the process, and so is a refusal that cannot pass: the kernel, or a filter. Where a
-/// later ring is refused by a filter, that is remembered instead. A sysctl and exhausted limits are looked at again by
-/// each call.
+/// A success is remembered for the life of the process, and so is a refusal that lasts: the kernel, or a filter. Where a later
+/// ring is refused by a filter, that is remembered instead. A sysctl and exhausted limits are checked again by each call.
 ///
 /// ```
 /// println!("{}", tokio_seqpacket::probe());
@@ -31,7 +30,7 @@ pub fn probe() -> UringSupport {
     support
 }
 
-/// As [`probe()`], for making sockets: what was refused is not asked about for each of them.
+/// Returns whether io_uring can be used, for making sockets. A refusal is remembered for a while, not checked for each of them.
 pub(crate) fn is_available() -> bool {
     support::known_now().unwrap_or_else(|| matches!(probe(), UringSupport::Available { .. }))
 }
@@ -47,7 +46,7 @@ fn ask() -> UringSupport {
     }
 }
 
-/// Major and minor number of a kernel release.
+/// Returns the major and minor version of a kernel release.
 fn version(release: &str) -> Option<(u32, u32)> {
     let mut numbers = release.split(|c: char| !c.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

@@ -1,8 +1,10 @@
-//! The only file that names [`IoUring`]: one ring, and one batch at a time through it.
+//! One ring, and one batch at a time through it. No other file uses [`IoUring`].
 //!
-//! Every operation of a batch has `MSG_DONTWAIT`, so the kernel completes it within `io_uring_enter(2)`: it arms nothing
-//! and hands nothing to its worker threads (without `LINK`, `DRAIN` and `ASYNC`; `tests/kernel_facts.rs` would notice a
-//! change). [`Ring::run`] returns when each operation has been reported. So the kernel has no pointer of ours between two
+//! Every operation of a batch has `MSG_DONTWAIT`, and no entry has `LINK`, `DRAIN` or `ASYNC`. So the kernel completes each
+//! within `io_uring_enter(2)`: it arms nothing and hands nothing to its worker threads. This is shown by
+//! `what_must_not_wait_completes_within_the_call_that_submits_it` in `tests/kernel_facts.rs`.
+//!
+//! [`Ring::run`] returns when each operation has been reported. So the kernel has no pointer of this process between two
 //! batches, nothing is ever cancelled, and a ring can be closed at any time.
 //!
 //! Order: sends first, receives after them. A receive whose message is sent in the same batch finds it.
@@ -21,14 +23,13 @@ use crate::common::metrics::{Counter, CounterCells};
 use crate::common::pending_send::{PendingSend, vector};
 use crate::sys::{RECV_NOW, SEND_NOW, empty_header};
 
-/// Entries of the submission queue; the completion queue has twice as many. 256 take 32 KiB of locked memory, 32
-/// take 8.
+/// Entries of the submission queue. The completion queue has twice as many. 256 take 32 KiB of locked memory, 32 take 8.
 const ENTRIES: [u32; 2] = [256, 32];
 
 /// `IORING_ENTER_GETEVENTS`.
 const GETEVENTS: u32 = 1;
 
-/// How often a ring that is short of memory is asked again before it counts as broken.
+/// How often a ring that is short of memory is entered again before it counts as broken.
 const ENTER_RETRIES: u32 = 16;
 
 /// One operation of a batch.
@@ -56,7 +57,7 @@ impl Operation<'_> {
     }
 }
 
-/// `user_data`: which entry of the batch, its slot, and what it is.
+/// `user_data`: the index of the entry in its batch, its slot, and its kind.
 struct Key {
     at: u16,
     slot: u16,
@@ -76,8 +77,8 @@ impl Key {
 /// The outcome of one operation.
 pub(crate) enum Completion<'a> {
     Sent(io::Result<usize>),
-    /// The whole message, or as much as a slot holds. `control` owns the descriptors that came with it; `None` if the
-    /// kernel was not asked for any.
+    /// The whole message, or as much as a slot holds. `control` owns the descriptors that came with it. It is `None` if the
+    /// kernel was not asked for control data.
     Received {
         bytes: &'a [u8],
         message_len: usize,
@@ -86,7 +87,7 @@ pub(crate) enum Completion<'a> {
     NotReceived(i32),
     /// The kernel has not taken it: nothing was sent or received.
     NotTaken,
-    /// The kernel took it and does not say what became of it. What it points to must never be freed.
+    /// The kernel took it and has not reported what became of it. The memory that it points to must never be freed.
     Unknown,
 }
 
@@ -103,7 +104,8 @@ struct SlotHeader {
     vector: libc::iovec,
 }
 
-// SAFETY: the pointers lead into the slots and into `messages`, which move with the ring.
+// SAFETY: the pointers in `messages` lead into the slots, which are mapped, and into the box of `messages`. The ring owns both,
+// and they stay in place when it moves. Only the kernel and the holder of `&mut Ring` use them.
 unsafe impl Send for Ring {}
 
 impl std::fmt::Debug for Ring {
@@ -113,26 +115,28 @@ impl std::fmt::Debug for Ring {
 }
 
 impl Ring {
+    /// Makes a ring with its memory.
+    ///
     /// # Errors
-    /// The kernel refuses one, or has no memory for it. A refusal that lasts is remembered ([`support`]).
+    /// Fails if the kernel refuses a ring or has no memory for it. A refusal that lasts is remembered ([`support`]).
     pub(crate) fn new() -> Result<Self, Unavailable> {
         Self::made(&ENTRIES, &recv_slots::COUNTS).inspect_err(support::refused)
     }
 
-    /// The least that [`new`](Self::new) would be content with, to find out whether there can be one.
+    /// Makes the smallest ring that [`new`](Self::new) accepts, to find out whether there can be one.
     pub(super) fn smallest() -> Result<Self, Unavailable> {
         Self::made(&ENTRIES[1..], &recv_slots::COUNTS[2..])
     }
 
-    /// The first of `entries` and of `slots` for which there is memory.
+    /// Makes a ring of the first of `entries` and of `slots` for which there is memory.
     fn made(entries: &[u32], slots: &[usize]) -> Result<Self, Unavailable> {
-        // First: else an error of mapping the queues could be one of address space, too.
+        // The slots come first. Otherwise an error of mapping the queues could also mean a lack of address space.
         let slots = RecvSlots::new(slots).map_err(|error| Unavailable::AddressSpace {
             errno: error.raw_os_error().unwrap_or(0),
         })?;
         let mut builder = IoUring::builder();
-        // One failing entry does not end a batch. A plain ring otherwise: any thread may enter it, since tasks move
-        // between workers.
+        // One failing entry does not end a batch. In all else it is a plain ring, which any thread may enter: tasks move between
+        // workers.
         builder.setup_submit_all();
         let (usual, smaller) = entries.split_first().expect("a size");
         let ring = smaller.iter().fold(builder.build(*usual), |ring, fewer| match ring {
@@ -148,15 +152,17 @@ impl Ring {
         Ok(ring)
     }
 
-    /// Whether this process has made it. In a forked child it is the parent's, and its queues are shared memory: the child
-    /// must not run a batch, and can close its copy at any time.
+    /// Returns whether this process has made the ring.
+    ///
+    /// In a forked child it is the parent's, and its queues are shared memory. The child must not run a batch, and can close
+    /// its copy at any time.
     pub(crate) fn is_own(&self) -> bool {
         self.slots.as_ref().is_none_or(RecvSlots::are_own)
     }
 
-    /// Has the kernel run an entry. A filter may allow a ring to be made, and refuse the call that enters it.
+    /// Runs one entry that does nothing. A filter may allow a ring to be made, and refuse the call that enters it.
     fn try_out(&mut self) -> io::Result<()> {
-        // SAFETY: this entry points to nothing.
+        // SAFETY: the entry is a NOP, which points to no memory (io_uring_enter(2)).
         let full = unsafe { self.ring.submission().push(&opcode::Nop::new().build()) };
         full.expect("an empty queue");
         let mut last = does_nothing();
@@ -175,17 +181,16 @@ impl Ring {
         Err(last)
     }
 
-    /// How many receives go through one `io_uring_enter(2)`.
+    /// Returns how many receives go through one `io_uring_enter(2)`.
     pub(crate) fn receives_at_once(&self) -> usize {
         self.messages.len()
     }
 
-    /// Runs operations in order and reports each one once, with its index, before it returns. Sends come before
-    /// receives.
+    /// Runs operations in order, and reports each one once, with its index, before it returns. Sends come before receives.
     ///
     /// # Errors
-    /// `io_uring_enter(2)` does not work here any more: a seccomp filter, for example. Drop the ring. Operations from the
-    /// first that was not reported on have not been taken.
+    /// Fails if `io_uring_enter(2)` does not work any more, for example because of a seccomp filter. The caller drops the ring
+    /// then. Operations from the first that was not reported have not been taken.
     pub(crate) fn run<'a>(
         &mut self,
         operations: impl Iterator<Item = Operation<'a>>,
@@ -208,9 +213,9 @@ impl Ring {
                 let kind = operation.kind();
                 let key = Key { at: pushed as u16, slot: slot as u16, kind }.encode();
                 slot += usize::from(kind != SEND);
-                // SAFETY: what the entry points to stays until its completion: slots and `messages` belong to the
-                // ring, a pending send is borrowed for longer than this call. `submit` returns when every entry that
-                // the kernel has taken is completed; else the memory is leaked, there and by the caller.
+                // SAFETY: the entry points to slots, `messages` and a pending send. The first two belong to the ring, and the
+                // pending send is borrowed for longer than this call. `submit` returns when every entry that the kernel has
+                // taken is completed. Otherwise it leaks the first two and reports `Unknown`, for which the caller leaks the send.
                 let full = unsafe { queue.push(&entry.user_data(key)) };
                 full.expect("no more are pushed than the queue has entries");
                 pushed += 1;
@@ -224,7 +229,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Has the kernel run `pushed` entries, and reports them.
+    /// Makes the kernel run `pushed` entries, and reports them.
     fn submit(
         &mut self,
         pushed: usize,
@@ -236,7 +241,7 @@ impl Ring {
         let mut open = [u64::MAX; 4];
         loop {
             let left = self.ring.submission().len();
-            // Each completes within the call that submits it. If one ever did not, wait for it.
+            // Each completes within the call that submits it. If one ever does not, this waits for it.
             let missing = if left == 0 { pushed - reported } else { 0 };
             counters.add(Counter::Enters, 1);
             let entered = self.enter(left, missing);
@@ -272,7 +277,8 @@ impl Ring {
 
     fn enter(&mut self, to_submit: usize, to_wait_for: usize) -> io::Result<usize> {
         loop {
-            // SAFETY: no argument is passed. `to_submit` entries were published when the SubmissionQueue was dropped.
+            // SAFETY: no argument is passed, so the kernel reads no memory of it. The `to_submit` entries were pushed by `run`
+            // or `try_out`, and published when their SubmissionQueue was dropped.
             let entered = unsafe {
                 self.ring.submitter().enter::<libc::sigset_t>(
                     to_submit as u32,
@@ -321,8 +327,8 @@ impl Ring {
             let control =
                 (kind == RECVMSG).then(|| control(&messages[slot].header, slots.control(slot)));
             let len = message_len.min(SLOT_LEN);
-            // SAFETY: the kernel has written so many bytes of the message into this slot (its completion, and the length
-            // it was given), which nothing else refers to until the next batch.
+            // SAFETY: the kernel has completed this receive, and written `len` bytes of the message into this slot: the result of
+            // the entry, up to the length that it was given. The next batch is the first to refer to the slot again.
             let bytes = unsafe { std::slice::from_raw_parts(slots.payload(slot), len) };
             report(first + at, Completion::Received { bytes, message_len, control });
             slots.trim(slot, len);
@@ -366,7 +372,7 @@ fn entry(
     }
 }
 
-/// The descriptor of an operation. In unit tests it can be none, so that the operation fails and is not run.
+/// Returns the descriptor of an operation. In unit tests it can be invalid, so that the operation fails and is not run.
 fn target(fd: BorrowedFd<'_>) -> types::Fd {
     #[cfg(test)]
     if refusing::is_next_refused() {
@@ -375,33 +381,33 @@ fn target(fd: BorrowedFd<'_>) -> types::Fd {
     types::Fd(fd.as_raw_fd())
 }
 
-/// What `header` says about the control data of a message that has been received.
+/// Returns the control data of a message that has been received with `header`.
 fn control(header: &libc::msghdr, start: *const u8) -> ReceivedControl {
     let truncated =
         header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
     let len = header.msg_controllen.min(MAX_CONTROL);
-    // SAFETY: the memory is a slot's, which was zero when it was mapped and has been written by the kernel only:
-    // `len` bytes of it for this message, which are read this once.
+    // SAFETY: `start` is the slot's control memory, which was zero when it was mapped, and only the kernel has written to
+    // it. It has written `len` bytes for this message, which are read this once: `reap` calls this once for a completion.
     unsafe { ReceivedControl::new(std::slice::from_raw_parts(start, len), truncated) }
 }
 
-/// A filter can make a call succeed without making it.
+/// Returns the error for a filter that makes a call succeed without running it.
 fn does_nothing() -> io::Error {
     io::Error::other("it returns at once and does nothing")
 }
 
-/// The kernel wants completions reaped, or memory freed, first.
+/// Returns whether completions have to be reaped, or memory freed, before the kernel takes more entries.
 fn is_short_of_memory(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN | libc::ENOMEM))
 }
 
-/// Operations of this thread that a ring refuses, as a filter on operations would.
+/// Makes a ring refuse operations of this thread, as a filter on operations would.
 #[cfg(test)]
 pub(crate) mod refusing {
     use std::cell::Cell;
 
     thread_local! {
-        /// Every so many operations one is refused. 0: none.
+        /// One of so many operations is refused. 0: none.
         pub(crate) static EVERY: Cell<u32> = const { Cell::new(0) };
         pub(crate) static ERRNO: Cell<i32> = const { Cell::new(libc::EACCES) };
         static COUNT: Cell<u32> = const { Cell::new(0) };

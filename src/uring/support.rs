@@ -1,4 +1,4 @@
-//! [`UringSupport`]: whether there can be a ring, in words that an operator can act on; and what this process knows of it.
+//! [`UringSupport`]: whether there can be a ring, in words that an operator can act on, and what this process has found out.
 
 use std::fmt;
 use std::io;
@@ -11,7 +11,7 @@ pub(super) const OLDEST_KERNEL: (u32, u32) = (6, 1);
 pub(super) const SETUP: &str = "io_uring_setup";
 pub(super) const ENTER: &str = "io_uring_enter";
 
-/// Whether io_uring can be used in this process; see [`probe`](crate::probe).
+/// Says whether io_uring can be used in this process: see [`probe`](crate::probe).
 ///
 /// ```
 /// use tokio_seqpacket::{UringSupport, probe};
@@ -27,14 +27,14 @@ pub(super) const ENTER: &str = "io_uring_enter";
 pub enum UringSupport {
     /// A ring was made, and ran an operation.
     Available {
-        /// Kernel release, as `uname(2)` tells it.
+        /// The kernel release, as `uname(2)` returns it.
         kernel: String,
     },
     /// No ring could be made.
     Unavailable(Unavailable),
 }
 
-/// Why io_uring cannot be used. The text says what would change it.
+/// Says why io_uring cannot be used. Its text names what would change that.
 ///
 /// ```
 /// use tokio_seqpacket::{Unavailable, UringSupport, probe};
@@ -53,30 +53,29 @@ pub enum UringSupport {
 pub enum Unavailable {
     /// The kernel is older than 6.1.
     KernelTooOld {
-        /// Kernel release, as `uname(2)` tells it.
+        /// The kernel release, as `uname(2)` returns it.
         kernel: String,
     },
     /// `ENOSYS` of `io_uring_setup(2)`: the kernel has no io_uring, or a filter pretends so.
     Missing,
     /// `kernel.io_uring_disabled` forbids it. Linux 6.6 or newer.
     DisabledBySysctl {
-        /// 1: allowed for privileged processes and the group of `kernel.io_uring_group`; 2: for
-        /// none.
+        /// 1: allowed for privileged processes and the group of `kernel.io_uring_group`. 2: not allowed for any process.
         value: u32,
     },
     /// `EPERM` or `EACCES` of `io_uring_setup(2)`: a seccomp filter or a security module. The sysctl
     /// is 0, does not exist (before Linux 6.6), or cannot be read.
     Denied,
-    /// `io_uring_setup(2)` works, and another system call that a ring needs does not: a seccomp filter
-    /// that allows only a part of io_uring.
+    /// `io_uring_setup(2)` works, but another system call that a ring needs does not: a seccomp filter allows only a part of
+    /// io_uring.
     Refused {
-        /// Its name, such as `io_uring_enter`.
+        /// The name of the call, such as `io_uring_enter`.
         call: &'static str,
-        /// The error number. 0: it returns at once and does nothing.
+        /// The errno. 0: it returns at once and does nothing.
         errno: i32,
     },
-    /// `ENOMEM`: the limit on locked memory (`RLIMIT_MEMLOCK`, counted per user) is used up, on a kernel
-    /// that counts rings; or there is no memory.
+    /// `ENOMEM`: there is no memory, or the limit on locked memory is used up (`RLIMIT_MEMLOCK`, counted per user, on a kernel
+    /// that counts rings).
     MemoryLock {
         /// The limit in bytes, if there is one.
         limit: Option<u64>,
@@ -84,14 +83,14 @@ pub enum Unavailable {
     /// No address space for the receives of a batch: `RLIMIT_AS`, `vm.overcommit_memory=2`, or
     /// `mlockall(2)` with a limit on locked memory.
     AddressSpace {
-        /// The error number of `mmap(2)` or `mprotect(2)`.
+        /// The errno of `mmap(2)` or `mprotect(2)`.
         errno: i32,
     },
     /// `EMFILE` or `ENFILE`: no file descriptor is left.
     FileDescriptors,
     /// Another error of `io_uring_setup(2)`.
     Other {
-        /// The error number.
+        /// The errno.
         errno: i32,
     },
 }
@@ -180,7 +179,7 @@ impl From<Unavailable> for io::Error {
 }
 
 impl Unavailable {
-    /// What an error of `io_uring_setup(2)` means here, or of mapping the queues.
+    /// Returns the meaning of an error of `io_uring_setup(2)`, or of mapping the queues.
     pub(super) fn at_setup(error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(libc::ENOSYS) => Self::Missing,
@@ -188,7 +187,7 @@ impl Unavailable {
                 Some(value @ 1..) => Self::DisabledBySysctl { value },
                 _ => Self::Denied,
             },
-            // mmap(2) answers EAGAIN where all memory is to be locked and too much is.
+            // mmap(2) returns EAGAIN where all memory has to be locked and that would exceed the limit.
             Some(libc::ENOMEM | libc::EAGAIN) => Self::MemoryLock {
                 limit: rustix::process::getrlimit(rustix::process::Resource::Memlock).current,
             },
@@ -197,13 +196,13 @@ impl Unavailable {
         }
     }
 
-    /// What an error of `io_uring_enter(2)` means, on a ring that was set up.
+    /// Returns the meaning of an error of `io_uring_enter(2)`, on a ring that was set up.
     pub(super) fn at_enter(error: &io::Error) -> Self {
         Self::Refused { call: ENTER, errno: error.raw_os_error().unwrap_or(0) }
     }
 
-    /// For how long sockets are made without asking again. `None`: as long as this process lives. Filters are never
-    /// taken away again; sysctls, limits and what is left of them change.
+    /// Returns for how long sockets are made without asking again, or `None` for the life of this process. Filters are never
+    /// removed. Sysctls and limits change.
     fn holds_for(&self) -> Option<Duration> {
         match self {
             Self::KernelTooOld { .. } | Self::Missing | Self::Denied => None,
@@ -214,12 +213,12 @@ impl Unavailable {
     }
 }
 
-/// Whether asking again gets the same answer.
+/// Returns whether asking again gets the same answer.
 fn is_final(errno: i32) -> bool {
     matches!(errno, 0 | libc::ENOSYS | libc::EPERM | libc::EACCES | libc::EINVAL | libc::EOPNOTSUPP)
 }
 
-/// What this process knows already.
+/// What this process has found out.
 enum Known {
     ForGood(UringSupport),
     RefusedUntil(Instant),
@@ -234,7 +233,7 @@ pub(super) fn known_for_good() -> Option<UringSupport> {
     }
 }
 
-/// What sockets that are made now go by; `None` if it has to be asked.
+/// Returns whether sockets that are made now use io_uring, or `None` if the kernel has to be asked.
 pub(super) fn known_now() -> Option<bool> {
     match &*KNOWN.read().unwrap_or_else(PoisonError::into_inner) {
         Some(Known::ForGood(support)) => Some(matches!(support, UringSupport::Available { .. })),
@@ -256,7 +255,7 @@ pub(super) fn remember(support: &UringSupport) {
     *KNOWN.write().unwrap_or_else(PoisonError::into_inner) = Some(known);
 }
 
-/// A ring was refused, or refused service. If that is so for good, no socket is to ask again.
+/// Remembers that a ring was refused, or refused service, if that lasts. No socket asks again then.
 pub(super) fn refused(why: &Unavailable) {
     if why.holds_for().is_none() {
         remember(&UringSupport::Unavailable(why.clone()));
@@ -288,7 +287,7 @@ mod tests {
 
     /// `EACCES` of a security module also comes where that sysctl does not exist, or /proc is not mounted.
     #[test]
-    fn a_denial_claims_nothing_about_the_sysctl_or_the_error_number() {
+    fn a_denial_claims_nothing_about_the_sysctl_or_the_errno() {
         let words = Unavailable::Denied.to_string();
         assert!(words.contains("EACCES") && words.contains("seccomp"), "{words}");
         assert!(!words.contains("io_uring_disabled is 0"), "{words}");

@@ -1,7 +1,7 @@
 //! User code that the library runs on behalf of other tasks: wakers, and destructors of owned buffers.
 //!
-//! A driver works for all sockets of its runtime. A panic that unwound through it would end them all. The panic
-//! hook reports it, and it ends here, as the panic of a task ends with the task.
+//! A driver works for all sockets of its runtime, and a panic that unwound through it would end them all. The panic
+//! hook reports the panic, and it ends here, as the panic of a task ends with the task.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
@@ -11,22 +11,22 @@ pub(crate) fn wake(waker: Waker) {
     contain(|| waker.wake());
 }
 
-/// Drops what may contain buffers of the user.
+/// Drops a value that may contain buffers of the caller's.
 pub(crate) fn release<T>(value: T) {
     if std::mem::needs_drop::<T>() {
         contain(|| drop(value));
     }
 }
 
-/// Wakes all that wait. A panic in one's waker can cost some of the others theirs.
+/// Wakes all waiting tasks. A panic in one waker can keep others from being woken.
 pub(crate) fn announce(notify: &tokio::sync::Notify) {
     contain(|| notify.notify_waiters());
 }
 
 fn contain(foreign: impl FnOnce()) {
-    // Nothing of ours is touched in there, hence nothing can be left inconsistent.
+    // The library's own state is not touched in there, so it cannot be left inconsistent.
     if let Err(panic) = catch_unwind(AssertUnwindSafe(foreign)) {
-        // Dropping it might panic again.
+        // Dropping the panic might panic again.
         std::mem::forget(panic);
     }
 }

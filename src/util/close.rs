@@ -1,14 +1,18 @@
 //! Closing descriptors that were received and that no task takes.
 //!
-//! A peer chooses what it passes. The last close of a TCP socket under `SO_LINGER` with unsent data waits for as long as
-//! the peer has set (`socket(7)`), and that of a Unix socket closes what lies in its queue. Another owner of the socket can
-//! change both between a look at it and its close. A file system in user space is asked at every close, and answers when it
-//! likes. So all but what is known to be quick is closed *aside*, on a thread that ends with its work. `spawn_blocking`
-//! would not do: there need not be a runtime, its threads are the user's, and a runtime that ends waits for them.
+//! A peer chooses which descriptors it passes, and closing one can wait:
+//! - The last close of a TCP socket under `SO_LINGER` with unsent data waits for as long as the peer has set (`socket(7)`).
+//! - The last close of a Unix socket closes what lies in its queue. Another owner of the socket can change both between a
+//!   check of it and its close.
+//! - A file system in user space is asked at every close, and answers when it likes.
 //!
-//! What waits to be closed holds a descriptor; what is being closed does not. So where all threads are held up and more
-//! waits than a quarter of the descriptors that the process may have (`RLIMIT_NOFILE`), there are more threads: a peer does
-//! not get to use the descriptors up this way. Those switch `SO_LINGER` off first, or a peer would use up threads instead.
+//! So all descriptors but those that are known to close quickly are closed *aside*, on a thread that ends with its work.
+//! `spawn_blocking` does not fit: there need not be a runtime, its threads are the caller's, and a runtime that ends
+//! waits for them.
+//!
+//! A descriptor that waits for its close takes a slot of the process. One that is being closed does not. Where all threads
+//! are held up, and more descriptors wait than a quarter of `RLIMIT_NOFILE`, more threads are started: a peer cannot use
+//! up the descriptors this way. Those threads switch `SO_LINGER` off first, or a peer could use up threads instead.
 
 use std::collections::VecDeque;
 use std::io;
@@ -22,17 +26,17 @@ use rustix::process::{Resource, getrlimit};
 
 use crate::util::coop;
 
-/// How many close at a time, as long as they get on.
+/// How many threads there are while their closes finish.
 const THREADS: usize = 8;
 
-/// A thread only closes.
+/// Stack in bytes of a thread, which only closes.
 const STACK: usize = 64 << 10;
 
 static ASIDE: Mutex<Aside> = Mutex::new(Aside { process: 0, threads: 0, waiting: VecDeque::new() });
 
 #[derive(Debug)]
 struct Aside {
-    /// Whose threads they are.
+    /// The process that the threads belong to.
     process: u32,
     threads: usize,
     waiting: VecDeque<OwnedFd>,
@@ -46,7 +50,7 @@ pub(crate) fn close(fd: OwnedFd) {
     coop::closed_one();
 }
 
-/// The descriptor and what `check` says of it; if that is an error, it is closed.
+/// Returns the descriptor and the result of `check`. If that is an error, the descriptor is closed.
 pub(crate) fn checked<T>(
     fd: OwnedFd,
     check: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
@@ -60,7 +64,7 @@ pub(crate) fn checked<T>(
     }
 }
 
-/// Descriptors, and whether they came from a peer: what is not taken of those is closed by [`close`].
+/// Descriptors, and whether they came from a peer. Those that did are closed by [`close`] unless they are taken.
 #[derive(Debug, Default)]
 pub(crate) struct Fds {
     fds: Vec<OwnedFd>,
@@ -107,7 +111,7 @@ impl Drop for Fds {
     }
 }
 
-/// What is not taken is closed as by [`Fds`].
+/// Yields descriptors. Those that are not taken are closed as by [`Fds`].
 pub(crate) struct Drain<'a> {
     fds: std::vec::Drain<'a, OwnedFd>,
     received: bool,
@@ -135,19 +139,19 @@ impl Drop for Drain<'_> {
     }
 }
 
-/// Whether closing a descriptor of this file may take as long as a peer, a server or a serial line likes: unless it is
-/// known to be quick.
+/// Returns whether closing a descriptor of this file may wait for a peer, a server or a serial line. It is true unless the
+/// close is known to be quick.
 fn may_wait(fd: BorrowedFd<'_>) -> bool {
-    // Asked for nothing, no server is asked: only the kind and the devices come, from memory.
+    // With an empty mask no server is asked: only the kind and the devices are returned, from memory.
     let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
     let Ok(file) = statx(fd, "", flags, StatxFlags::empty()) else { return true };
     match FileType::from_raw_mode(file.stx_mode.into()) {
         FileType::Fifo | FileType::Directory => false,
-        // Memory: /dev/null and its like.
+        // Memory: /dev/null and similar devices.
         FileType::CharacterDevice => file.stx_rdev_major != 1,
         // On a disk, or in memory. On a network or FUSE file system close(2) waits for its server.
         FileType::RegularFile => file.stx_dev_major == 0 && fcntl_get_seals(fd).is_err(),
-        // An event counter, a timer, another process. Nothing at all is known of a file of another user's FUSE.
+        // An event counter, a timer, another process. statx returns nothing for a file of another user's FUSE.
         FileType::Unknown => file.stx_mode == 0,
         _ => true,
     }
@@ -169,7 +173,7 @@ fn close_aside(fd: OwnedFd) {
     }
 }
 
-/// No thread can be had. Others come to what waits; what is too much for them this one closes.
+/// Handles a thread that could not be started. Other threads close what waits. What exceeds the limit is closed here.
 fn close_without_thread() {
     let mut aside = lock();
     aside.threads -= 1;
@@ -180,7 +184,7 @@ fn close_without_thread() {
     here.into_iter().for_each(close_now);
 }
 
-/// A TCP socket does not linger then, which whatever else holds it notices.
+/// Closes a descriptor. A TCP socket does not linger then, which other owners of the socket can notice.
 fn close_now(fd: OwnedFd) {
     let _ = sockopt::set_socket_linger(&fd, None);
 }
@@ -190,7 +194,7 @@ fn most_waiting() -> usize {
     usize::try_from(limit / 4).unwrap_or(usize::MAX)
 }
 
-/// What to close next. The thread ends with the last one.
+/// Returns what to close next. The thread ends after the last one.
 fn next() -> Option<OwnedFd> {
     let mut aside = lock();
     let next = aside.waiting.pop_front();
@@ -205,7 +209,7 @@ fn lock() -> MutexGuard<'static, Aside> {
     let mut aside = ASIDE.lock().unwrap_or_else(PoisonError::into_inner);
     let process = std::process::id();
     if std::mem::replace(&mut aside.process, process) != process {
-        // A forked child has what waits, and none of the threads.
+        // A forked child has inherited the waiting descriptors, but none of the threads.
         aside.threads = 0;
     }
     aside
@@ -219,7 +223,7 @@ mod tests {
     use std::net::{TcpListener, UdpSocket};
     use std::os::unix::net::UnixDatagram;
 
-    /// Sockets whatever their state is: that can change before they are closed.
+    /// Sockets are closed aside in any state: it can change before the close.
     #[test]
     fn all_but_what_is_known_to_be_quick_is_closed_aside() {
         let open = |path| std::fs::File::open(path).unwrap();
@@ -232,7 +236,7 @@ mod tests {
         for fd in quick {
             assert!(!may_wait(fd), "{fd:?}");
         }
-        // Of a file system without a disk, and a terminal.
+        // A file of a file system without a disk, and a terminal.
         for file in [open("/proc/version"), open("/dev/ptmx")] {
             assert!(may_wait(file.as_fd()), "{file:?}");
         }

@@ -1,10 +1,9 @@
-//! What a call takes of tokio's cooperative budget.
+//! How much of tokio's cooperative budget a call takes.
 //!
-//! Every call passes the budget, which is 128 units for each poll of a task, and a unit stands for a
-//! while of work. tokio's own sockets take one for each operation. A small message is done in 0.3 us
-//! here, and tasks that yield after 128 of those spend their time on yielding: 64 of them on one socket
-//! are slower by a quarter (BENCHMARKS.md). So quick calls share a unit; where a message is large, or
-//! the caller has much to do for each, every call takes one.
+//! Every call passes the budget, which is 128 units for each poll of a task. A unit stands for some work. tokio's own
+//! sockets take one for each operation. A small message takes 0.3 us here, and tasks that yield after 128 of those spend
+//! their time on yielding: 64 of them on one socket are slower by a quarter (BENCHMARKS.md). So quick calls share a unit.
+//! Where a message is large, or the caller does much work for each, every call takes one.
 
 use std::cell::Cell;
 use std::task::{Context, Poll, Waker, ready};
@@ -12,11 +11,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::coop::{self, RestoreOnPending};
 
-/// The time that a unit stands for: with 128 of them a task has its turn for 2 ms at most, if its calls
-/// are quick.
+/// The time that a unit stands for. With 128 units a task runs for 2 ms at most, if its calls are quick.
 const UNIT_TIME: Duration = Duration::from_micros(16);
 
-/// At most so many calls share a unit. Also, the clock is read once for so many.
+/// At most so many calls share a unit. The clock is read once for as many.
 const AT_MOST: u32 = 16;
 
 #[derive(Clone, Copy)]
@@ -29,12 +27,12 @@ struct SharedUnit {
 }
 
 thread_local! {
-    /// Of all calls on this thread. Whose they are does not matter: in the long run every task takes a
+    /// State of all calls on this thread. Which tasks they belong to does not matter: in the long run every task takes a
     /// unit as often as it has worked for one.
     static SHARED: Cell<SharedUnit> = const { Cell::new(SharedUnit { calls: 1, left: 1, since: None }) };
 }
 
-/// A call is done that had `budget` for it.
+/// Takes a call's share of a unit, after a call that had `budget` for it.
 pub(crate) fn take(budget: RestoreOnPending) {
     SHARED.with(|cell| {
         let mut shared = cell.get();
@@ -51,14 +49,15 @@ pub(crate) fn take(budget: RestoreOnPending) {
     });
 }
 
-/// How many calls are to share a unit if the last `calls` took so long.
+/// Returns how many calls share a unit if the last `calls` took so long.
 fn share(calls: u32, took: Duration) -> u32 {
     let fitting = UNIT_TIME.as_nanos() * u128::from(calls) / took.as_nanos().max(1);
     u32::try_from(fitting).unwrap_or(u32::MAX).clamp(1, AT_MOST)
 }
 
-/// A descriptor was closed for the current task: so many take a unit. A message can bring 253, which take longer than all
-/// else about it; and a task has 128 units.
+/// Takes a share of a unit for a descriptor that was closed for the current task.
+///
+/// A message can bring 253 descriptors, and closing them takes longer than everything else about it. A task has 128 units.
 pub(crate) fn closed_one() {
     const SHARE: u8 = 16;
     thread_local! {
@@ -66,7 +65,7 @@ pub(crate) fn closed_one() {
     }
     let closed = CLOSED.get() + 1;
     CLOSED.set(closed % SHARE);
-    // Where none is left, the task yields at its next call, which has it woken. Nothing waits here.
+    // Where no unit is left, the task yields at its next call, which wakes it. Nothing waits here.
     if closed == SHARE
         && let Poll::Ready(budget) = coop::poll_proceed(&mut Context::from_waker(Waker::noop()))
     {
@@ -74,13 +73,13 @@ pub(crate) fn closed_one() {
     }
 }
 
-/// Something that was done without waiting.
+/// Takes a share of a unit for an operation that did not wait.
 pub(crate) fn poll_done(cx: &mut Context<'_>) -> Poll<()> {
     take(ready!(coop::poll_proceed(cx)));
     Poll::Ready(())
 }
 
-/// As [`poll_done`].
+/// Takes a share of a unit, as [`poll_done`].
 pub(crate) async fn done() {
     std::future::poll_fn(poll_done).await;
 }
@@ -98,7 +97,7 @@ mod tests {
                 assert!(coop::has_budget_remaining());
                 (0..16).for_each(|_| closed_one());
                 assert!(!coop::has_budget_remaining());
-                // Nothing is left to take; and in the next turn there is.
+                // No unit is left here, but there is one in the next turn.
                 (0..16).for_each(|_| closed_one());
                 coop::consume_budget().await;
                 assert!(coop::has_budget_remaining());

@@ -1,5 +1,4 @@
-//! What does not know of sockets: closing files, panics of user code, tokio's cooperative budget, loom's locks,
-//! errors for what a kernel lacks.
+//! Code without knowledge of sockets: closing files, panics of user code, tokio's cooperative budget, loom's locks.
 
 pub(crate) mod catch_panic;
 pub(crate) mod close;

@@ -1,4 +1,4 @@
-//! The locks and atomics of what loom checks (`.ci/loom`): std's, or loom's own in those tests.
+//! Locks and atomics for the code that loom checks (`.ci/loom`): std's, or loom's own in those tests.
 
 #[cfg(not(all(test, seqpacket_loom)))]
 pub(crate) use std::sync::{Mutex, MutexGuard, atomic::AtomicBool};

@@ -14,7 +14,7 @@ use tokio_seqpacket::{MessagesOptions, Options, SealedMemory, SocketAddr, UnixSe
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room};
-use crate::harness::descriptors::file;
+use crate::harness::descriptors::{count, file};
 use crate::harness::messages::recv;
 use crate::harness::peer::{self, Peer};
 use crate::harness::waiting::{arm, breathe, soon};
@@ -217,18 +217,14 @@ const THREADS: usize = 8;
 
 /// Has as many closed as hold up all threads that close, for as long as they linger. Returned is what must not be closed.
 fn hold_up() -> Vec<OwnedFd> {
-    let before = open();
+    let before = count();
     let (senders, readers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| lingering()).unzip();
     senders.into_iter().for_each(refuse);
     // What is being closed has no number any more.
-    while open() > before + THREADS {
+    while count() > before + THREADS {
         std::thread::yield_now();
     }
     readers
-}
-
-fn open() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 fn refuse(fd: OwnedFd) {
@@ -246,12 +242,12 @@ async fn sockets_that_linger_use_up_no_descriptors(_: Cell) {
     let begin = Instant::now();
     let _readers = hold_up();
     let limit = getrlimit(Resource::Nofile);
-    let few = open() + 60;
+    let few = count() + 60;
     setrlimit(Resource::Nofile, Rlimit { current: Some(few as u64), ..limit }).unwrap();
     for _ in 0..100 {
         refuse(full_socket().0);
         // The threads that are to close them may not have begun.
-        while open() > few - 10 {
+        while count() > few - 10 {
             assert_in_time("100 sockets behind those that linger", begin);
             std::thread::yield_now();
         }

@@ -12,7 +12,7 @@ use tokio_seqpacket::UnixSeqpacket;
 use tokio_test::task;
 
 use crate::harness::call_variants::{self, RecvBy, Room};
-use crate::harness::descriptors::file;
+use crate::harness::descriptors::{count, file};
 use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
 use crate::harness::waiting::{arm_all, breathe, soon};
@@ -41,11 +41,6 @@ fn most() -> Vec<OwnedFd> {
     (0..MOST).map(|_| one.try_clone().expect("a duplicate")).collect()
 }
 
-/// With the one that is needed to count.
-fn open() -> usize {
-    std::fs::read_dir("/proc/self/fd").expect("/proc").count()
-}
-
 /// Sockets on which only `recv()` is ever called, and what sends to them.
 fn victims(cell: Cell) -> Vec<(UnixSeqpacket, Peer)> {
     (0..PEERS).map(|_| cell.half()).collect()
@@ -60,13 +55,13 @@ async fn descriptors_for_plain_receives_that_are_not_polled_open_none(cell: Cell
             .map(|(a, _)| task::spawn(call_variants::recv(RecvBy::Plain, a, Room::AMPLE)))
             .collect();
         arm_all(&mut receives).await;
-        let before = open();
+        let before = count();
         for (_, peer) in &victims {
             peer.send_fds(b"message", &fds);
         }
         for _ in 0..5 {
             breathe().await;
-            let more = open().saturating_sub(before);
+            let more = count().saturating_sub(before);
             assert!(more <= ALLOWED, "{more} descriptors more");
         }
         for receive in receives {
@@ -90,7 +85,7 @@ impl Watch {
             move || {
                 let mut most = 0;
                 while !stop.load(Ordering::Acquire) {
-                    most = most.max(open());
+                    most = most.max(count());
                     looked.fetch_add(1, Ordering::Release);
                 }
                 most
@@ -119,7 +114,7 @@ async fn descriptors_for_plain_receives_in_tasks_open_none(cell: Cell) {
         }));
     }
     breathe().await;
-    let before = open();
+    let before = count();
     let watch = Watch::new();
     for n in 0..MESSAGES {
         for peer in &peers {
@@ -157,7 +152,7 @@ async fn descriptors_for_plain_receives_leave_room_at_the_limit(cell: Cell) {
     arm_all(&mut receives).await;
     // Less than two messages carry are free.
     let limit = getrlimit(Resource::Nofile);
-    let low = Some((open() + MOST + MOST / 2) as u64);
+    let low = Some((count() + MOST + MOST / 2) as u64);
     setrlimit(Resource::Nofile, Rlimit { current: low, ..limit }).unwrap();
     for (_, peer) in &victims {
         peer.send_fds(b"message", &fds);
@@ -174,7 +169,7 @@ async fn descriptors_for_plain_receives_leave_room_at_the_limit(cell: Cell) {
 async fn descriptors_for_dropped_plain_receives_are_closed_with_their_message(cell: Cell) {
     let fds = most();
     let victims = victims(cell);
-    let before = open();
+    let before = count();
     for n in 0..4 {
         for (a, peer) in &victims {
             let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, a, Room::AMPLE));
@@ -191,7 +186,7 @@ async fn descriptors_for_dropped_plain_receives_are_closed_with_their_message(ce
             assert_eq!(recv(a).await, b"message");
         }
         breathe().await;
-        let more = open().saturating_sub(before);
+        let more = count().saturating_sub(before);
         assert!(more <= ALLOWED, "{more} descriptors more");
     }
 }

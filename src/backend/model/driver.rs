@@ -69,7 +69,7 @@ impl Worker {
 enum Next {
     /// The next of the sockets that were listed.
     Listed,
-    /// One of the sends that go out by system calls, and how many more.
+    /// One of the sends that are made by system calls, and how many more.
     Call(usize),
     /// The batch, operation by operation.
     RunSend,
@@ -147,7 +147,7 @@ impl Model {
         self.workers.iter().any(|worker| worker.pass.as_ref().is_some_and(|pass| pass.receives))
     }
 
-    /// Whether a driver goes on to the sends that wait.
+    /// Whether a driver continues with the sends that wait.
     pub(super) fn has_sends_in_hand(&self) -> bool {
         self.workers.iter().any(|worker| {
             worker.pass.as_ref().is_some_and(|pass| {
@@ -241,7 +241,7 @@ impl Model {
 
     // ----- the driver's task -----
 
-    /// To the end of a pass, if one has begun or is to begin.
+    /// Runs to the end of a pass, if one has begun or is about to begin.
     pub(super) fn pass(&mut self, worker: usize) {
         let before = self.workers[worker].is_behind;
         self.poll_driver(worker);
@@ -257,7 +257,7 @@ impl Model {
         }
     }
 
-    /// One step.
+    /// Runs one step.
     pub(super) fn drive(&mut self, at: usize, fate: Fate) {
         let worker = &mut self.workers[at];
         if worker.dead {
@@ -327,7 +327,7 @@ impl Model {
                 }
             },
             Next::RunSend => {
-                let (_, message) = pass.send.expect("looked at before");
+                let (_, message) = pass.send.expect("checked before");
                 pass.sent = Some(self.run_send(at, message, fate));
                 if pass.receives { Next::RunReceive } else { Next::ReportSend }
             }

@@ -1,4 +1,4 @@
-//! The kernel's queues, and readiness as `epoll/readiness.rs` has it from tokio.
+//! The kernel's queues, and readiness as `epoll/readiness.rs` gets it from tokio.
 
 use std::collections::VecDeque;
 
@@ -9,10 +9,10 @@ use crate::epoll::readiness::Direction;
 /// The peer's queue.
 const CAPACITY: usize = 2;
 
-/// Operations that do without a registration before it is dropped.
+/// Operations without waiting before a registration is dropped.
 const MODEL_UNUSED_OPERATIONS: u8 = 3;
 
-/// Errors are numbered as messages are.
+/// Errors are counted as messages are.
 const FIRST_ERROR: i32 = 1000;
 
 pub(super) fn number(outcome: Outcome<u64>) -> u64 {
@@ -22,7 +22,7 @@ pub(super) fn number(outcome: Outcome<u64>) -> u64 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Message,
-    /// Not for a batch.
+    /// It does not fit for a batch.
     Bulky,
     Error,
 }
@@ -54,7 +54,7 @@ pub(super) struct ModelReadiness {
     tick: u32,
     ready: [bool; 2],
     wakers: [bool; 2],
-    /// Calls of the socket's waker that are to begin, and that have got to `signal`.
+    /// Calls of the socket's waker that are about to begin, and that have got to `signal`.
     firing: u32,
     signalling: u32,
 }
@@ -122,7 +122,7 @@ impl Model {
         }
     }
 
-    /// The kernel has answered that there is nothing.
+    /// Notes that the kernel has answered that there is nothing.
     fn surprise(&mut self) {
         match &mut self.kernel.surprise {
             Some((0, heard)) => {
@@ -138,7 +138,7 @@ impl Model {
         }
     }
 
-    /// `recv(2)`; `None` stands for `EAGAIN`.
+    /// Makes a `recv(2)`. `None` stands for `EAGAIN`.
     pub(super) fn kernel_receive(&mut self) -> Option<(Outcome<u64>, bool)> {
         let Some((number, kind)) = self.kernel.inbound.pop_front() else {
             self.surprise();
@@ -163,7 +163,7 @@ impl Model {
         (self.kernel.outbound < CAPACITY).then_some(())
     }
 
-    /// `send(2)`; `None` stands for `EAGAIN`.
+    /// Makes a `send(2)`. `None` stands for `EAGAIN`.
     pub(super) fn kernel_send(&mut self, message: u64) -> Option<()> {
         self.kernel_is_writable()?;
         self.kernel.outbound += 1;
@@ -209,7 +209,7 @@ impl Model {
                 return Err(Gone);
             }
             self.readiness.registered = true;
-            // Registering tells of what is there already.
+            // A new registration reports what is there already.
             self.readiness.event = true;
         }
         loop {
@@ -239,7 +239,7 @@ impl Model {
         Ok(self.park(Direction::Write, Self::kernel_is_writable)?.is_none())
     }
 
-    /// tokio's I/O driver has an event.
+    /// Gives tokio's I/O driver an event.
     pub(super) fn hear(&mut self) {
         if !self.readiness.has_event() || self.readiness.over {
             self.readiness.event = false;
@@ -263,7 +263,7 @@ impl Model {
         }
     }
 
-    /// The socket's waker, called by tokio: `Core::wake`, in two steps.
+    /// Calls the socket's waker, as tokio does: `Core::wake`, in two steps.
     pub(super) fn fire(&mut self) {
         if self.readiness.signalling > 0 {
             self.readiness.signalling -= 1;

@@ -1,19 +1,19 @@
 //! A socket's queues against a fake kernel, fake readiness and fake drivers, in any order of their steps.
 //!
-//! The queues, the retry policy and the observers are the real ones. What the backend does around them is repeated here
-//! with the same calls in the same order: `receive.rs` and `send.rs` follow the files of these names in `backend/`,
-//! `driver.rs` follows `driver.rs` and `core.rs`, and `kernel.rs` has the kernel's queues and `epoll/readiness.rs`.
+//! The queues, the retry policy and the observers are the real ones. What the backend does around them is repeated here with
+//! the same calls in the same order. `receive.rs` and `send.rs` follow `recv.rs` and `send.rs` in `backend/`, and `driver.rs`
+//! follows `driver.rs` and `core.rs`. `kernel.rs` has the kernel's queues and `epoll/readiness.rs`.
 //!
-//! An event is one step of one party: a call, the driver of one of two workers, the kernel, tokio's I/O driver. What
-//! happens under one lock is one step. After each the model checks
+//! An event is one step of one party: a call, the driver of one of two workers, the kernel, tokio's I/O driver. What happens
+//! under one lock is one step. After each step the model checks
 //!
 //! - that a waiter with a stored waker is followed by something that will wake it (`recv_queue.rs` states it);
-//! - that sends that wait are listed, or wait for readiness, or a driver has them;
-//! - that messages are delivered once and in order, and sends go out once and in the order of their first polls;
-//! - that a send that was dropped while it waited never goes out.
+//! - that sends that wait are listed, or wait for readiness, or are in a driver's pass;
+//! - that messages are delivered once and in order, and sent once and in the order of their first polls;
+//! - that a send that was dropped while it waited is never sent.
 //!
-//! In the end everything runs that can, but for futures that are never polled again, and nothing may be left that a
-//! future waits for. `MODEL_SCHEDULES` sets how many schedules the test runs; fuzzing reads its scripts from bytes.
+//! At the end everything runs that can, except for futures that are never polled again. Then nothing may be left that a future
+//! waits for. `MODEL_SCHEDULES` sets how many schedules the test runs. Fuzzing reads its scripts from bytes.
 
 mod driver;
 mod kernel;
@@ -65,13 +65,13 @@ impl Task {
     }
 }
 
-/// The runtime is gone, or readiness cannot be had.
+/// The runtime is gone, or no readiness will come.
 #[derive(Debug)]
 struct Gone;
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Event {
-    /// The thread that makes the step: a worker, or one that is none.
+    /// The thread that makes the step: a worker, or another one.
     on: usize,
     step: Step,
 }
@@ -79,8 +79,8 @@ pub(crate) struct Event {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Arrive(Kind),
-    /// A message arrives right after the call that finds nothing after so many others; whether the I/O driver
-    /// hears of it before that call goes on.
+    /// A message arrives right after the call that finds nothing after so many others. The flag says whether the I/O driver
+    /// gets the event before that call continues.
     Surprise {
         after: u8,
         heard: bool,
@@ -125,13 +125,13 @@ enum Step {
     },
     /// The driver runs to the end of its pass.
     Pass,
-    /// The I/O driver hears of readiness.
+    /// The I/O driver gets the event of readiness.
     Hear,
-    /// The socket's waker, which it has called, goes on.
+    /// The socket's waker, which the I/O driver has called, continues.
     Fire,
     Batched(bool),
     MultiThread(bool),
-    /// A ring that had refused service counts as working again: another socket's worker, in effect.
+    /// A ring that had refused service counts as working again, as another socket's worker would have it.
     Mend,
     /// From now on its ring refuses each operation, or does not.
     Filter(bool),
@@ -139,7 +139,7 @@ enum Step {
     Close,
 }
 
-/// What the ring makes of a batch.
+/// What the ring does with a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Normal,
@@ -149,7 +149,7 @@ enum Fate {
     Cancelled,
     /// The kernel takes none of them.
     NotTaken,
-    /// It takes the send, which goes out, and does not say so.
+    /// It takes the send, which is sent, and reports no result.
     Unknown,
 }
 
@@ -299,7 +299,7 @@ impl Model {
         if self.over { Err(Gone) } else { Ok(()) }
     }
 
-    /// As `Core::close`, after all futures were dropped.
+    /// Closes the socket as `Core::close` does, after all futures were dropped.
     fn close(&mut self) {
         while !self.receivers.is_empty() {
             self.drop_receive(0);
@@ -321,7 +321,7 @@ impl Model {
         self.readiness.close();
     }
 
-    /// The runtime is dropped, one driver after the other; then its I/O driver.
+    /// Drops the runtime, one driver after the other, and then its I/O driver.
     fn die(&mut self) {
         if let Some(worker) = self.workers.iter().position(|worker| !worker.dead) {
             // A task is not dropped while it is polled.
@@ -352,7 +352,7 @@ impl Model {
         self.check_sends();
     }
 
-    /// Everything runs that can.
+    /// Runs everything that can run.
     fn settle(&mut self) {
         let woken = |task: &Option<Task>| task.as_ref().is_some_and(Task::is_woken);
         for _ in 0..1000 {
@@ -424,13 +424,13 @@ impl Model {
         panic!("this never comes to an end");
     }
 
-    /// Nothing is left that a future waits for which is polled when it is woken.
+    /// Asserts that nothing is left that a future waits for which is polled when it is woken.
     fn check_quiet(&self) {
         assert!(self.workers.iter().all(|worker| worker.listed.is_empty() || worker.dead));
         let waits = self.receivers.iter().any(|receiver| !receiver.frozen);
         let sends = self.senders.iter().any(|sender| !sender.frozen);
         if self.over {
-            assert!(!waits && !sends, "the runtime is gone, and each call was told");
+            assert!(!waits && !sends, "the runtime is gone, and each call got an error");
             assert!(self.poller.is_none() && self.readable.is_empty(), "so was each observer");
             assert!(self.writer.is_none() && self.writable.is_empty(), "also of sends");
         } else if self.closed {
@@ -443,11 +443,11 @@ impl Model {
             assert!(!sends, "a send waits while the peer reads: {self:?}");
             assert!(self.send.is_idle(), "a send that is not polled goes out");
             let observed = self.writer.is_some() || !self.writable.is_empty();
-            assert!(!observed, "an observer waits for room that is there");
+            assert!(!observed, "an observer waits for capacity that is there");
         }
     }
 
-    /// What holds when everything has run that can, and how the queues go on from there.
+    /// Checks what holds when everything has run that can, and how the queues continue from there.
     fn end(&mut self) {
         self.kernel.surprise = None;
         self.readiness.refuses = false;
@@ -483,7 +483,7 @@ impl Model {
             self.settle();
             assert!(self.delivered > before, "the next receive has what was left");
         }
-        // A message reaches one that is polled, and an observer hears of it, whichever others are not polled.
+        // A message reaches a receive that is polled, and wakes an observer, whichever others are not polled.
         self.on = 0;
         self.new_receive(true);
         self.settle();
@@ -524,7 +524,7 @@ impl Model {
 }
 
 impl Event {
-    /// From two bytes of a script: what, and with what.
+    /// Decodes an event from two bytes of a script: its kind, and its argument.
     pub(crate) fn from_bytes([kind, detail]: [u8; 2]) -> Self {
         let at = usize::from(detail % 4);
         let odd = detail & 4 != 0;

@@ -1,4 +1,4 @@
-//! Receives and those who wait until there is one to make: as `backend/recv.rs` and `backend/socket.rs`.
+//! Receives, and callers who wait until there is one to make: as `backend/recv.rs` and `backend/socket.rs`.
 
 use std::pin::Pin;
 use std::task::Context;
@@ -32,7 +32,7 @@ pub(super) struct Readable {
     pub(super) task: Task,
 }
 
-/// A poll: `None` while pending.
+/// Polls it. `None` while pending.
 type Polled = Option<Result<Outcome<u64>, Gone>>;
 
 impl Model {
@@ -321,14 +321,14 @@ impl Model {
         !self.recv.is_submitted() && !self.kernel.inbound.is_empty()
     }
 
-    /// The invariant of `recv_queue.rs`.
+    /// Checks the invariant of `recv_queue.rs`.
     pub(super) fn check_receives(&self) {
         assert!(
             !self.recv.is_queued() || self.recv.has_waiters(),
             "an attempt is queued for no receive: {:?}",
             self.recv
         );
-        if self.closed || self.over || !self.recv.is_anyone_asleep() {
+        if self.closed || self.over || !self.recv.has_sleeping_waiter() {
             return;
         }
         let queue = &self.recv;

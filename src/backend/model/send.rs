@@ -59,11 +59,11 @@ pub(super) struct Sends {
     messages: u64,
     /// When the first poll of each began, and when it had its place.
     first_polls: BTreeMap<u64, (u64, u64)>,
-    /// The latest beginning among those that went out.
+    /// The latest beginning among those that were sent.
     latest: u64,
-    /// They will never go out.
+    /// They will never be sent.
     pub(super) unsent: BTreeSet<u64>,
-    /// The kernel does not say what became of them.
+    /// The kernel reports no result for them.
     pub(super) lost: BTreeSet<u64>,
 }
 
@@ -215,7 +215,7 @@ impl Model {
         }
     }
 
-    /// A poll comes to its end before the future is dropped, forgotten or left alone.
+    /// Lets a poll come to its end before the future is dropped, forgotten or left alone.
     fn end_poll(&mut self, at: usize) -> bool {
         let Some(message) = self.senders.get(at).map(|sender| sender.message) else { return false };
         while let Some(sender) = self.senders.get(at)
@@ -258,7 +258,7 @@ impl Model {
         list.wake_all();
     }
 
-    /// Whether it went out.
+    /// Returns whether it was sent.
     pub(super) fn try_send(&mut self) -> Result<bool, Gone> {
         self.check_runtime()?;
         if !self.send.is_idle() {
@@ -326,7 +326,7 @@ impl Model {
         }
     }
 
-    /// Sends that wait go on.
+    /// Lets sends that wait continue.
     pub(super) fn check_sends(&self) {
         if self.closed || self.over || self.send.waiting() == 0 || self.send.is_taken() {
             return;

@@ -32,7 +32,7 @@ fn seconds(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Rounds in which the backends take turns: a machine is not as fast at one time as at another.
+/// Rounds in which the backends take turns, since the speed of a machine changes over time.
 const ROUNDS: usize = 5;
 
 pub fn run(bench: Bench, only: Option<Options>) -> io::Result<ExitCode> {
@@ -106,7 +106,7 @@ pub fn run(bench: Bench, only: Option<Options>) -> io::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Nanoseconds for a round trip, with so many pairs of sockets at it at the same time.
+/// Returns the nanoseconds of a round trip, while so many pairs of sockets make them at the same time.
 async fn echo(options: &Options, pairs: u16, size: usize, time: Duration) -> io::Result<f64> {
     let mut tasks = JoinSet::new();
     let begin = Instant::now();

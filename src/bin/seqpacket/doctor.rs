@@ -1,4 +1,4 @@
-//! `doctor`: what this machine gives, and why.
+//! `doctor`: what this machine offers, and why.
 
 use std::fmt::Write;
 use std::fs;

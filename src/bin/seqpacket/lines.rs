@@ -1,24 +1,24 @@
-//! stdin and stdout as messages, on threads of their own: neither a terminal that is not typed at nor
-//! a pipe that is not read keeps the tool from its signals.
+//! stdin and stdout as messages, on threads of their own. So neither an idle terminal nor a pipe that is not read keeps the
+//! tool from handling signals.
 
 use std::io::{self, BufRead, Read, Write};
 
 use tokio::sync::mpsc;
 
-/// How messages look in stdin and stdout.
+/// How messages are written in stdin and stdout.
 #[derive(Debug, Clone, Copy)]
 pub enum Format {
     /// A line is a message, without its newline.
     Lines,
     /// A line is a message in hexadecimal, blanks between bytes allowed.
     Hex,
-    /// So many bytes are a message; written as they are.
+    /// So many bytes are a message, and messages are written as they are.
     Chunks(usize),
 }
 
 const AHEAD: usize = 16;
 
-/// The messages of stdin. The thread is not waited for.
+/// The messages of stdin. Its thread is not joined.
 pub fn input(format: Format) -> mpsc::Receiver<io::Result<Vec<u8>>> {
     let (give, take) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
@@ -81,7 +81,7 @@ impl Output {
             let mut out = io::stdout().lock();
             while let Some(bytes) = take.blocking_recv() {
                 out.write_all(&bytes)?;
-                // What has come meanwhile, then all of it at once.
+                // What has come meanwhile, and then all of it at once.
                 while let Ok(more) = take.try_recv() {
                     out.write_all(&more)?;
                 }
@@ -92,7 +92,7 @@ impl Output {
         Self { format, give, thread }
     }
 
-    /// `false` if nobody reads any more.
+    /// Writes a message. Returns `false` if stdout is not read any more.
     pub async fn write(&self, message: &[u8]) -> bool {
         let bytes = match self.format {
             Format::Lines => [message, b"\n"].concat(),
@@ -106,12 +106,12 @@ impl Output {
         self.give.send(bytes).await.is_ok()
     }
 
-    /// Wait until everything is written.
+    /// Waits until everything is written.
     pub async fn finish(self) -> io::Result<()> {
         drop(self.give);
         let written = tokio::task::spawn_blocking(|| self.thread.join()).await;
         match written.map_err(io::Error::other)?.expect("the thread does not panic") {
-            // Without an error number: told from a peer that has gone.
+            // Without an errno, which distinguishes it from a peer that has gone.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                 Err(io::ErrorKind::BrokenPipe.into())
             }

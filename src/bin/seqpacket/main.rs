@@ -1,7 +1,7 @@
 //! The command-line tool: what this machine offers, a netcat for seqpacket sockets, a short benchmark.
 //!
-//! Exit codes: 0 for success, 1 for what went wrong, 2 for a command line that cannot be understood,
-//! 128 and the signal's number where a signal ended it.
+//! Exit codes: 0 for success, 1 for a failure, 2 for a command line that cannot be parsed. Where a signal ended it, 128 plus
+//! the number of the signal.
 
 mod bench;
 mod doctor;
@@ -21,8 +21,8 @@ use tokio_seqpacket::{Options, Selection, SocketAddr};
 #[derive(Debug, Parser)]
 #[command(name = "seqpacket", version, max_term_width = 100)]
 struct Cli {
-    /// What to run on; by default what the environment variable TOKIO_SEQPACKET_BACKEND says, else
-    /// the best that can be had
+    /// What to run on; by default the value of the environment variable TOKIO_SEQPACKET_BACKEND, else
+    /// the best that is available
     #[arg(long, global = true, value_enum)]
     backend: Option<BackendArg>,
 
@@ -39,7 +39,7 @@ enum BackendArg {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Say which backend this machine gives and why, what the kernel can do, the limits, and what to
+    /// Show which backend this machine offers and why, what the kernel can do, the limits, and what to
     /// change
     Doctor,
     /// Wait for a connection; send the lines of stdin as messages, write messages to stdout
@@ -86,7 +86,7 @@ struct Listen {
     #[arg(long, value_parser = octal, value_name = "OCTAL")]
     mode: Option<u32>,
 
-    /// Replace a socket file at which nobody listens
+    /// Replace a socket file that no process listens at
     #[arg(long)]
     replace: bool,
 
@@ -131,7 +131,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     match start(cli) {
         Ok(code) => code,
-        // Who reads our output has seen enough.
+        // stdout is not read any more, which is no failure.
         Err(error)
             if error.kind() == io::ErrorKind::BrokenPipe && error.raw_os_error().is_none() =>
         {
@@ -165,7 +165,7 @@ fn start(cli: Cli) -> io::Result<ExitCode> {
     }
 }
 
-/// Write all of it; a reader who has gone is no failure.
+/// Writes all of it. A reader that has gone is no failure.
 fn write_out(text: &[u8]) -> io::Result<()> {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
@@ -176,8 +176,7 @@ fn write_out(text: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Run until it is done or a signal comes; either way everything is dropped, and with it socket files
-/// removed.
+/// Runs until the future completes or a signal comes. In both cases everything is dropped, which removes socket files.
 fn run(work: impl Future<Output = io::Result<()>>) -> io::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -21,7 +21,7 @@ pub struct TalkArgs {
     #[arg(long, short = 'x')]
     hex: bool,
 
-    /// Cut stdin into messages of this many bytes, and write messages as they are
+    /// Split stdin into messages of this many bytes, and write messages as they are
     #[arg(long, value_name = "BYTES", conflicts_with = "hex",
           value_parser = clap::value_parser!(u32).range(1..))]
     chunk: Option<u32>,
@@ -30,7 +30,7 @@ pub struct TalkArgs {
     #[arg(long, value_name = "FILE")]
     fd: Vec<PathBuf>,
 
-    /// Show on stderr who has sent each message
+    /// Show the sender of each message on stderr
     #[arg(long, short)]
     credentials: bool,
 
@@ -38,17 +38,17 @@ pub struct TalkArgs {
     #[arg(long, short = 'n', value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 
-    /// End a connection when the peer shuts down writing, whatever stdin still has; so it is with
-    /// --keep and at a terminal
+    /// End a connection when the peer shuts down writing, even if stdin has more; implied by --keep
+    /// and at a terminal
     #[arg(long, short)]
     end_with_peer: bool,
 
-    /// Say on stderr what happens
+    /// Report on stderr what happens
     #[arg(long, short)]
     verbose: bool,
 }
 
-/// Room for the largest message.
+/// Length of the largest message.
 const LARGEST: usize = (4 << 20) + (256 << 10);
 
 pub async fn listen(args: Listen, options: Options) -> io::Result<()> {
@@ -74,7 +74,7 @@ pub async fn listen(args: Listen, options: Options) -> io::Result<()> {
         }
         (None, None) => unreachable!("clap wants one of them"),
     };
-    // So that nothing sent before the connection is accepted lacks them.
+    // Set early, so that messages sent before the connection is accepted have them, too.
     listener.set_pass_credentials(true)?;
     let mut talk = Talk::new(args.talk)?;
     talk.say(|| {
@@ -82,7 +82,7 @@ pub async fn listen(args: Listen, options: Options) -> io::Result<()> {
     });
     if !args.keep {
         let socket = listener.accept().await?;
-        // Removes the socket file: nobody else is to come.
+        // Removes the socket file: no other connection is accepted.
         drop(listener);
         talk.with(&socket).await?;
         return talk.finish().await;
@@ -111,7 +111,7 @@ pub async fn connect(args: Connect, mut options: Options) -> io::Result<()> {
         .map_err(|error| with(&error, format!("cannot connect to {}", args.address.display())))?;
     let bound = args.bind.filter(|_| socket.local_addr().is_ok_and(|a| a.as_pathname().is_some()));
     let _bound = bound.map(Remove);
-    // Also tells an empty message from the end.
+    // This also distinguishes an empty message from the end.
     socket.set_pass_credentials(true)?;
     talk.say(|| format!("connected on {}", socket.backend()));
     talk.with(&socket).await?;
@@ -135,19 +135,18 @@ fn with(error: &io::Error, what: String) -> io::Error {
 enum End {
     /// The peer has closed.
     Peer,
-    /// As many messages as were wanted, or nobody reads our output.
+    /// As many messages have come as were asked for, or stdout is not read any more.
     Enough,
 }
 
 struct Talk {
     args: TalkArgs,
-    /// Whatever stdin still has: somebody at a terminal need not say that there is no more, and the next
-    /// connection waits.
+    /// Ends a connection with its peer even if stdin has more: a terminal has no end of its own, and the next connection waits.
     ends_with_peer: bool,
     input: mpsc::Receiver<io::Result<Vec<u8>>>,
     /// Taken from stdin and not sent yet.
     pending: Option<Vec<u8>>,
-    /// To go with the first message.
+    /// Descriptors that go with the first message.
     fds: Vec<OwnedFd>,
     received: u64,
     output: Output,
@@ -181,7 +180,7 @@ impl Talk {
         }
     }
 
-    /// One connection: until the peer closes, with stdin's end passed on to it.
+    /// Runs one connection until the peer closes. The end of stdin is passed on to the peer.
     async fn with(&mut self, socket: &UnixSeqpacket) -> io::Result<End> {
         let Self { args, ends_with_peer, input, pending, fds, received, output } = self;
         let sending = async {
@@ -217,17 +216,17 @@ impl Talk {
                 },
                 sent = &mut sending, if !sent_all => {
                     if let Err(error) = sent {
-                        // What the peer had sent before it went is not lost by that.
+                        // Messages that the peer had sent before it went are not lost.
                         if error.kind() == io::ErrorKind::BrokenPipe && !received_all {
                             receiving.await?;
                         }
-                        // Not to be taken for a stdout that nobody reads.
+                        // Distinct from a stdout that is not read any more.
                         return Err(io::Error::other(error));
                     }
                     sent_all = true;
                 }
-                // Nothing tells of a peer that closes after it has shut down writing.
-                () = tokio::time::sleep(LOOK_AGAIN), if received_all => {}
+                // No event reports a peer that closes after it has shut down writing.
+                () = tokio::time::sleep(CLOSE_CHECK), if received_all => {}
             }
             if received_all && (*ends_with_peer || sent_all || hung_up(socket)) {
                 return Ok(End::Peer);
@@ -235,7 +234,7 @@ impl Talk {
         }
     }
 
-    /// After the only connection.
+    /// Finishes after the only connection.
     async fn finish(self) -> io::Result<()> {
         if self.pending.is_some() {
             return Err(io::Error::other("a message was not sent: the peer has closed"));
@@ -244,9 +243,9 @@ impl Talk {
     }
 }
 
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+const CLOSE_CHECK: Duration = Duration::from_millis(50);
 
-/// Whether the peer has closed, and not only shut down writing.
+/// Returns whether the peer has closed, and not only shut down writing.
 fn hung_up(socket: &UnixSeqpacket) -> bool {
     let mut fds = [PollFd::new(socket, PollFlags::empty())];
     let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
@@ -266,7 +265,7 @@ async fn receive(
         let (info, bytes, with_it) = socket.recv_owned_with_ancillary(buffer, ancillary).await;
         (buffer, ancillary) = (bytes, with_it);
         let info = match info {
-            // The peer went with unread messages; what it had sent still comes.
+            // The peer went with unread messages. What it had sent still comes.
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
                 eprintln!("seqpacket: the peer has closed without reading everything");
                 continue;
@@ -287,7 +286,7 @@ async fn receive(
             eprintln!("with: {}", describe(fd.as_fd()));
         }
         if info.truncated() || info.ancillary_truncated() {
-            eprintln!("seqpacket: the message was cut ({} bytes)", info.message_len());
+            eprintln!("seqpacket: the message was truncated ({} bytes)", info.message_len());
         }
         *received += 1;
         if !output.write(&buffer).await || args.count == Some(*received) {
@@ -296,7 +295,7 @@ async fn receive(
     }
 }
 
-/// What a descriptor leads to.
+/// Describes what a descriptor refers to.
 fn describe(fd: BorrowedFd<'_>) -> String {
     let number = fd.as_raw_fd();
     match fs::read_link(format!("/proc/self/fd/{number}")) {

@@ -167,7 +167,7 @@ impl UnixSeqpacket {
     /// # drop(fd); Ok(()) }
     /// ```
     pub fn try_into_fd(self) -> Result<OwnedFd, Self> {
-        if self.inner.is_settled() { Ok(self.into()) } else { Err(self) }
+        if self.inner.is_idle() { Ok(self.into()) } else { Err(self) }
     }
 
     /// A stream of the messages that come, each in a buffer that it leases. See [`Messages`].
