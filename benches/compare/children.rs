@@ -1,5 +1,5 @@
-//! Rows that need processes of their own: for each contestant, where memory is its own or system calls are counted from
-//! outside; for a row, where system calls are made expensive.
+//! Rows that need processes of their own. Each contestant has one where memory is measured or system calls are counted from
+//! outside. A row has one where system calls are made expensive.
 
 use std::fs;
 use std::io;
@@ -90,7 +90,7 @@ pub fn expensive(
     Ok((call, cells.collect()))
 }
 
-/// How the names begin of those that take part where system calls are expensive.
+/// The beginnings of the names of contestants in rows with expensive system calls.
 const OF_INTEREST: [&str; 4] = ["io_uring", "epoll", "monoio", "raw "];
 const NOT_OF_INTEREST: &str = "not measured with expensive system calls, to save time";
 
@@ -104,7 +104,7 @@ fn this_program() -> Result<std::path::PathBuf, String> {
     std::env::current_exe().map_err(|error| error.to_string())
 }
 
-/// What the command printed; its complaint if it failed.
+/// What the command printed, or its last error line if it failed.
 fn output(command: &mut Command) -> Result<String, String> {
     let done = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if done.status.success() {

@@ -1,9 +1,8 @@
 //! Ways of passing messages over Unix sockets, compared on this machine: this library on io_uring and on
-//! epoll, others for tokio, monoio, and the floor that the kernel sets.
+//! epoll, others for tokio, monoio, and raw loops that show what the kernel allows.
 //!
-//! All contestants of a row run in one process, in rounds that alternate, so that ratios compare like with
-//! like on a noisy machine: a ratio is the median of the ratios of neighboring rounds, and above 1 means
-//! better than tokio-seqpacket 0.8.2.
+//! All contestants of a row run in one process, in alternating rounds, so that noise meets all of them. A
+//! ratio is the median of the ratios of neighboring rounds. Above 1 it means better than tokio-seqpacket 0.8.2.
 //!
 //! `cargo bench --manifest-path benches/Cargo.toml -- --help`
 
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Have as many file descriptors as this user may; how many those are.
+/// Raise the limit on file descriptors as far as this user may. Returns the limit.
 fn descriptors() -> usize {
     const WANTED: u64 = 1 << 17;
     let limit = getrlimit(Resource::Nofile);

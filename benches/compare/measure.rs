@@ -13,8 +13,8 @@ use crate::work::{Row, Work};
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// What is measured is built so often. Where the kernel puts a socket and its queue, and the allocator
-    /// what belongs to it, can make a tenth for as long as they live.
+    /// How often all sockets are made anew. Where the kernel and the allocator place what belongs to a socket can
+    /// change its speed by a tenth, as long as it lives.
     pub sittings: usize,
     /// Rounds of each.
     pub rounds: usize,

@@ -12,8 +12,8 @@ use super::{Library, Socket, socketpair, whole};
 
 #[derive(Clone)]
 pub struct Current;
-/// Its calls never yield by themselves, so that a busy task keeps its worker from all others; tokio's own
-/// sockets and this library do.
+/// Its calls never yield by themselves, so that a busy task keeps its worker from all others. Those of tokio's
+/// own sockets and of this library do.
 #[derive(Clone)]
 pub struct Budgeted;
 #[derive(Clone)]

@@ -1,4 +1,4 @@
-//! The floor for readiness: plain non-blocking system calls, epoll only where there is something to wait for.
+//! Raw loops on readiness: plain non-blocking system calls, epoll only where there is something to wait for.
 
 use std::fs::File;
 use std::io;

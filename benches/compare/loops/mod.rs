@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::contestants::{Rig, Round};
 
-/// One thread's part of a round: how often, and the times that it took if it takes any.
+/// One thread's part of a round: takes the number of repetitions, returns the times of single operations, if any.
 pub type Turn = Box<dyn FnMut(usize) -> io::Result<Vec<f64>>>;
 /// Makes it on the thread where it stays.
 pub type Maker = Box<dyn FnOnce() -> io::Result<Turn> + Send>;

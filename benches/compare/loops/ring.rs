@@ -1,4 +1,4 @@
-//! The floor for io_uring: one ring on each thread, a loop around it, and as little else as possible.
+//! Raw loops on io_uring: one ring on each thread, a loop around it, and as little else as possible.
 //!
 //! A batch is one `io_uring_enter(2)`: first all sends, then all receives. A receive whose message the same batch
 //! sends completes inline. Receives are attempts (`MSG_DONTWAIT`): one that finds nothing is retried in the next
@@ -26,7 +26,8 @@ use crate::work::{SMALL, Setting, Work};
 
 /// How often a receive is attempted before it is parked.
 const ATTEMPTS: u8 = 8;
-/// Sends, and receives, of one batch at most: the messages of a larger one leave the cache before they are received.
+/// The largest number of sends, and of receives, in a batch. The messages of a larger one leave the cache before they are
+/// received.
 const BATCH: usize = 128;
 
 /// The operations it is made of.
