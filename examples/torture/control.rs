@@ -21,7 +21,7 @@ use crate::report::Counts;
 pub enum Frame {
     /// To the peer: this is an end of a connection.
     Live(Box<Plan>, OwnedFd),
-    /// To the peer: no more connections; be done.
+    /// To the peer: no more connections, finish.
     Finish,
     Record(Box<Record>),
     Counts(Box<Counts>),

@@ -14,7 +14,7 @@
 //!
 //! Meanwhile runtimes end, threads end, descriptors run out, and the peer is killed (`workers`,
 //! `descriptors`, here). When both ends of a life are over, this process compares what one sent with what
-//! the other received; at the end nothing may be left over.
+//! the other received. At the end nothing may be left over.
 //!
 //! ```text
 //! cargo run --release --example torture -- --minutes 1 --backend uring --runtime both
@@ -59,8 +59,8 @@ mod workers;
 
 const SLOTS: u16 = 64;
 
-/// What has to happen soon: in so many ticks of a thread that does little else. Counted, not read off
-/// the clock: a machine that stands still is not the library's fault.
+/// A time limit, in ticks of a thread that does little else. Ticks are counted, so that a machine that stalls
+/// does not fail the run.
 const TICK: Duration = Duration::from_millis(50);
 const SOON: u32 = 100;
 
@@ -449,7 +449,7 @@ impl<'a> Torture<'a> {
         let Some((_, control)) = &self.peer else { return Ok(()) };
         self.count += 1;
         self.lives[usize::from(slot)] = Some(Life { patience, ..Life::default() });
-        // A peer that is gone is heard of by its end.
+        // The end of a peer is reported separately.
         let _ = control.send(&Frame::Live(Box::new(plan.clone()), theirs));
         if let Some(workers) = &self.workers {
             workers.assign(plan, ours);

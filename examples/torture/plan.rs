@@ -58,7 +58,7 @@ pub struct Plan {
     pub width: usize,
     /// The smallest send buffer there is.
     pub small: bool,
-    /// In thousandths: empty messages; messages with descriptors; of these, with all 253.
+    /// In thousandths: empty messages, messages with descriptors, and those of them with all 253.
     pub empty: u64,
     pub with_fds: u64,
     pub full: u64,

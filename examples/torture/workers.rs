@@ -59,7 +59,7 @@ impl Workers {
         let _ = self.inboxes[worker].send((plan, fd));
     }
 
-    /// No more connections; returns when all runtimes are gone.
+    /// No more connections. Returns when all runtimes are gone.
     pub fn finish(self) {
         drop(self.inboxes);
         for thread in self.threads {
