@@ -1,10 +1,10 @@
 //! What many messages per call, busy polling and sealed memory give.
 //!
-//! `cargo bench --bench streams` in `benches/`; `-- --quick` for a smoke run, `-- ROW` for rows that contain it. All
-//! contestants of a row run in one process, in alternating rounds; the ratio is that of the first
-//! contestant's time to each one's, round by round, of which the median is shown.
+//! `cargo bench --bench streams` in `benches/`. `-- --quick` makes a smoke run, `-- ROW` selects rows that contain it.
+//! All contestants of a row run in one process, in alternating rounds. The ratio is the first contestant's time divided
+//! by each one's, round by round. The median is shown.
 
-#![allow(unsafe_code, reason = "sendmmsg and recvmmsg in the raw, the floor of a row")]
+#![allow(unsafe_code, reason = "sendmmsg(2) and recvmmsg(2) without a library, for comparison")]
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -50,7 +50,7 @@ impl Adopt for Upstream {
     }
 }
 
-/// Run both ends on a thread and runtime of their own; the first says how long it took.
+/// Run both ends on a thread and runtime of their own. The first returns how long it took.
 fn two_threads<A, B>(
     backend: Backend,
     near: impl AsyncFnOnce(A) -> Duration + Send + 'static,
@@ -159,7 +159,7 @@ fn one_way(name: &str, backend: Backend) -> Vec<(String, Round)> {
     ]
 }
 
-/// The floor: nothing but system calls, one message each or [`AT_ONCE`].
+/// System calls only, with one message each or [`AT_ONCE`].
 fn raw_one_way(batches: bool) -> Round {
     Box::new(move |count| {
         let (a, b) = socketpair();
@@ -230,7 +230,8 @@ fn send_many(fd: &OwnedFd, count: usize) -> Option<usize> {
 fn receive_many(fd: &OwnedFd, count: usize) -> Option<usize> {
     let flags = libc::MSG_DONTWAIT;
     with_headers(count, |headers| {
-        // SAFETY: as above; the buffers are exclusively those of this call.
+        // SAFETY: there are `count` headers, and what they point to lives until the call returns. Only this call uses the
+        // buffers.
         unsafe {
             libc::recvmmsg(fd.as_raw_fd(), headers, count as u32, flags, std::ptr::null_mut())
         }
@@ -544,7 +545,7 @@ fn sealed(backend: Backend, anew: bool) -> Round {
     })
 }
 
-/// Whoever receives a payload reads it.
+/// The receiver reads the whole payload.
 fn sum(bytes: &[u8]) -> u64 {
     bytes.as_chunks::<8>().0.iter().fold(0, |sum, word| sum ^ u64::from_ne_bytes(*word))
 }

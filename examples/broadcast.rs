@@ -4,8 +4,8 @@
 //!     cargo run --release --example broadcast -- --demo 1000
 //!
 //! Each client has a task that reads its messages as a stream, several with one system call, and one
-//! that writes what others have sent, as batches. A client that does not read is left behind: it is told how many
-//! messages it missed, and nobody waits for it.
+//! that writes what others have sent, as batches. A client that does not read is left behind: it learns how many
+//! messages it missed, and no other client waits for it.
 
 use std::io;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::broadcast::{self, Receiver, Sender};
 use tokio_seqpacket::{MessagesOptions, UnixSeqpacket, UnixSeqpacketListener};
 
-/// Who sent it, and what.
+/// The sending client, and the message.
 #[derive(Clone)]
 struct Shared {
     from: usize,
@@ -49,7 +49,7 @@ async fn read(id: usize, socket: Arc<UnixSeqpacket>, sender: Sender<Shared>) -> 
             );
             continue;
         }
-        // Nobody listens: then nobody misses it.
+        // An error says that no client listens.
         let _ = sender.send(Shared { from: id, bytes: message[..].into() });
     }
     // End of stream: a client that closed its end wants nothing more either.

@@ -1,4 +1,4 @@
-//! Send messages back to whoever sends them.
+//! Sends each message back to its sender.
 //!
 //! `cargo run --example echo -- /tmp/echo.sock` serves, until Ctrl-C;
 //! `cargo run --example echo -- /tmp/echo.sock "a message"` sends one and prints the answer.
@@ -17,7 +17,7 @@ async fn main() -> io::Result<()> {
                 ended = serve(listener) => ended,
                 ended = tokio::signal::ctrl_c() => ended,
             };
-            // The library leaves the socket file where it is: only you know whose it is by now.
+            // The library leaves the socket file where it is: only the program knows whether the file is still its own.
             std::fs::remove_file(path)?;
             ended
         }
@@ -50,7 +50,8 @@ async fn echo(socket: UnixSeqpacket) -> io::Result<()> {
         buffer.clear();
         // The calls take the buffer and give it back with the result.
         let (received, bytes) = socket.recv_owned(buffer).await;
-        // The end of the stream. Or an empty message, which ends this service, too: `end_of_stream` tells.
+        // The end of the stream, or an empty message, which ends this service, too. `end_of_stream`
+        // distinguishes them.
         if received?.message_len() == 0 {
             return Ok(());
         }

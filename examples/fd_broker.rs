@@ -26,7 +26,7 @@ type Names = Arc<Mutex<BTreeMap<String, Entry>>>;
 fn answer(names: &Names, user: u32, mut request: Message) -> (String, Option<Arc<OwnedFd>>) {
     let refuse = |why: &str| (format!("error: {why}"), None);
     if request.info().truncated() || request.info().ancillary_truncated() {
-        return refuse("the request was cut");
+        return refuse("the request was truncated");
     }
     let fds = request.take_fds();
     let Ok(text) = std::str::from_utf8(&request) else { return refuse("not UTF-8") };
@@ -34,7 +34,7 @@ fn answer(names: &Names, user: u32, mut request: Message) -> (String, Option<Arc
     match (text.split_once(' '), fds.len()) {
         (Some(("put", name)), 1) => {
             if names.get(name).is_some_and(|entry| entry.owner != user) {
-                return refuse("the name is somebody else's");
+                return refuse("the name belongs to another user");
             }
             let fd = Arc::new(fds.into_iter().next().expect("one"));
             names.insert(name.to_owned(), Entry { owner: user, fd });
@@ -42,12 +42,12 @@ fn answer(names: &Names, user: u32, mut request: Message) -> (String, Option<Arc
         }
         (Some(("get", name)), 0) => match names.get(name) {
             Some(entry) => ("ok".to_owned(), Some(entry.fd.clone())),
-            None => refuse("nobody has put that"),
+            None => refuse("no client has put that"),
         },
         (None, 0) if text == "list" => {
             (names.keys().map(String::as_str).collect::<Vec<_>>().join("\n"), None)
         }
-        // Descriptors that nobody asked for are closed with the message.
+        // Unexpected descriptors are closed with the message.
         _ => refuse("neither put NAME with a descriptor, nor get NAME, nor list"),
     }
 }

@@ -17,18 +17,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
-    // First, so that no signal finds the file there and nobody to remove it.
+    // First, so that no signal ends the process before it can remove the file.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let listener = listen()?;
-    let (tell, told) = watch::channel(false);
+    let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
 
     let mut incoming = listener.incoming()?;
     loop {
         tokio::select! {
             socket = incoming.accept() => {
-                connections.spawn(serve(socket?, told.clone()));
+                connections.spawn(serve(socket?, stopping.clone()));
             }
             Some(ended) = connections.join_next() => report(ended),
             _ = interrupt.recv() => break,
@@ -38,7 +38,7 @@ async fn main() -> io::Result<()> {
 
     // Removes the file, and closes connections that were not accepted.
     drop(listener);
-    tell.send_replace(true);
+    stop.send_replace(true);
     eprintln!("{} connections to finish", connections.len());
     let finish = async {
         while let Some(ended) = connections.join_next().await {
@@ -56,19 +56,19 @@ fn listen() -> io::Result<UnixSeqpacketListener> {
         return passed.listener("graceful");
     }
     let path = std::env::args_os().nth(1).ok_or(io::Error::other("usage: graceful PATH"))?;
-    // Only this user; a file that a crash has left is no obstacle; none is left behind.
+    // Only this user may connect. A file that a crash has left is replaced, and none is left behind.
     Options::new().mode(0o600).replace_stale(true).unlink_on_drop(true).bind(path, 128)
 }
 
 /// Until the client goes, or between two messages when the service ends: no message is lost or left
 /// without an answer, since dropping a receive loses nothing.
-async fn serve(socket: UnixSeqpacket, mut told: watch::Receiver<bool>) -> io::Result<()> {
+async fn serve(socket: UnixSeqpacket, mut stopping: watch::Receiver<bool>) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let len = tokio::select! {
             biased;
             len = socket.recv(&mut buffer) => len?,
-            _ = told.wait_for(|ends| *ends) => return Ok(()),
+            _ = stopping.wait_for(|stop| *stop) => return Ok(()),
         };
         if len == 0 {
             return Ok(());

@@ -26,7 +26,7 @@ async fn owned(here: &UnixSeqpacket, there: &UnixSeqpacket) -> Result<(), Box<dy
 
     let (received, text, mut ancillary) =
         there.recv_owned_with_ancillary(Vec::with_capacity(64), AncillaryBuffer::new()).await;
-    // Descriptors are lost if this process has no number left for them; this tells.
+    // Descriptors are lost if this process has no free descriptors; this reports it.
     assert!(!received?.ancillary_truncated());
     for fd in ancillary.drain_fds() {
         show(&text, File::from(fd))?;

@@ -4,7 +4,7 @@
 //!
 //! The process that you start is the server. It binds its sockets, then starts itself once more as
 //! the client. They exchange messages, an open file and credentials, and then measure round trips
-//! on each backend that can be had here, for N seconds (3, if nothing is said).
+//! on each backend that is available here, for N seconds (3, if nothing is said).
 
 use std::error::Error;
 use std::io::{Read, Seek, Write};
@@ -19,7 +19,7 @@ use tokio_seqpacket::{Backend, Options, UCred, UnixSeqpacket, UnixSeqpacketListe
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Lengths of the messages that are sent to and fro. The limit is the sender's `SO_SNDBUF`, less 32
-/// bytes: 212,960 if nobody changed it.
+/// bytes: 212,960 by default.
 const SIZES: [usize; 6] = [0, 1, 64, 4096, 65_536, 200_000];
 
 /// Numbers of connections to measure with.
@@ -150,9 +150,9 @@ async fn greet(socket: &UnixSeqpacket, client: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-fn describe(who: UCred) -> String {
-    let process = who.pid().map_or("unknown".into(), |pid| pid.to_string());
-    format!("process {process}, user {}, group {}", who.uid(), who.gid())
+fn describe(credentials: UCred) -> String {
+    let process = credentials.pid().map_or("unknown".into(), |pid| pid.to_string());
+    format!("process {process}, user {}, group {}", credentials.uid(), credentials.gid())
 }
 
 /// Accept connections, and send back on each what arrives.
@@ -163,7 +163,7 @@ async fn echo_server(listener: UnixSeqpacketListener) -> Result<()> {
             let mut buffer = [0; 1024];
             loop {
                 match socket.recv(&mut buffer).await {
-                    // An empty message would look the same; nobody sends one here.
+                    // An empty message would look the same. This client sends none.
                     Ok(0) => return Ok(()),
                     Ok(len) => socket.send(&buffer[..len]).await?,
                     Err(error) => return Err(error),

@@ -209,7 +209,7 @@ fn sleeps(thread: i32) -> bool {
     stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('S'))
 }
 
-/// Answers every message once the thread that asked sleeps in the kernel; ends with the stream.
+/// Answers every message once the requesting thread sleeps in the kernel. Ends with the stream.
 fn answerer(fd: OwnedFd) -> JoinHandle<()> {
     let asking = rustix::thread::gettid().as_raw_nonzero().get();
     std::thread::spawn(move || {
@@ -225,7 +225,7 @@ fn answerer(fd: OwnedFd) -> JoinHandle<()> {
     })
 }
 
-/// Two receives wait at a time; their messages come together.
+/// Two receives wait at a time, and their messages come together.
 fn parked_receives(place: Place, call: Call) {
     let (ours, theirs): (Vec<_>, Vec<_>) = [socketpair(), socketpair()].into_iter().unzip();
     run(async move {
@@ -264,21 +264,21 @@ fn lone_receives(place: Place, call: Call) {
     peer.join().expect("no panic");
 }
 
-/// Sends that find the peer's queue full; a thread makes room when the runtime sleeps.
+/// Sends that find the peer's queue full. A thread frees capacity when the runtime sleeps.
 fn parked_sends(place: Place, call: Call) {
     let (ours, theirs) = socketpair();
     let waiting = rustix::thread::gettid().as_raw_nonzero().get();
-    // Room for a handful of messages.
+    // Capacity for a handful of messages.
     rustix::net::sockopt::set_socket_send_buffer_size(&ours, 1).expect("SO_SNDBUF");
-    let (tell, told) = std::sync::mpsc::channel::<()>();
+    let (tx, rx) = std::sync::mpsc::channel::<()>();
     let peer = std::thread::spawn(move || {
         let mut message = [0; SIZE];
-        let _ = told.recv();
+        let _ = rx.recv();
         loop {
             while !sleeps(waiting) {
                 std::thread::yield_now();
             }
-            // The wake-up comes when all but a quarter of the room is free again.
+            // The wake-up comes when all but a quarter of the capacity is free again.
             match rustix::net::recv(&theirs, &mut message, RecvFlags::DONTWAIT) {
                 Ok((1.., _)) | Err(rustix::io::Errno::AGAIN) => {}
                 Ok(_) => return,
@@ -295,7 +295,7 @@ fn parked_sends(place: Place, call: Call) {
                 Err(error) => panic!("{error}"),
             }
         }
-        tell.send(()).expect("the peer waits");
+        tx.send(()).expect("the peer waits");
         let before = submitted();
         measured(async || client.send().await).await;
         place.went_through(before, (WARM_UP + MESSAGES) / 10);

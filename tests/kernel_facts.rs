@@ -1,7 +1,7 @@
 //! What the library takes for granted about the kernel, shown without it: a ring, a socket, and plain system
 //! calls.
 //!
-//! G6, G7, G8 and G11 rest on these. A failure here says that the kernel has changed, and which of the library's rules to look at.
+//! G6, G7, G8 and G11 rest on these. A failure here says that the kernel has changed, and which of the library's rules to check.
 
 #![allow(unsafe_code, reason = "a ring in the raw")]
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
         a_watched_socket_stays_open_when_it_is_closed,
         trunc_gives_the_real_length,
         a_message_fills_one_vector_after_the_other,
-        the_header_tells_the_lengths_and_flags,
+        the_header_reports_the_lengths_and_flags,
         received_descriptors_are_close_on_exec_through_a_ring_too,
         a_receive_at_the_end_of_the_stream_completes_with_nothing,
         a_reset_comes_before_the_messages_that_are_left,
@@ -46,8 +46,8 @@ fn main() -> ExitCode {
         a_write_to_a_closed_peer_raises_no_signal,
     ];
     tests.extend(tests![[];
-        a_registration_tells_at_once_what_is_there_already,
-        what_the_peer_takes_is_an_event_for_who_registered_for_sending_only,
+        a_registration_reports_at_once_what_is_there_already,
+        what_the_peer_takes_is_an_event_for_a_registration_for_sending_only,
         a_message_that_was_received_is_no_event_any_more,
         a_socket_that_is_writable_takes_a_message,
         a_number_is_registered_once,
@@ -69,7 +69,7 @@ fn ring(entries: u32) -> IoUring {
 
 fn submit(ring: &mut IoUring, entry: &squeue::Entry) {
     // SAFETY: every test keeps what its entries point to until it has their completions, or for ever.
-    unsafe { ring.submission().push(entry) }.expect("room in the queue");
+    unsafe { ring.submission().push(entry) }.expect("capacity in the queue");
     assert_eq!(ring.submit().expect("io_uring_enter"), 1);
 }
 
@@ -87,8 +87,8 @@ fn next(ring: &mut IoUring) -> (u64, i32) {
 /// What has completed, without waiting.
 fn completed(ring: &mut IoUring) -> Vec<(u64, i32)> {
     enter(ring);
-    let told = |entry: cqueue::Entry| (entry.user_data(), entry.result());
-    ring.completion().map(told).collect()
+    let parts = |entry: cqueue::Entry| (entry.user_data(), entry.result());
+    ring.completion().map(parts).collect()
 }
 
 /// Have deferred work done.
@@ -103,7 +103,7 @@ fn enter(ring: &IoUring) {
 fn run(ring: &mut IoUring, entries: &[squeue::Entry]) -> Vec<(u64, i32)> {
     for entry in entries {
         // SAFETY: as for `submit`.
-        unsafe { ring.submission().push(entry) }.expect("room in the queue");
+        unsafe { ring.submission().push(entry) }.expect("capacity in the queue");
     }
     // SAFETY: no argument is passed.
     let entered =
@@ -244,7 +244,7 @@ fn what_must_not_wait_completes_within_the_call_that_submits_it() {
             let halves: Vec<_> = (0..SOCKETS).map(|_| socketpair()).collect();
             let mut ring = ring(64);
             for (ours, peer) in &halves {
-                (0..queued).for_each(|_| assert_eq!(send(peer, b"message").expect("room"), 7));
+                (0..queued).for_each(|_| assert_eq!(send(peer, b"message").expect("capacity"), 7));
                 if full {
                     fill(ours);
                 }
@@ -287,7 +287,7 @@ fn what_must_not_wait_completes_within_the_call_that_submits_it() {
             // Nothing is armed: what comes later stays in the queue, and the socket closes at once.
             for (ours, peer) in halves {
                 (1..queued).for_each(|_| assert_eq!(recv(&ours).expect("a message"), b"message"));
-                send(&peer, b"later").expect("room");
+                send(&peer, b"later").expect("capacity");
                 assert_eq!(recv(&ours).expect("a message"), b"later");
                 drop(ours);
                 drain(&peer);
@@ -349,7 +349,7 @@ fn a_ring_can_be_closed_by_another_thread_between_two_batches() {
     let results = run(&mut ring, &[recv_entry(&ours, &mut buffer, 1)]);
     assert_eq!(results, [(1, -libc::EAGAIN)]);
     std::thread::spawn(move || drop(ring)).join().expect("no panic");
-    send(&peer, b"message").expect("room");
+    send(&peer, b"message").expect("capacity");
     assert_eq!(recv(&ours).expect("a message"), b"message");
     drop(ours);
     assert_eq!(recv(&peer).expect("end of stream"), b"");
@@ -383,10 +383,10 @@ fn a_new_send_overtakes_a_parked_one() {
     let mut ring = ring(8);
     fill(&ours);
     submit(&mut ring, &send_entry(&ours, b"parked", 1));
-    // Room for one; the parked send is told of room only when there is more.
+    // Capacity for one. The kernel wakes the parked send only when there is more.
     assert_eq!(recv(&peer).expect("a filler"), b"filler");
     assert_eq!(completed(&mut ring), []);
-    send(&ours, b"new").expect("room for one");
+    send(&ours, b"new").expect("capacity for one");
     let mut received = drain(&peer);
     assert_eq!(next(&mut ring), (1, 6));
     received.extend(drain(&peer));
@@ -442,7 +442,7 @@ fn several_threads_may_enter_a_plain_ring() {
             scope.spawn(move || {
                 let mut receive = Receive::new(&[64]);
                 assert_eq!(receive.attempt(ring, ours), -libc::EAGAIN);
-                send(peer, b"here").expect("room");
+                send(peer, b"here").expect("capacity");
                 assert_eq!(receive.attempt(ring, ours), 4);
             });
         });
@@ -457,35 +457,35 @@ fn registered(fd: &OwnedFd, flags: epoll::EventFlags) -> OwnedFd {
     epoll
 }
 
-/// What an epoll instance with one descriptor tells just now.
-fn told(epoll: &OwnedFd) -> epoll::EventFlags {
+/// What an epoll instance with one descriptor reports now.
+fn reported(epoll: &OwnedFd) -> epoll::EventFlags {
     let mut events = Vec::with_capacity(1);
-    let room = rustix::buffer::spare_capacity(&mut events);
-    epoll::wait(epoll, room, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
+    let space = rustix::buffer::spare_capacity(&mut events);
+    epoll::wait(epoll, space, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap();
     events.first().map_or(epoll::EventFlags::empty(), |event| event.flags)
 }
 
 /// So a socket can be registered when a call has to wait, and not before.
-fn a_registration_tells_at_once_what_is_there_already() {
+fn a_registration_reports_at_once_what_is_there_already() {
     let (a, b) = socketpair();
     send(&b, b"message").unwrap();
     let epoll = registered(&a, epoll::EventFlags::IN);
-    assert_eq!(told(&epoll), epoll::EventFlags::IN);
-    assert_eq!(told(&epoll), epoll::EventFlags::empty());
+    assert_eq!(reported(&epoll), epoll::EventFlags::IN);
+    assert_eq!(reported(&epoll), epoll::EventFlags::empty());
     send(&b, b"another").unwrap();
-    assert_eq!(told(&epoll), epoll::EventFlags::IN);
+    assert_eq!(reported(&epoll), epoll::EventFlags::IN);
 }
 
 /// So a registration for receiving alone is the cheaper one.
-fn what_the_peer_takes_is_an_event_for_who_registered_for_sending_only() {
+fn what_the_peer_takes_is_an_event_for_a_registration_for_sending_only() {
     let (a, b) = socketpair();
     let (receiving, sending) =
         (registered(&a, epoll::EventFlags::IN), registered(&a, epoll::EventFlags::OUT));
-    assert_eq!(told(&sending), epoll::EventFlags::OUT);
+    assert_eq!(reported(&sending), epoll::EventFlags::OUT);
     send(&a, b"message").unwrap();
     assert_eq!(recv(&b).unwrap(), b"message");
-    assert_eq!(told(&receiving), epoll::EventFlags::empty());
-    assert_eq!(told(&sending), epoll::EventFlags::OUT);
+    assert_eq!(reported(&receiving), epoll::EventFlags::empty());
+    assert_eq!(reported(&sending), epoll::EventFlags::OUT);
 }
 
 fn a_number_is_registered_once() {
@@ -501,12 +501,12 @@ fn a_number_is_registered_once() {
 fn a_message_that_was_received_is_no_event_any_more() {
     let (a, b) = socketpair();
     let epoll = registered(&a, epoll::EventFlags::IN);
-    assert_eq!(told(&epoll), epoll::EventFlags::empty());
+    assert_eq!(reported(&epoll), epoll::EventFlags::empty());
     send(&b, b"message").unwrap();
     assert_eq!(recv(&a).unwrap(), b"message");
-    assert_eq!(told(&epoll), epoll::EventFlags::empty());
+    assert_eq!(reported(&epoll), epoll::EventFlags::empty());
     send(&b, b"another").unwrap();
-    assert_eq!(told(&epoll), epoll::EventFlags::IN);
+    assert_eq!(reported(&epoll), epoll::EventFlags::IN);
 }
 
 fn what_a_batch_receives_is_no_event_any_more() {
@@ -516,9 +516,9 @@ fn what_a_batch_receives_is_no_event_any_more() {
     let mut buffer = [0; 64];
     let batch = [send_now(&b, b"message", 1), recv_entry(&a, &mut buffer, 2)];
     assert_eq!(run(&mut ring, &batch), [(1, 7), (2, 7)]);
-    assert_eq!(told(&epoll), epoll::EventFlags::empty());
+    assert_eq!(reported(&epoll), epoll::EventFlags::empty());
     assert_eq!(run(&mut ring, &batch[..1]), [(1, 7)]);
-    assert_eq!(told(&epoll), epoll::EventFlags::IN);
+    assert_eq!(reported(&epoll), epoll::EventFlags::IN);
 }
 
 /// So a send that waits for readiness does not spin. The other way round does not hold: a send can succeed before.
@@ -540,7 +540,7 @@ fn a_socket_that_is_writable_takes_a_message() {
             recv(&peer).expect("a message");
             queued -= 1;
             if writable(&ours) {
-                assert_eq!(send(&ours, message).expect("room"), message.len());
+                assert_eq!(send(&ours, message).expect("capacity"), message.len());
                 queued += 1;
                 became_writable += 1;
                 recv(&peer).expect("a message");
@@ -595,12 +595,12 @@ fn trunc_gives_the_real_length() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
     let mut receive = Receive::new(&[4]);
-    send(&peer, b"twelve bytes").expect("room");
+    send(&peer, b"twelve bytes").expect("capacity");
     assert_eq!(receive.attempt(&mut ring, &ours), 12);
     assert_eq!(receive.buffers[0], b"twel");
     assert_ne!(receive.header.msg_flags & libc::MSG_TRUNC, 0);
     let mut buffer = [0; 8];
-    send(&peer, b"twelve bytes").expect("room");
+    send(&peer, b"twelve bytes").expect("capacity");
     assert_eq!(run(&mut ring, &[recv_entry(&ours, &mut buffer[..4], 2)]), [(2, 12)]);
     assert_eq!(&buffer, b"twel\0\0\0\0");
 }
@@ -609,7 +609,7 @@ fn a_message_fills_one_vector_after_the_other() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
     let mut receive = Receive::new(&[4, 3, 64]);
-    send(&peer, b"twelve bytes").expect("room");
+    send(&peer, b"twelve bytes").expect("capacity");
     assert_eq!(receive.attempt(&mut ring, &ours), 12);
     assert_eq!(receive.buffers[0], b"twel");
     assert_eq!(receive.buffers[1], b"ve ");
@@ -617,18 +617,18 @@ fn a_message_fills_one_vector_after_the_other() {
     assert_eq!(receive.header.msg_flags & libc::MSG_TRUNC, 0);
 }
 
-fn the_header_tells_the_lengths_and_flags() {
+fn the_header_reports_the_lengths_and_flags() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
     let mut receive = Receive::new(&[64]);
-    send(&peer, b"plain").expect("room");
+    send(&peer, b"plain").expect("capacity");
     assert_eq!(receive.attempt(&mut ring, &ours), 5);
     assert_eq!(receive.header.msg_controllen, 0);
     assert_eq!(receive.header.msg_flags & (libc::MSG_CTRUNC | libc::MSG_TRUNC), 0);
 
     let mut receive = Receive::new(&[64]);
     receive.header.msg_controllen = 0;
-    send_fds(&peer, b"cut", &[file("cut")]);
+    send_fds(&peer, b"one", &[file("one")]);
     assert_eq!(receive.attempt(&mut ring, &ours), 3);
     assert_ne!(receive.header.msg_flags & libc::MSG_CTRUNC, 0);
 }
@@ -636,11 +636,11 @@ fn the_header_tells_the_lengths_and_flags() {
 fn send_fds(socket: &OwnedFd, message: &[u8], fds: &[OwnedFd]) {
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     let rights = SendAncillaryMessage::ScmRights(&fds);
-    let mut room = vec![MaybeUninit::uninit(); rights.size()];
-    let mut control = SendAncillaryBuffer::new(&mut room);
+    let mut space = vec![MaybeUninit::uninit(); rights.size()];
+    let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(rights));
     let vectors = [IoSlice::new(message)];
-    rustix::net::sendmsg(socket, &vectors, &mut control, SendFlags::NOSIGNAL).expect("room");
+    rustix::net::sendmsg(socket, &vectors, &mut control, SendFlags::NOSIGNAL).expect("capacity");
 }
 
 fn received_descriptors_are_close_on_exec_through_a_ring_too() {
@@ -670,8 +670,8 @@ fn a_reset_comes_before_the_messages_that_are_left() {
     let (ours, peer) = socketpair();
     let mut ring = ring(8);
     let mut receive = Receive::new(&[64]);
-    send(&ours, b"never read").expect("room");
-    send(&peer, b"last words").expect("room");
+    send(&ours, b"never read").expect("capacity");
+    send(&peer, b"last words").expect("capacity");
     drop(peer);
     assert_eq!(receive.attempt(&mut ring, &ours), -libc::ECONNRESET);
     assert_eq!(receive.attempt(&mut ring, &ours), 10);
@@ -689,12 +689,12 @@ fn a_write_to_a_closed_peer_raises_no_signal() {
 
 /// `SLOT_LEN` in src/uring/recv_slots.rs.
 fn the_largest_message_fits_into_an_attempt() {
-    let with_room = || {
+    let emptied = || {
         let (ours, peer) = socketpair();
         rustix::net::sockopt::set_socket_send_buffer_size_force(&peer, 256 << 20).expect("root");
         (ours, peer)
     };
-    let (ours, peer) = with_room();
+    let (ours, peer) = emptied();
     let message: Vec<u8> = (0..16_u32 << 20).map(|at| (at / 61 % 251) as u8).collect();
     // How long a message may be: more and more, until memory in one piece cannot be had.
     let fits = |len: usize| match send(&peer, &message[..len]) {
@@ -723,10 +723,10 @@ fn the_largest_message_fits_into_an_attempt() {
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         // A socket calls directly once it has carried a large message: a new one each time.
-        for (room, is_dropped) in
+        for (capacity, is_dropped) in
             [(message.len(), false), (longest, false), (1000, false), (1, false), (longest, true)]
         {
-            let (ours, peer) = with_room();
+            let (ours, peer) = emptied();
             let options = Options::new().backend(Backend::Uring).submission(Submission::Ring);
             let socket = options.socket_from_fd(ours).expect("a socket");
             let before = submitted();
@@ -746,20 +746,20 @@ fn the_largest_message_fits_into_an_attempt() {
                 drop(receiving);
                 would_block(recv(&socket));
             }
-            let receiving = socket.recv_owned(vec![0; room]);
+            let receiving = socket.recv_owned(vec![0; capacity]);
             let (received, buffer) =
                 tokio::time::timeout(Duration::from_secs(10), receiving).await.expect("in time");
             assert_eq!(submitted(), before + 1);
             let info = received.expect("a message");
             assert_eq!(info.message_len(), longest);
-            assert_eq!(info.bytes_read(), longest.min(room));
-            assert_eq!(info.truncated(), longest > room);
+            assert_eq!(info.bytes_read(), longest.min(capacity));
+            assert_eq!(info.truncated(), longest > capacity);
             assert!(buffer[..info.bytes_read()] == message[..info.bytes_read()], "other bytes");
         }
     });
 }
 
-/// Unlike a socket of the same type, which is refused before listen(2) as well. `replace_stale` asks so.
+/// Unlike a socket of the same type, which is refused before listen(2) as well. `replace_stale` does that.
 fn a_datagram_socket_finds_out_whether_a_socket_is_bound_to_a_file() {
     use rustix::io::Errno;
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketType, bind, connect, listen, socket};

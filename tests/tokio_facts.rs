@@ -1,6 +1,6 @@
 //! What the library takes for granted about tokio's schedulers, shown without it: tasks, wakers and runtimes.
 //!
-//! tokio promises none of these orders. A failure here says that tokio has changed, and which rule to look at: the retries
+//! tokio promises none of these orders. A failure here says that tokio has changed, and which rule to check: the retries
 //! of a receive (`src/common/policy.rs`), the turns of a driver (`src/backend/driver.rs`), or where an operation may be left
 //! to one (`src/backend/runtime.rs`).
 
@@ -68,7 +68,7 @@ fn on_one_thread<F: Future<Output = ()> + Send + 'static>(body: impl Fn() -> F) 
     in_a_task(&multi_thread(1), body());
 }
 
-/// Who was polled, in this order.
+/// The tasks that were polled, in this order.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<&'static str>>>);
 
@@ -82,7 +82,7 @@ impl Log {
     }
 }
 
-/// Notes its name at each poll, and ends at the second; `yields` has it polled again.
+/// Records its name at each poll, and ends at the second. `yields` causes the second poll.
 async fn twice(log: Log, names: [&'static str; 2], mut yields: impl FnMut(&mut Context<'_>)) {
     let mut polled = false;
     std::future::poll_fn(|cx| {
@@ -120,17 +120,17 @@ fn pause(yields: fn(&mut Context<'_>)) -> impl Future<Output = ()> {
 
 /// A waker that only notes that it was called.
 #[derive(Default)]
-struct Told(AtomicBool);
+struct Woken(AtomicBool);
 
-impl Wake for Told {
+impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::SeqCst);
     }
 }
 
-/// A socket that is readable, of which the I/O driver has not told yet.
+/// A socket that is readable, which the I/O driver has not reported yet.
 struct Event {
-    told: Arc<Told>,
+    woken: Arc<Woken>,
     _socket: tokio::net::UnixStream,
     _peer: UnixStream,
 }
@@ -140,19 +140,19 @@ impl Event {
         let (socket, peer) = UnixStream::pair().expect("socketpair(2)");
         socket.set_nonblocking(true).expect("O_NONBLOCK");
         let socket = tokio::net::UnixStream::from_std(socket).expect("a registration");
-        let told = Arc::new(Told::default());
-        let waker = Waker::from(told.clone());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
         assert!(socket.poll_read_ready(&mut Context::from_waker(&waker)).is_pending());
-        std::io::Write::write_all(&mut &peer, b"x").expect("room");
-        Self { told, _socket: socket, _peer: peer }
+        std::io::Write::write_all(&mut &peer, b"x").expect("capacity");
+        Self { woken, _socket: socket, _peer: peer }
     }
 
-    fn was_told(&self) -> bool {
-        self.told.0.load(Ordering::SeqCst)
+    fn was_woken(&self) -> bool {
+        self.woken.0.load(Ordering::SeqCst)
     }
 }
 
-// ----- who runs next -----
+// ----- which task runs next -----
 
 /// A retry: the task that sends what a receive waits for may be one of the ready ones.
 fn a_task_that_wakes_itself_runs_behind_the_ready_ones() {
@@ -286,15 +286,15 @@ fn tasks_that_keep_waking_each_other_let_a_ready_one_run() {
 /// So a retry costs no `epoll_wait(2)`; what an event would bring stays unseen.
 fn waking_itself_does_not_run_the_io_driver() {
     on_one_thread(|| async {
-        let mut told = 0;
+        let mut woken = 0;
         for _ in 0..20 {
             let event = Event::new();
             pause(wake_itself).await;
-            told += u32::from(event.was_told());
+            woken += u32::from(event.was_woken());
             // The turn of the I/O driver, which comes once in a while, may have been now.
             pause(poll_yield_now).await;
         }
-        assert!(told <= 2, "{told} of 20 told");
+        assert!(woken <= 2, "{woken} of 20 woken");
     });
 }
 
@@ -304,10 +304,10 @@ fn the_io_driver_runs_once_in_61_polls_while_tasks_are_ready() {
         for _ in 0..5 {
             let event = Event::new();
             let mut polls = 0;
-            while !event.was_told() {
+            while !event.was_woken() {
                 pause(wake_itself).await;
                 polls += 1;
-                assert!(polls <= 2 * 61, "not told after {polls} polls");
+                assert!(polls <= 2 * 61, "not woken after {polls} polls");
             }
         }
     });
@@ -319,9 +319,9 @@ fn a_task_that_yields_by_yield_now_runs_behind_the_io_driver() {
     on_one_thread(|| async {
         for _ in 0..20 {
             let event = Event::new();
-            assert!(!event.was_told());
+            assert!(!event.was_woken());
             pause(poll_yield_now).await;
-            assert!(event.was_told());
+            assert!(event.was_woken());
         }
     });
 }
@@ -347,16 +347,16 @@ fn a_task_that_yields_by_yield_now_runs_behind_the_ready_ones() {
 /// There is no I/O driver to run there. The task is not forgotten.
 fn in_a_section_that_blocks_in_place_yield_now_wakes_at_once() {
     in_a_task(&multi_thread(1), async {
-        let told = Arc::new(Told::default());
-        let waker = Waker::from(told.clone());
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(woken.clone());
         block_in_place(|| poll_yield_now(&mut Context::from_waker(&waker)));
-        assert!(told.0.load(Ordering::SeqCst));
+        assert!(woken.0.load(Ordering::SeqCst));
     });
 }
 
 // ----- several workers -----
 
-/// Why retries are rare on multi_thread. A worker that runs out of ready tasks looks for some to steal before it runs the I/O
+/// Why retries are rare on multi_thread. A worker that runs out of ready tasks tries to steal some before it runs the I/O
 /// driver for `yield_now`, and passes the search on with the next task that it polls.
 fn on_workers_each_way_to_yield_wakes_another_worker() {
     let runtime = multi_thread(2);

@@ -1,5 +1,5 @@
-//! Rows that need processes of their own: for each contestant, where memory is its own or system calls are counted from
-//! outside; for a row, where system calls are made expensive.
+//! Rows that need processes of their own. Each contestant has one where memory is measured or system calls are counted from
+//! outside. A row has one where system calls are made expensive.
 
 use std::fs;
 use std::io;
@@ -28,10 +28,10 @@ pub fn main(arguments: &[String], contestants: Vec<Box<dyn Contestant>>) -> Resu
     match arguments[..] {
         ["memory", name, connections] => {
             let connections = number(connections)?;
-            let mut looks = Vec::new();
-            find(name)?.idle(connections, &mut || looks.push(resident()))?;
-            let looks: Vec<u64> = looks.into_iter().collect::<Result<_, _>>()?;
-            let [before, after] = looks[..] else { return Err("no two looks".into()) };
+            let mut samples = Vec::new();
+            find(name)?.idle(connections, &mut || samples.push(resident()))?;
+            let samples: Vec<u64> = samples.into_iter().collect::<Result<_, _>>()?;
+            let [before, after] = samples[..] else { return Err("no two samples".into()) };
             println!("{}", (after as f64 - before as f64) / connections as f64);
             Ok(())
         }
@@ -48,8 +48,8 @@ pub fn main(arguments: &[String], contestants: Vec<Box<dyn Contestant>>) -> Resu
             let plan = Plan::new(length == "quick");
             let descriptors = number(descriptors)?;
             let cells = measure::row(&contestants, &row, &plan, descriptors, &Progress::silent());
-            let told = serde_json::to_string(&Told { call, cells });
-            println!("{}", told.map_err(|error| error.to_string())?);
+            let measured = serde_json::to_string(&Measured { call, cells });
+            println!("{}", measured.map_err(|error| error.to_string())?);
             Ok(())
         }
         _ => Err("no such child".into()),
@@ -58,7 +58,7 @@ pub fn main(arguments: &[String], contestants: Vec<Box<dyn Contestant>>) -> Resu
 
 /// What a child measured in a row.
 #[derive(Serialize, Deserialize)]
-struct Told {
+struct Measured {
     /// Nanoseconds of a trivial system call.
     call: f64,
     cells: Vec<Cell>,
@@ -80,8 +80,8 @@ pub fn expensive(
     let mut command = Command::new(this_program()?);
     command.args(["--child", "row", &row.id, length, &descriptors.to_string()]).args(names);
     let text = output(&mut command)?;
-    let told = text.lines().next_back().unwrap_or_default();
-    let Told { call, cells } = serde_json::from_str(told).map_err(|error| error.to_string())?;
+    let line = text.lines().next_back().unwrap_or_default();
+    let Measured { call, cells } = serde_json::from_str(line).map_err(|error| error.to_string())?;
     let mut cells = cells.into_iter();
     let cells = contestants.iter().map(|contestant| match takes_part(&**contestant) {
         true => cells.next().unwrap_or_default(),
@@ -90,7 +90,7 @@ pub fn expensive(
     Ok((call, cells.collect()))
 }
 
-/// How the names begin of those that take part where system calls are expensive.
+/// The beginnings of the names of contestants in rows with expensive system calls.
 const OF_INTEREST: [&str; 4] = ["io_uring", "epoll", "monoio", "raw "];
 const NOT_OF_INTEREST: &str = "not measured with expensive system calls, to save time";
 
@@ -104,7 +104,7 @@ fn this_program() -> Result<std::path::PathBuf, String> {
     std::env::current_exe().map_err(|error| error.to_string())
 }
 
-/// What the command printed; its complaint if it failed.
+/// What the command printed, or its last error line if it failed.
 fn output(command: &mut Command) -> Result<String, String> {
     let done = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if done.status.success() {
@@ -119,12 +119,12 @@ pub fn memory(contestants: &[Box<dyn Contestant>], connections: usize, plan: &Pl
     let mut reasons = vec![None; contestants.len()];
     for _ in 0..plan.idle_rounds {
         for (at, contestant) in contestants.iter().enumerate() {
-            let told = this_program().and_then(|program| {
+            let printed = this_program().and_then(|program| {
                 let count = connections.to_string();
                 let arguments = ["--child", "memory", contestant.name(), &count];
                 output(Command::new(program).args(arguments))
             });
-            match told.and_then(|text| text.trim().parse().map_err(|_| format!("said {text}"))) {
+            match printed.and_then(|text| text.trim().parse().map_err(|_| format!("said {text}"))) {
                 Ok(bytes) => values[at].push(bytes),
                 Err(reason) => reasons[at] = Some(reason),
             }

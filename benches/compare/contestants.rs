@@ -1,5 +1,5 @@
-//! Who takes part. To add one: a `Library` for whatever runs on tokio, a `Contestant` for the rest, and a line
-//! in [`candidates`].
+//! The contestants. A new one needs a `Library` if it runs on tokio, else a `Contestant`, and a line in
+//! [`candidates`].
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ pub trait Contestant {
     fn name(&self) -> &'static str;
     /// Seven letters at most.
     fn short(&self) -> &'static str;
-    /// Sockets and whatever runs them, for one row. The error is the reason why it cannot take part.
+    /// Sockets, and what runs them, for one row. The error is the reason why it cannot take part.
     fn rig(&self, setting: Setting, work: Work) -> Result<Box<dyn Rig>, String>;
-    /// Make this many sockets, each with a receive pending, and keep them while `look` runs.
-    fn idle(&self, count: usize, look: &mut dyn FnMut()) -> Result<(), String>;
+    /// Make this many sockets, each with a receive pending, and keep them while `sample` runs.
+    fn idle(&self, count: usize, sample: &mut dyn FnMut()) -> Result<(), String>;
 }
 
 pub trait Rig {
@@ -38,7 +38,7 @@ pub struct Round {
     pub samples: Vec<f64>,
 }
 
-/// Everybody, the reference first.
+/// All contestants, the reference first.
 pub fn candidates() -> Vec<Box<dyn Contestant>> {
     vec![
         Box::new(OnTokio::new(REFERENCE, "0.8.2", upstream::Current)),

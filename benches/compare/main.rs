@@ -1,9 +1,8 @@
 //! Ways of passing messages over Unix sockets, compared on this machine: this library on io_uring and on
-//! epoll, others for tokio, monoio, and the floor that the kernel sets.
+//! epoll, others for tokio, monoio, and raw loops that show what the kernel allows.
 //!
-//! All contestants of a row run in one process, in rounds that alternate, so that ratios compare like with
-//! like on a noisy machine: a ratio is the median of the ratios of neighbouring rounds, and above 1 means
-//! better than tokio-seqpacket 0.8.2.
+//! All contestants of a row run in one process, in alternating rounds, so that noise meets all of them. A
+//! ratio is the median of the ratios of neighboring rounds. Above 1 it means better than tokio-seqpacket 0.8.2.
 //!
 //! `cargo bench --manifest-path benches/Cargo.toml -- --help`
 
@@ -56,7 +55,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Have as many file descriptors as this user may; how many those are.
+/// Raise the limit on file descriptors as far as this user may. Returns the limit.
 fn descriptors() -> usize {
     const WANTED: u64 = 1 << 17;
     let limit = getrlimit(Resource::Nofile);
@@ -129,7 +128,7 @@ fn compare(options: &Options) -> Result<(), String> {
         progress.begin(at, &row.name);
         let (call, cells) = match row.call {
             Some(_) => match children::expensive(&contestants, row, options.quick, descriptors) {
-                Ok(told) => told,
+                Ok(measured) => measured,
                 Err(reason) => (cheapest, absent_cells(contestants.len(), reason)),
             },
             None => {
@@ -182,7 +181,7 @@ fn measure_row(
 ) -> Vec<Cell> {
     match row.work {
         Work::Memory => {
-            // With room for what a library makes beside its sockets.
+            // With those that a library makes beside its sockets.
             let connections = plan.idle.min(descriptors.saturating_sub(256));
             if connections < 10_000 {
                 let why =

@@ -13,8 +13,8 @@ use crate::work::{Row, Work};
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// What is measured is built so often. Where the kernel puts a socket and its queue, and the allocator
-    /// what belongs to it, can make a tenth for as long as they live.
+    /// How often all sockets are made anew. Where the kernel and the allocator place what belongs to a socket can
+    /// change its speed by a tenth, as long as it lives.
     pub sittings: usize,
     /// Rounds of each.
     pub rounds: usize,
@@ -62,7 +62,7 @@ impl Plan {
 }
 
 /// One contestant in a row, round by round.
-struct Lane {
+struct Entrant {
     place: usize,
     /// Of the current sitting.
     rig: Option<Box<dyn Rig>>,
@@ -83,30 +83,38 @@ pub fn row(
     progress: &Progress,
 ) -> Vec<Cell> {
     let mut cells = vec![Cell::default(); contestants.len()];
-    // As many at a time as there are descriptors for, the reference with each group.
+    // As many at a time as there are descriptors for. The reference is in each group.
     let at_once = (descriptors / row.work.descriptors()).max(2) - 1;
     let others: Vec<usize> = (1..contestants.len()).collect();
     let groups: Vec<&[usize]> =
         if others.is_empty() { vec![&[]] } else { others.chunks(at_once).collect() };
     for group in groups {
-        let lanes = std::iter::once(0).chain(group.iter().copied());
-        let mut lanes: Vec<Lane> =
-            lanes.map(|place| Lane { place, rig: None, rounds: Vec::new() }).collect();
+        let entrants = std::iter::once(0).chain(group.iter().copied());
+        let mut entrants: Vec<Entrant> =
+            entrants.map(|place| Entrant { place, rig: None, rounds: Vec::new() }).collect();
         let mut each = None;
         for number in 0..plan.sittings {
-            sitting(contestants, &mut lanes, row, plan, &mut each, &mut cells, |place, round| {
-                let round = number * plan.rounds + round;
-                progress.now(&row.name, contestants[place].name(), round, plan.all_rounds());
-            });
+            sitting(
+                contestants,
+                &mut entrants,
+                row,
+                plan,
+                &mut each,
+                &mut cells,
+                |place, round| {
+                    let round = number * plan.rounds + round;
+                    progress.now(&row.name, contestants[place].name(), round, plan.all_rounds());
+                },
+            );
         }
-        let reference: Vec<(f64, f64)> = match lanes.first() {
-            Some(lane) if lane.place == 0 => {
-                lane.rounds.iter().map(|taken| (taken.value, taken.cpu)).collect()
+        let reference: Vec<(f64, f64)> = match entrants.first() {
+            Some(entrant) if entrant.place == 0 => {
+                entrant.rounds.iter().map(|taken| (taken.value, taken.cpu)).collect()
             }
             _ => Vec::new(),
         };
-        for lane in lanes {
-            cells[lane.place] = cell(lane.rounds, &reference);
+        for entrant in entrants {
+            cells[entrant.place] = cell(entrant.rounds, &reference);
         }
     }
     cells
@@ -115,32 +123,33 @@ pub fn row(
 /// Build everything anew, warm up, and take rounds in turn. `each` is how many operations a round has.
 fn sitting(
     contestants: &[Box<dyn Contestant>],
-    lanes: &mut Vec<Lane>,
+    entrants: &mut Vec<Entrant>,
     row: &Row,
     plan: &Plan,
     each: &mut Option<usize>,
     cells: &mut [Cell],
-    mut tell: impl FnMut(usize, usize),
+    mut progress: impl FnMut(usize, usize),
 ) {
-    // Who fails is out.
-    let mut keep = |lanes: &mut Vec<Lane>, run: &mut dyn FnMut(&mut Lane) -> Result<(), String>| {
-        lanes.retain_mut(|lane| match run(lane) {
+    // A contestant that fails is left out.
+    let mut keep = |entrants: &mut Vec<Entrant>,
+                    run: &mut dyn FnMut(&mut Entrant) -> Result<(), String>| {
+        entrants.retain_mut(|entrant| match run(entrant) {
             Ok(()) => true,
             Err(reason) => {
-                cells[lane.place].reason = Some(reason);
+                cells[entrant.place].reason = Some(reason);
                 false
             }
         });
     };
     let failed = |reason| format!("failed: {reason}");
-    lanes.iter_mut().for_each(|lane| lane.rig = None);
-    keep(lanes, &mut |lane| {
-        tell(lane.place, 0);
-        lane.rig = Some(contestants[lane.place].rig(row.setting, row.work)?);
+    entrants.iter_mut().for_each(|entrant| entrant.rig = None);
+    keep(entrants, &mut |entrant| {
+        progress(entrant.place, 0);
+        entrant.rig = Some(contestants[entrant.place].rig(row.setting, row.work)?);
         Ok(())
     });
-    keep(lanes, &mut |lane| {
-        let rig = lane.rig.as_deref_mut().expect("made above");
+    keep(entrants, &mut |entrant| {
+        let rig = entrant.rig.as_deref_mut().expect("made above");
         let count = match *each {
             Some(count) => count,
             None => *each.insert(calibrate(rig, row.work, plan).map_err(failed)?),
@@ -149,19 +158,19 @@ fn sitting(
     });
     let Some(each) = *each else { return };
     for round in 0..plan.rounds {
-        if lanes.is_empty() {
+        if entrants.is_empty() {
             return;
         }
-        // Lanes keep their order; who begins changes.
-        let first = round % lanes.len();
-        lanes.rotate_left(first);
-        keep(lanes, &mut |lane| {
-            tell(lane.place, round + 1);
-            let rig = lane.rig.as_deref_mut().expect("made above");
-            lane.rounds.push(timed(rig, each).map_err(failed)?);
+        // The order stays, and another one begins.
+        let first = round % entrants.len();
+        entrants.rotate_left(first);
+        keep(entrants, &mut |entrant| {
+            progress(entrant.place, round + 1);
+            let rig = entrant.rig.as_deref_mut().expect("made above");
+            entrant.rounds.push(timed(rig, each).map_err(failed)?);
             Ok(())
         });
-        lanes.sort_by_key(|lane| lane.place);
+        entrants.sort_by_key(|entrant| entrant.place);
     }
 }
 
@@ -204,9 +213,9 @@ fn processor_time() -> Duration {
 
 /// `reference` is value and processor time of the same rounds.
 fn cell(rounds: Vec<Taken>, reference: &[(f64, f64)]) -> Cell {
-    let neighbours = || reference.iter().zip(&rounds);
-    let ratios = neighbours().map(|(theirs, mine)| theirs.0 / mine.value).collect();
-    let cpu_ratios = neighbours().map(|(theirs, mine)| theirs.1 / mine.cpu).collect();
+    let neighbors = || reference.iter().zip(&rounds);
+    let ratios = neighbors().map(|(theirs, mine)| theirs.0 / mine.value).collect();
+    let cpu_ratios = neighbors().map(|(theirs, mine)| theirs.1 / mine.cpu).collect();
     let mut samples: Vec<f64> =
         rounds.iter().flat_map(|taken| taken.samples.iter().copied()).collect();
     samples.sort_by(f64::total_cmp);

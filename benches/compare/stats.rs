@@ -1,4 +1,4 @@
-//! Medians and their neighbours.
+//! Medians and their neighbors.
 
 /// A value and the quartiles around it.
 #[derive(Debug, Clone, Copy, serde::Serialize, serde::Deserialize)]

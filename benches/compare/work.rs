@@ -66,7 +66,7 @@ impl Work {
         }
     }
 
-    /// File descriptors of one contestant, with room for what a library makes beside its sockets.
+    /// File descriptors of one contestant, with those that a library makes beside its sockets.
     pub fn descriptors(self) -> usize {
         match self {
             Self::Echo { pairs, .. } | Self::Changing { pairs } => 4 * pairs + 64,

@@ -33,31 +33,31 @@ pub struct Came {
     /// Where the call returns it: the length as it was sent, and whether it was the end.
     info: Option<MessageInfo>,
     /// Whether ancillary data was truncated, where the call reports it.
-    control_cut: Option<bool>,
+    control_truncated: Option<bool>,
     /// `None` where the call has no capacity for descriptors.
     fds: Option<Vec<OwnedFd>>,
     /// Capacity for so many.
-    fd_room: usize,
-    room: usize,
+    fd_capacity: usize,
+    capacity: usize,
 }
 
 impl Came {
-    pub fn plain(bytes: Vec<u8>, room: usize) -> Self {
-        Self { bytes, info: None, control_cut: None, fds: None, fd_room: 0, room }
+    pub fn plain(bytes: Vec<u8>, capacity: usize) -> Self {
+        Self { bytes, info: None, control_truncated: None, fds: None, fd_capacity: 0, capacity }
     }
 
-    pub fn owned(bytes: Vec<u8>, info: MessageInfo, room: usize) -> Self {
-        Self { info: Some(info), ..Self::plain(bytes, room) }
+    pub fn owned(bytes: Vec<u8>, info: MessageInfo, capacity: usize) -> Self {
+        Self { info: Some(info), ..Self::plain(bytes, capacity) }
     }
 
     /// The truncation of ancillary data as `info` reports it.
-    pub fn with_fds(self, fds: Vec<OwnedFd>, fd_room: usize) -> Self {
-        let cut = self.info.is_some_and(|info| info.ancillary_truncated());
-        Self { fds: Some(fds), fd_room, ..self.control_cut(cut) }
+    pub fn with_fds(self, fds: Vec<OwnedFd>, fd_capacity: usize) -> Self {
+        let truncated = self.info.is_some_and(|info| info.ancillary_truncated());
+        Self { fds: Some(fds), fd_capacity, ..self.control_truncated(truncated) }
     }
 
-    pub fn control_cut(self, cut: bool) -> Self {
-        Self { control_cut: Some(cut), ..self }
+    pub fn control_truncated(self, truncated: bool) -> Self {
+        Self { control_truncated: Some(truncated), ..self }
     }
 }
 
@@ -100,21 +100,21 @@ fn arrive_empty(side: &Side, info: Option<MessageInfo>) -> Step {
     let ended = match info.map(|info| info.end_of_stream()) {
         Some(Some(end)) => {
             received.empties += u64::from(!end);
-            side.count(Count::ToldEnds, u64::from(end));
+            side.count(Count::SignaledEnds, u64::from(end));
             end
         }
         Some(None) if side.plan.marked => {
             drop(received);
-            side.fail("an empty message, or the end: which cannot be told");
+            side.fail("an empty message, or the end: the call does not say which");
             return Step::End;
         }
-        told => {
+        end_of_stream => {
             received.doubtful += 1;
-            if told.is_some() {
-                // Of several in a batch at the very end one is told.
+            if end_of_stream.is_some() {
+                // Of several in a batch at the very end, one is reported.
                 received.unsaid = side.plan.run;
             }
-            // So many empty messages in a row are not sent: others that wait are settled late.
+            // No plan sends that many empty messages in a row. Receives that wait complete late.
             received.empties + received.doubtful > 4 * side.plan.run
         }
     };
@@ -136,14 +136,16 @@ fn check_bytes(side: &Side, header: &Header, came: &Came) -> Result<(), String> 
         return Err(format!("a message of another connection: {header:?}"));
     }
     let len = header.len as usize;
-    if came.bytes.len() != len.min(came.room) {
-        let (got, room) = (came.bytes.len(), came.room);
-        return Err(format!("#{sequence} of {len} bytes came as {got}, with room for {room}"));
+    if came.bytes.len() != len.min(came.capacity) {
+        let (got, capacity) = (came.bytes.len(), came.capacity);
+        return Err(format!(
+            "#{sequence} of {len} bytes came as {got}, with capacity for {capacity}"
+        ));
     }
-    if let Some(told) = came.info.map(|info| info.message_len()).filter(|told| *told != len) {
-        return Err(format!("#{sequence} of {len} bytes is told to have {told}"));
+    if let Some(reported) = came.info.map(|info| info.message_len()).filter(|other| *other != len) {
+        return Err(format!("#{sequence} of {len} bytes is reported with {reported}"));
     }
-    side.count(Count::Cut, u64::from(len > came.room && came.info.is_some()));
+    side.count(Count::Truncated, u64::from(len > came.capacity && came.info.is_some()));
     Ok(())
 }
 
@@ -152,23 +154,25 @@ fn check_fds(side: &Side, header: &Header, came: Came) -> Result<(), String> {
     // Control data that the sender did not add is truncated as well.
     let marked = side.marks.any();
     let Some(fds) = came.fds else {
-        return match came.control_cut {
-            Some(cut) if cut != (sent > 0) && !(cut && marked) => {
-                Err(format!("#{sequence} with {sent} fds, and no room for them: cut is {cut}"))
-            }
+        return match came.control_truncated {
+            Some(truncated) if truncated != (sent > 0) && !(truncated && marked) => Err(format!(
+                "#{sequence} with {sent} fds, and no capacity for them: truncated is {truncated}"
+            )),
             _ => Ok(()),
         };
     };
-    let expected = sent.min(came.fd_room);
-    let (got, cut) = (fds.len(), came.control_cut == Some(true));
+    let expected = sent.min(came.fd_capacity);
+    let (got, truncated) = (fds.len(), came.control_truncated == Some(true));
     let squeezed = || side.shared().limit.was_squeezed(side.shared().begin);
-    let little = marked && came.fd_room < 253;
+    let little = marked && came.fd_capacity < 253;
     if got > expected || (got < expected && !little && !squeezed()) {
         return Err(format!("#{sequence} with {sent} fds came with {got}, not {expected}"));
     }
     let pidfd_missing = || side.marks.pidfds() && squeezed();
-    if cut != (got < sent) && !(cut && (little || pidfd_missing())) {
-        return Err(format!("#{sequence} with {sent} fds came with {got}: cut is {cut}"));
+    if truncated != (got < sent) && !(truncated && (little || pidfd_missing())) {
+        return Err(format!(
+            "#{sequence} with {sent} fds came with {got}: truncated is {truncated}"
+        ));
     }
     side.count(Count::Fds, got as u64);
     for (at, fd) in fds.into_iter().enumerate() {

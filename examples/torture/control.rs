@@ -1,5 +1,5 @@
 //! The channel between the two processes: frames of words over a seqpacket socket of their own, by
-//! plain blocking calls, so that a bug of the library does not silence the one who would tell of it.
+//! plain blocking calls, so that a bug of the library does not silence its own report.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -21,7 +21,7 @@ use crate::report::Counts;
 pub enum Frame {
     /// To the peer: this is an end of a connection.
     Live(Box<Plan>, OwnedFd),
-    /// To the peer: no more connections; be done.
+    /// To the peer: no more connections, finish.
     Finish,
     Record(Box<Record>),
     Counts(Box<Counts>),

@@ -73,7 +73,7 @@ impl Pipe {
     /// Whether it has seen the end.
     ///
     /// # Errors
-    /// Somebody else's mark, or more than one.
+    /// The mark of another message, or more than one mark.
     pub fn has_ended(&mut self) -> Result<bool, String> {
         match self.reader.read_to_end(&mut self.written) {
             Ok(_) if self.written.is_empty() => Ok(true),
@@ -134,7 +134,7 @@ impl Pipes {
 /// The limit on descriptors, which is squeezed now and then.
 #[derive(Default)]
 pub struct Limit {
-    /// Held by whoever could not go on without descriptors, and for writing by the squeeze.
+    /// Held for reading by code that cannot go on without descriptors, and for writing by the squeeze.
     needed: RwLock<()>,
     squeezed: AtomicBool,
     /// When that was over: milliseconds since `begin`.
@@ -162,13 +162,13 @@ impl Limit {
         let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(current), ..before });
         std::thread::sleep(time);
         let _ = setrlimit(Resource::Nofile, before);
-        // A message can lie ready for a while until somebody takes it.
+        // A message can lie ready for a while until a receive takes it.
         self.until.store(begin.elapsed().as_millis() as u64 + 3000, Ordering::SeqCst);
         self.squeezed.store(false, Ordering::SeqCst);
         drop(needed);
     }
 
-    /// As many as may be had.
+    /// To the hard limit, but 8192 at most.
     pub fn raise() {
         let limit = getrlimit(Resource::Nofile);
         let current = limit.maximum.unwrap_or(8192).min(8192);

@@ -1,8 +1,8 @@
-//! What happened on one end of a connection, and the judge who compares both ends.
+//! What happened on one end of a connection, and the judge that compares both ends.
 //!
 //! A message costs constant work and, if it was neither refused, dropped nor empty, no memory. The
 //! sender lists the exceptions by sequence number, the receiver the gaps that it saw; once both ends
-//! have handed in, one walk over both lists tells.
+//! have handed in, one walk over both lists shows what is wrong.
 
 use std::collections::VecDeque;
 
@@ -132,7 +132,7 @@ pub struct Received {
     pub empties: u64,
     /// Of what came since: empty messages, or the end.
     pub doubtful: u64,
-    /// So many more may have come if this was the end: nothing told them from it.
+    /// So many more may have come if this was the end: no call distinguished them from it.
     pub unsaid: u64,
     /// After which sequence number how many are missing, and how many empty messages were there.
     pub gaps: Vec<(u64, u64, u64)>,
@@ -163,7 +163,7 @@ impl Received {
     }
 }
 
-/// Both directions of one end, once nobody can add to them.
+/// Both directions of one end, once no call can add to them.
 #[derive(Debug, Clone)]
 pub struct Record {
     pub slot: u16,

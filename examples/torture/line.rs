@@ -63,7 +63,7 @@ impl<T: Send + 'static> Line<T> {
         }
     }
 
-    /// Whether another call may be left alone; now and then.
+    /// Whether another call may be left alone, at random.
     pub fn leaves_alone(&self, rng: &mut Rng) -> bool {
         self.idle.len() < IDLE && rng.u8(..24) == 0
     }
@@ -73,7 +73,7 @@ impl<T: Send + 'static> Line<T> {
         self.idle.push((future, Instant::now() + Duration::from_millis(rng.u64(1..40))));
     }
 
-    /// A call that waits is polled on, but for so many of a hundred: these are dropped, now or after some polls.
+    /// A call that waits is polled again, except for some of a hundred. These are dropped, now or after some polls.
     pub fn keep(&mut self, future: Waiting<T>, dropped: u64, rng: &mut Rng) {
         let dropped = rng.u64(..100) < dropped;
         match dropped.then(|| rng.u8(..3)) {

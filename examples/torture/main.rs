@@ -14,7 +14,7 @@
 //!
 //! Meanwhile runtimes end, threads end, descriptors run out, and the peer is killed (`workers`,
 //! `descriptors`, here). When both ends of a life are over, this process compares what one sent with what
-//! the other received; at the end nothing may be left over.
+//! the other received. At the end nothing may be left over.
 //!
 //! ```text
 //! cargo run --release --example torture -- --minutes 1 --backend uring --runtime both
@@ -33,10 +33,10 @@ use tokio_seqpacket::{Options, UringSupport};
 use control::{Control, Frame};
 use descriptors::{Limit, open_fds, resident};
 use history::{Record, judge};
-use plan::{End, Engine, Plan};
+use plan::{Backend, End, Plan};
 use report::{Count, Counts};
 use side::Shared;
-use workers::{Flavour, Workers};
+use workers::{Flavor, Workers};
 
 mod arrive;
 mod control;
@@ -59,8 +59,8 @@ mod workers;
 
 const SLOTS: u16 = 64;
 
-/// What has to happen soon: in so many ticks of a thread that does little else. Counted, not read off
-/// the clock: a machine that stands still is not the library's fault.
+/// A time limit, in ticks of a thread that does little else. Ticks are counted, so that a machine that stalls
+/// does not fail the run.
 const TICK: Duration = Duration::from_millis(50);
 const SOON: u32 = 100;
 
@@ -70,8 +70,8 @@ const MEMORY: u64 = 128 << 10;
 struct Arguments {
     time: Duration,
     seed: u64,
-    engine: Engine,
-    flavour: Flavour,
+    backend: Backend,
+    flavor: Flavor,
     peer: bool,
 }
 
@@ -82,8 +82,8 @@ fn arguments() -> Option<Arguments> {
     let mut arguments = Arguments {
         time: Duration::from_secs(60),
         seed: fastrand::u64(..1 << 32),
-        engine: Engine::Auto,
-        flavour: Flavour::Both,
+        backend: Backend::Auto,
+        flavor: Flavor::Both,
         peer: false,
     };
     let mut words = std::env::args().skip(1);
@@ -99,12 +99,12 @@ fn arguments() -> Option<Arguments> {
                     Duration::try_from_secs_f64(60.0 * minutes.parse::<f64>().ok()?).ok()?;
             }
             ("--seed", seed) => arguments.seed = seed.parse().ok()?,
-            ("--backend", "auto") => arguments.engine = Engine::Auto,
-            ("--backend", "epoll") => arguments.engine = Engine::Epoll,
-            ("--backend", "uring") => arguments.engine = Engine::Uring,
-            ("--runtime", "current_thread") => arguments.flavour = Flavour::CurrentThread,
-            ("--runtime", "multi_thread") => arguments.flavour = Flavour::MultiThread,
-            ("--runtime", "both") => arguments.flavour = Flavour::Both,
+            ("--backend", "auto") => arguments.backend = Backend::Auto,
+            ("--backend", "epoll") => arguments.backend = Backend::Epoll,
+            ("--backend", "uring") => arguments.backend = Backend::Uring,
+            ("--runtime", "current_thread") => arguments.flavor = Flavor::CurrentThread,
+            ("--runtime", "multi_thread") => arguments.flavor = Flavor::MultiThread,
+            ("--runtime", "both") => arguments.flavor = Flavor::Both,
             _ => return None,
         }
     }
@@ -176,7 +176,7 @@ fn warm_up() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let (a, b) = Options::new().pair().expect("a pair");
-        a.send(b"warm").await.expect("room for four bytes");
+        a.send(b"warm").await.expect("capacity for four bytes");
         b.recv(&mut [0; 8]).await.expect("a message");
     });
 }
@@ -196,8 +196,8 @@ fn keep_house(shared: Arc<Shared>, mut rng: Rng) {
     }
 }
 
-/// A panic is a failure, also in a task or a thread that nobody joins.
-fn tell_panics(shared: &Arc<Shared>) {
+/// A panic is a failure, also in a task or a thread that is never joined.
+fn report_panics(shared: &Arc<Shared>) {
     let (shared, print) = (shared.clone(), std::panic::take_hook());
     std::panic::set_hook(Box::new(move |panic| {
         print(panic);
@@ -213,9 +213,9 @@ fn peer(arguments: &Arguments) {
     let (outbox, mail) = mpsc::channel();
     let shared = Shared::new(End::Peer, outbox).expect("files to be passed");
     let base = Base { fds: open_fds(), ..base };
-    tell_panics(&shared);
+    report_panics(&shared);
     let mut rng = Rng::with_seed(arguments.seed);
-    let workers = Workers::start(&shared, Flavour::Both, &mut rng);
+    let workers = Workers::start(&shared, Flavor::Both, &mut rng);
     let housekeeper = (shared.clone(), rng.fork());
     thread::spawn(move || keep_house(housekeeper.0, housekeeper.1));
     let (counted, mailer) = (shared.clone(), control.clone());
@@ -235,7 +235,7 @@ fn peer(arguments: &Arguments) {
             Some(Frame::Live(plan, fd)) => workers.assign(*plan, fd),
             Some(Frame::Finish) => break,
             Some(_) => {}
-            // Nobody is there to be told.
+            // There is no process left to report to.
             None => std::process::exit(1),
         }
     }
@@ -292,13 +292,13 @@ impl<'a> Torture<'a> {
         let (outbox, mail) = mpsc::channel();
         let shared = Shared::new(End::Main, outbox).map_err(|error| error.to_string())?;
         let base = Base { fds: open_fds(), ..base };
-        tell_panics(&shared);
+        report_panics(&shared);
         let forward = to_events.clone();
         thread::spawn(move || {
             mail.into_iter().try_for_each(|frame| forward.send(Event::Frame(frame)))
         });
         let mut rng = Rng::with_seed(arguments.seed);
-        let workers = Workers::start(&shared, arguments.flavour, &mut rng);
+        let workers = Workers::start(&shared, arguments.flavor, &mut rng);
         let housekeeper = (shared.clone(), rng.fork());
         thread::spawn(move || keep_house(housekeeper.0, housekeeper.1));
         let mut torture = Self {
@@ -363,7 +363,7 @@ impl<'a> Torture<'a> {
         }
     }
 
-    /// All is said; both processes are to be as they were.
+    /// All has been compared. Both processes must be as they were.
     fn end(&mut self, base: &Base) -> Result<(), String> {
         if let Some((_, control)) = &self.peer {
             control.send(&Frame::Finish).map_err(|error| error.to_string())?;
@@ -440,7 +440,7 @@ impl<'a> Torture<'a> {
     /// A connection begins to live.
     fn begin(&mut self, slot: u16) -> Result<(), String> {
         let uring = matches!(tokio_seqpacket::probe(), UringSupport::Available { .. });
-        let plan = Plan::draw(slot, self.count, self.arguments.engine, uring, &mut self.rng);
+        let plan = Plan::draw(slot, self.count, self.arguments.backend, uring, &mut self.rng);
         let patience = SOON + (plan.millis / TICK.as_millis() as u64) as u32;
         let (ours, theirs) = {
             let _need = self.shared.limit.need();
@@ -449,7 +449,7 @@ impl<'a> Torture<'a> {
         let Some((_, control)) = &self.peer else { return Ok(()) };
         self.count += 1;
         self.lives[usize::from(slot)] = Some(Life { patience, ..Life::default() });
-        // A peer that is gone is heard of by its end.
+        // The end of a peer is reported separately.
         let _ = control.send(&Frame::Live(Box::new(plan.clone()), theirs));
         if let Some(workers) = &self.workers {
             workers.assign(plan, ours);

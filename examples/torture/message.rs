@@ -15,7 +15,7 @@ const MAGIC: u64 = 0x7e57;
 pub struct Header {
     pub slot: u16,
     pub life: u64,
-    /// Who sent it.
+    /// The sending end.
     pub from: End,
     /// In the order of invocation, per direction of a connection.
     pub sequence: u64,
@@ -26,7 +26,7 @@ pub struct Header {
     pub pipe: bool,
     /// The last message of this direction.
     pub last: bool,
-    /// Whose files they are, and which is the first.
+    /// The process that made the files, and the first of them.
     pub files: u64,
     pub first_file: u32,
 }
@@ -69,7 +69,7 @@ impl Header {
         bytes
     }
 
-    /// Check what was received of a message, of which the end can have been cut.
+    /// Check what was received of a message, which can be truncated.
     ///
     /// # Errors
     /// What is wrong, in words.

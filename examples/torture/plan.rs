@@ -1,4 +1,4 @@
-//! A connection's life: what both ends do with it, and when it ends. Main decides, the peer is told.
+//! A connection's life: what both ends do with it, and when it ends. Main decides, and sends the plan to the peer.
 
 use fastrand::Rng;
 use tokio_seqpacket::Selection;
@@ -28,18 +28,18 @@ pub enum Ending {
 }
 
 #[derive(Debug, Clone, Copy)]
-pub enum Engine {
+pub enum Backend {
     Auto,
     Epoll,
     Uring,
 }
 
-impl Engine {
+impl Backend {
     pub fn selection(self) -> Selection {
         match self {
-            Engine::Auto => Selection::Auto,
-            Engine::Epoll => Selection::Epoll,
-            Engine::Uring => Selection::Uring,
+            Backend::Auto => Selection::Auto,
+            Backend::Epoll => Selection::Epoll,
+            Backend::Uring => Selection::Uring,
         }
     }
 }
@@ -49,7 +49,7 @@ pub struct Plan {
     pub slot: u16,
     pub life: u64,
     pub seed: u64,
-    pub engines: [Engine; 2],
+    pub backends: [Backend; 2],
     pub ending: Ending,
     pub millis: u64,
     /// Messages in each direction at most.
@@ -58,7 +58,7 @@ pub struct Plan {
     pub width: usize,
     /// The smallest send buffer there is.
     pub small: bool,
-    /// In thousandths: empty messages; messages with descriptors; of these, with all 253.
+    /// In thousandths: empty messages, messages with descriptors, and those of them with all 253.
     pub empty: u64,
     pub with_fds: u64,
     pub full: u64,
@@ -67,7 +67,7 @@ pub struct Plan {
     /// In hundredths: calls dropped when they wait.
     pub drop_receives: u64,
     pub drop_sends: u64,
-    /// Credentials come with every message: an empty one can be told from the end.
+    /// Credentials come with every message: an empty one can be distinguished from the end.
     pub marked: bool,
     /// Options are changed in mid-traffic.
     pub toggles: bool,
@@ -82,19 +82,19 @@ pub struct Plan {
 }
 
 impl Plan {
-    pub fn draw(slot: u16, life: u64, under_test: Engine, uring: bool, rng: &mut Rng) -> Self {
-        let mut mixed = || if uring && rng.bool() { Engine::Uring } else { Engine::Epoll };
+    pub fn draw(slot: u16, life: u64, under_test: Backend, uring: bool, rng: &mut Rng) -> Self {
+        let mut mixed = || if uring && rng.bool() { Backend::Uring } else { Backend::Epoll };
         let main = match under_test {
-            Engine::Auto => mixed(),
+            Backend::Auto => mixed(),
             fixed => fixed,
         };
-        let engines = [main, mixed()];
+        let backends = [main, mixed()];
         let ending = match rng.u8(..10) {
             0..=5 => Ending::Orderly,
             6..=7 => Ending::Closes(End::Main),
             _ => Ending::Closes(End::Peer),
         };
-        // Neighbours that flood: with empty messages, with descriptors.
+        // Neighbors that flood: with empty messages, with descriptors.
         let (empty, run, with_fds, full) = match slot % 32 {
             30 => (950, 400, 0, 0),
             31 => (0, 8, 100, 200),
@@ -104,7 +104,7 @@ impl Plan {
             slot,
             life,
             seed: rng.u64(..),
-            engines,
+            backends,
             ending,
             millis: rng.u64(200..1500),
             most: 6_000,
@@ -125,8 +125,8 @@ impl Plan {
         }
     }
 
-    pub fn engine(&self, end: End) -> Engine {
-        self.engines[end as usize]
+    pub fn backend(&self, end: End) -> Backend {
+        self.backends[end as usize]
     }
 
     pub fn to_words(&self) -> Vec<u64> {
@@ -147,8 +147,8 @@ impl Plan {
             u64::from(self.slot),
             self.life,
             self.seed,
-            self.engines[0] as u64,
-            self.engines[1] as u64,
+            self.backends[0] as u64,
+            self.backends[1] as u64,
             ending,
             self.millis,
             self.most,
@@ -165,17 +165,17 @@ impl Plan {
     }
 
     pub fn from_words(words: &[u64]) -> Self {
-        let engine = |word| match word {
-            0 => Engine::Auto,
-            1 => Engine::Epoll,
-            _ => Engine::Uring,
+        let backend = |word| match word {
+            0 => Backend::Auto,
+            1 => Backend::Epoll,
+            _ => Backend::Uring,
         };
         let flag = |at: u32| words[16] >> at & 1 != 0;
         Self {
             slot: words[0] as u16,
             life: words[1],
             seed: words[2],
-            engines: [engine(words[3]), engine(words[4])],
+            backends: [backend(words[3]), backend(words[4])],
             ending: match words[5] {
                 0 => Ending::Orderly,
                 1 => Ending::Closes(End::Main),

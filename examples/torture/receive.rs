@@ -21,7 +21,7 @@ use crate::watch::{self, By};
 pub async fn all(side: Arc<Side>, mut rng: Rng) {
     let mut line: Line<Step> = Line::new(&side);
     let mut step = Step::Message;
-    // Where none may be dropped one waits at a time, and is waited for.
+    // Where no receive may be dropped, one waits at a time, and is awaited.
     let (width, dropped) = match side.whole {
         true => (1, 0),
         false => (side.plan.width, side.plan.drop_receives),
@@ -43,7 +43,7 @@ pub async fn all(side: Arc<Side>, mut rng: Rng) {
             continue;
         }
         let form = Form::draw(&side, line.is_empty(), &mut rng);
-        let future = receive(side.clone(), form, room(&side, &mut rng));
+        let future = receive(side.clone(), form, capacity(&side, &mut rng));
         if !side.whole && line.is_empty() && rng.u8(..100) == 0 {
             step = in_a_task(&side, future, &mut rng).await;
             continue;
@@ -79,7 +79,7 @@ pub enum Form {
     Borrowed,
     Vectored,
     Ancillary,
-    /// With control room for so few that most messages with descriptors are cut.
+    /// With capacity for so few descriptors that most messages with descriptors are truncated.
     LittleControl,
     Owned,
     OwnedAncillary,
@@ -116,8 +116,8 @@ impl Form {
     }
 }
 
-/// Mostly enough for all but the largest messages; sometimes for all, sometimes for few.
-fn room(side: &Side, rng: &mut Rng) -> usize {
+/// Mostly enough for all but the largest messages. Sometimes it is enough for all, sometimes for few.
+fn capacity(side: &Side, rng: &mut Rng) -> usize {
     match rng.u8(..32) {
         0..2 => rng.usize(HEADER..256),
         2..8 => side.largest,
@@ -141,9 +141,9 @@ impl Drop for Waiting<'_> {
 
 /// Receive and check. Between the library's answer and the check nothing is awaited, so that a
 /// message cannot be lost here.
-pub async fn receive(side: Arc<Side>, form: Form, room: usize) -> Step {
+pub async fn receive(side: Arc<Side>, form: Form, capacity: usize) -> Step {
     let mut waiting = Waiting(Some(&side));
-    let came = call(&side, form, room).await;
+    let came = call(&side, form, capacity).await;
     waiting.0 = None;
     match came {
         Ok(came) => {
@@ -181,54 +181,57 @@ pub fn failed(side: &Side, error: &io::Error) -> Step {
     Step::End
 }
 
-async fn call(side: &Side, form: Form, room: usize) -> io::Result<Vec<Came>> {
+async fn call(side: &Side, form: Form, capacity: usize) -> io::Result<Vec<Came>> {
     let socket = &side.socket;
     Ok(vec![match form {
         Form::Borrowed | Form::Poll | Form::Try => {
-            let mut bytes = vec![0; room];
+            let mut bytes = vec![0; capacity];
             let len = match form {
                 Form::Try => socket.try_recv(&mut bytes)?,
                 Form::Poll => std::future::poll_fn(|cx| socket.poll_recv(cx, &mut bytes)).await?,
                 _ => socket.recv(&mut bytes).await?,
             };
             bytes.truncate(len);
-            Came::plain(bytes, room)
+            Came::plain(bytes, capacity)
         }
         Form::Vectored => {
-            let mut bytes = vec![0; room];
-            let (head, tail) = bytes.split_at_mut(room / 3);
+            let mut bytes = vec![0; capacity];
+            let (head, tail) = bytes.split_at_mut(capacity / 3);
             let mut vectors = [IoSliceMut::new(head), IoSliceMut::new(tail)];
             let len = socket.recv_vectored(&mut vectors).await?;
             bytes.truncate(len);
-            Came::plain(bytes, room)
+            Came::plain(bytes, capacity)
         }
         Form::Ancillary | Form::LittleControl => {
             // A header of 16 bytes, then four for each; and what options bring.
-            let (fd_room, more) = if form == Form::LittleControl { (2, 0) } else { (253, 128) };
-            let mut control = vec![0; 16 + 4 * fd_room + more];
-            let mut bytes = vec![0; room];
+            let (fd_capacity, more) = if form == Form::LittleControl { (2, 0) } else { (253, 128) };
+            let mut control = vec![0; 16 + 4 * fd_capacity + more];
+            let mut bytes = vec![0; capacity];
             let (len, ancillary) = socket.recv_with_ancillary(&mut bytes, &mut control).await?;
             bytes.truncate(len);
-            let cut = ancillary.is_truncated();
-            Came::plain(bytes, room).with_fds(take_fds(ancillary), fd_room).control_cut(cut)
+            let truncated = ancillary.is_truncated();
+            Came::plain(bytes, capacity)
+                .with_fds(take_fds(ancillary), fd_capacity)
+                .control_truncated(truncated)
         }
         Form::Owned => {
-            let (info, bytes) = socket.recv_owned(Vec::with_capacity(room)).await;
-            Came::owned(bytes, info?, room)
+            let (info, bytes) = socket.recv_owned(Vec::with_capacity(capacity)).await;
+            Came::owned(bytes, info?, capacity)
         }
         Form::OwnedVectored => {
-            let parts = vec![Vec::with_capacity(room / 3), Vec::with_capacity(room - room / 3)];
+            let parts =
+                vec![Vec::with_capacity(capacity / 3), Vec::with_capacity(capacity - capacity / 3)];
             let (info, parts) = socket.recv_owned_vectored(parts).await;
-            Came::owned(parts.concat(), info?, room)
+            Came::owned(parts.concat(), info?, capacity)
         }
         Form::OwnedAncillary => {
-            let (bytes, ancillary) = (Vec::with_capacity(room), AncillaryBuffer::new());
+            let (bytes, ancillary) = (Vec::with_capacity(capacity), AncillaryBuffer::new());
             let (info, bytes, mut ancillary) =
                 socket.recv_owned_with_ancillary(bytes, ancillary).await;
-            Came::owned(bytes, info?, room).with_fds(ancillary.take_fds(), 253)
+            Came::owned(bytes, info?, capacity).with_fds(ancillary.take_fds(), 253)
         }
-        Form::Ready(by) => watch::receive(side, by, room).await?,
-        Form::Batch => return stream::batch(side, room).await,
+        Form::Ready(by) => watch::receive(side, by, capacity).await?,
+        Form::Batch => return stream::batch(side, capacity).await,
     }])
 }
 

@@ -1,4 +1,4 @@
-//! Counting, and telling.
+//! Counters, and their report.
 
 use std::io::{IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::time::Duration;
 pub enum Count {
     Messages,
     Empty,
-    Cut,
+    Truncated,
     DroppedReceives,
     DroppedSends,
     Waited,
@@ -25,7 +25,7 @@ pub enum Count {
     Batched,
     Streams,
     StreamsLeft,
-    ToldEnds,
+    SignaledEnds,
     Toggles,
     Handovers,
     WholeHandovers,
@@ -39,7 +39,7 @@ pub enum Count {
 const NAMES: [&str; 27] = [
     "messages received",
     "  of these empty",
-    "  of these cut, and reported",
+    "  of these truncated, and reported",
     "receives cancelled",
     "sends cancelled",
     "sends that waited",
@@ -55,7 +55,7 @@ const NAMES: [&str; 27] = [
     "messages received in batches",
     "streams of messages",
     "  of these dropped with messages left",
-    "ends told from empty messages",
+    "ends distinguished from empty messages",
     "options changed in mid-traffic",
     "descriptors taken out of their sockets, and back",
     "  of these with no receive dropped before",

@@ -111,7 +111,7 @@ impl Form {
     }
 }
 
-/// A task that is aborted if nobody waits for it any more.
+/// A task that is aborted once its handle is dropped.
 struct Task(JoinHandle<()>);
 
 impl Task {

@@ -50,7 +50,7 @@ impl Shared {
     }
 
     pub fn fail(&self, text: String) {
-        // Nobody listens once the first failure has been told.
+        // The receiver is gone once the first failure has been reported.
         let _ = self.outbox.send(Frame::Failure(text));
     }
 }
@@ -158,8 +158,8 @@ impl Side {
         whole: bool,
     ) -> io::Result<Arc<Self>> {
         let options = tokio_seqpacket::Options::new().keep_ancillary(true);
-        let engine = book.plan.engine(book.shared.end);
-        let socket = options.backend(engine.selection()).socket_from_fd(fd)?;
+        let backend = book.plan.backend(book.shared.end);
+        let socket = options.backend(backend.selection()).socket_from_fd(fd)?;
         let side =
             Arc::new(Self { socket, whole, stopping: AtomicBool::new(false), closing, book });
         let known = Arc::downgrade(&side);
@@ -176,10 +176,10 @@ impl Side {
     }
 
     pub fn fail(&self, what: &str) {
-        let Plan { slot, life, engines, .. } = &self.plan;
+        let Plan { slot, life, backends, .. } = &self.plan;
         let end = self.shared().end;
         self.shared().fail(format!(
-            "connection {slot} life {life} ({engines:?}, largest message {}), at {end:?}: {what}\n  {}",
+            "connection {slot} life {life} ({backends:?}, largest message {}), at {end:?}: {what}\n  {}",
             self.largest,
             self.book.record().describe()
         ));

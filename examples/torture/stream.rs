@@ -86,17 +86,17 @@ fn keep(next: Option<io::Result<Message>>, batch: &mut Vec<Message>) -> io::Resu
 fn arrive_from(side: &Side, mut message: Message, size: usize, step: Step) -> Step {
     let fds = message.take_fds();
     // One that an earlier stream has left may be larger than the buffers of this one.
-    let room = if message.len() > size { side.largest } else { size };
-    let came = Came::owned(message.to_vec(), message.info(), room).with_fds(fds, 253);
+    let capacity = if message.len() > size { side.largest } else { size };
+    let came = Came::owned(message.to_vec(), message.info(), capacity).with_fds(fds, 253);
     step.then(arrive(side, came))
 }
 
 fn stream_ended(side: &Side) -> Step {
     let mut received = side.received.lock().unwrap();
     if side.plan.marked {
-        side.count(Count::ToldEnds, 1);
+        side.count(Count::SignaledEnds, 1);
     } else {
-        // Options may have been changed: nothing tells empty messages at the very end from the end.
+        // Options may have been changed: nothing distinguishes empty messages at the very end from the end.
         received.unsaid = side.plan.run;
     }
     drop(received);
@@ -104,8 +104,8 @@ fn stream_ended(side: &Side) -> Step {
 }
 
 /// `recv_batch`, some buffers.
-pub async fn batch(side: &Side, room: usize) -> io::Result<Vec<Came>> {
-    let mut buffers = vec![vec![0; room]; 1 + room % 7];
+pub async fn batch(side: &Side, capacity: usize) -> io::Result<Vec<Came>> {
+    let mut buffers = vec![vec![0; capacity]; 1 + capacity % 7];
     let mut slices: Vec<_> = buffers.iter_mut().map(|buffer| IoSliceMut::new(buffer)).collect();
     let mut infos = Vec::new();
     let count = side.socket.recv_batch(&mut slices, &mut infos).await?;
@@ -115,7 +115,7 @@ pub async fn batch(side: &Side, room: usize) -> io::Result<Vec<Came>> {
     side.count(Count::Batched, count as u64);
     let came = buffers.into_iter().zip(infos).map(|(mut bytes, info)| {
         bytes.truncate(info.bytes_read());
-        Came::owned(bytes, info, room).control_cut(info.ancillary_truncated())
+        Came::owned(bytes, info, capacity).control_truncated(info.ancillary_truncated())
     });
     Ok(came.collect())
 }

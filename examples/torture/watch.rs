@@ -42,7 +42,7 @@ impl By {
 }
 
 /// Receives when readiness, or a peek, says that there is something.
-pub async fn receive(side: &Side, by: By, room: usize) -> io::Result<Came> {
+pub async fn receive(side: &Side, by: By, capacity: usize) -> io::Result<Came> {
     let socket = &side.socket;
     loop {
         match by {
@@ -59,7 +59,7 @@ pub async fn receive(side: &Side, by: By, room: usize) -> io::Result<Came> {
                 seen(side, last, polled.await?, &bytes);
             }
         }
-        match try_receive(socket, room) {
+        match try_receive(socket, capacity) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             result => {
                 side.count(Count::ByReadiness, 1);
@@ -69,13 +69,13 @@ pub async fn receive(side: &Side, by: By, room: usize) -> io::Result<Came> {
     }
 }
 
-pub fn try_receive(socket: &UnixSeqpacket, room: usize) -> io::Result<Came> {
-    let buffers = (Vec::with_capacity(room), AncillaryBuffer::new());
+pub fn try_receive(socket: &UnixSeqpacket, capacity: usize) -> io::Result<Came> {
+    let buffers = (Vec::with_capacity(capacity), AncillaryBuffer::new());
     let (info, bytes, mut ancillary) = socket.try_recv_owned_with_ancillary(buffers.0, buffers.1);
-    Ok(Came::owned(bytes, info?, room).with_fds(ancillary.take_fds(), 253))
+    Ok(Came::owned(bytes, info?, capacity).with_fds(ancillary.take_fds(), 253))
 }
 
-/// Sends when readiness says that there is room. The message has no place among others before it goes out.
+/// Sends when readiness says that there is capacity. The message has no place among others before it goes out.
 pub async fn send(side: &Side, by: By, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let socket = &side.socket;
     loop {
@@ -126,8 +126,8 @@ fn seen(side: &Side, last: u64, info: MessageInfo, bytes: &[u8; HEADER]) {
     match Header::decode(&bytes[..info.bytes_read()]) {
         Err(error) => side.fail(&format!("a peek: {error}")),
         Ok(header) if header.len as usize != info.message_len() => {
-            let told = info.message_len();
-            side.fail(&format!("a peek says that a message has {told} bytes: {header:?}"));
+            let reported = info.message_len();
+            side.fail(&format!("a peek says that a message has {reported} bytes: {header:?}"));
         }
         Ok(header) => {
             if header.sequence <= last || !header.is_for(side) {

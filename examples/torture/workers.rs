@@ -17,7 +17,7 @@ use crate::report::Count;
 use crate::side::{Shared, Side};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flavour {
+pub enum Flavor {
     CurrentThread,
     MultiThread,
     Both,
@@ -34,13 +34,13 @@ pub struct Workers {
 }
 
 impl Workers {
-    pub fn start(shared: &Arc<Shared>, flavour: Flavour, rng: &mut Rng) -> Self {
+    pub fn start(shared: &Arc<Shared>, flavor: Flavor, rng: &mut Rng) -> Self {
         let mut workers = Self { inboxes: Vec::new(), threads: Vec::new() };
         for number in 0..WORKERS {
-            let multi_thread = match flavour {
-                Flavour::CurrentThread => false,
-                Flavour::MultiThread => true,
-                Flavour::Both => number % 2 == 1,
+            let multi_thread = match flavor {
+                Flavor::CurrentThread => false,
+                Flavor::MultiThread => true,
+                Flavor::Both => number % 2 == 1,
             };
             let (to, inbox) = mpsc::unbounded_channel();
             let (shared, rng) = (shared.clone(), rng.fork());
@@ -53,13 +53,13 @@ impl Workers {
     }
 
     pub fn assign(&self, plan: Plan, fd: OwnedFd) {
-        // Not by slot alone: a slot is to see all of them.
+        // Not by slot alone: each slot meets all workers.
         let worker = (u64::from(plan.slot) + plan.life) as usize % self.inboxes.len();
-        // A worker that panicked has been told of.
+        // The panic of a worker has been reported.
         let _ = self.inboxes[worker].send((plan, fd));
     }
 
-    /// No more connections; returns when all runtimes are gone.
+    /// No more connections. Returns when all runtimes are gone.
     pub fn finish(self) {
         drop(self.inboxes);
         for thread in self.threads {
@@ -73,8 +73,8 @@ fn work(shared: &Arc<Shared>, multi_thread: bool, mut inbox: Inbox, mut rng: Rng
     while open {
         let runtime = runtime(shared, multi_thread);
         let closing = Arc::new(AtomicBool::new(false));
-        // Each stint drives the runtime from another thread, which ends: what it has submitted to a
-        // ring is cancelled by nobody.
+        // Each stint drives the runtime from another thread, which ends. Nothing cancels what
+        // that thread has submitted to a ring.
         for _ in 0..rng.u8(4..20) {
             let time = Duration::from_millis(rng.u64(50..400));
             let stint = stint(shared, &closing, multi_thread, &mut inbox, time);

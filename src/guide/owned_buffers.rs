@@ -8,7 +8,8 @@
 //! - Ancillary data comes as values ([`AncillaryBuffer`]), not as bytes to parse.
 //! - A send over 4 KiB that has to wait copies nothing: the kernel reads from the buffer that was given.
 //!
-//! Speed is no reason: owned calls are up to 10 % behind borrowed ones (BENCHMARKS.md). A receive is one `recv(2)`. It is
+//! Speed is no reason: owned calls are some 5 % behind borrowed ones in the median row of BENCHMARKS.md. With one
+//! file descriptor per message, and with 1024 connections on two runtimes, they are 22 % behind. A receive is one `recv(2)`. It is
 //! a `recvmsg(2)`, which takes some 100 ns more, in vectored and `try_*_owned` forms. For owned buffers it is one, too, once
 //! the socket had a receive with capacity for ancillary data.
 //!

@@ -1,7 +1,7 @@
 //! Tuning: what can be changed, and when it pays.
 //!
 //! Measure first: with the comparison in the repository (`benches/`, BENCHMARKS.md), on the machine in
-//! question, or `seqpacket bench` for a first look. BENCHMARKS.md also has figures and what did not pay.
+//! question, or `seqpacket bench` for a first look. What did not pay is in `docs/design-notes/`.
 //!
 //! # Send buffers: how large, how many
 //!
@@ -33,7 +33,7 @@
 //!
 //! [`batch`](crate::UnixSeqpacket::batch) sends up to 32 messages with one `sendmmsg(2)`.
 //! [`recv_batch`](crate::UnixSeqpacket::recv_batch) receives as many with one `recvmmsg(2)`. Between two
-//! threads that was 10 % faster than single calls. The cost there is the traffic between the two cores, not the
+//! threads that was 6 to 8 % faster than single calls (`docs/design-notes/streams-and-batches.md`). The cost there is the traffic between the two cores, not the
 //! system calls.
 //!
 //! ```
@@ -58,8 +58,8 @@
 //! # Messages that outlive the call: streams
 //!
 //! [`messages`](crate::UnixSeqpacket::messages) receives into buffers that the messages lease, with their
-//! descriptors. It distinguishes the end of the stream from an empty message. Use it for that: for speed a plain
-//! `recv` is as good, see BENCHMARKS.md. [`MessagesOptions`](crate::MessagesOptions) sets how many messages can be
+//! descriptors. It distinguishes the end of the stream from an empty message. Use it for that: a plain
+//! `recv` is faster, see `docs/design-notes/streams-and-batches.md`. [`MessagesOptions`](crate::MessagesOptions) sets how many messages can be
 //! held at a time and how long one may be. A consumer that holds them all stops the sender in time.
 //!
 //! ```

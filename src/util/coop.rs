@@ -2,8 +2,8 @@
 //!
 //! Every call passes the budget, which is 128 units for each poll of a task. A unit stands for some work. tokio's own
 //! sockets take one for each operation. A small message takes 0.3 us here, and tasks that yield after 128 of those spend
-//! their time on yielding: 64 of them on one socket are slower by a quarter (BENCHMARKS.md). So quick calls share a unit.
-//! Where a message is large, or the caller does much work for each, every call takes one.
+//! their time on yielding: 64 of them on one socket are slower by a quarter (docs/design-notes/coop-budget.md). So quick
+//! calls share a unit. Where a message is large, or the caller does much work for each, every call takes one.
 
 use std::cell::Cell;
 use std::task::{Context, Poll, Waker, ready};

@@ -22,11 +22,11 @@ pub fn tests() -> Vec<Test> {
     tasks![
         descriptors_arrive_open_and_close_on_exec,
         an_owned_send_gives_its_descriptors_back,
-        descriptors_nobody_takes_are_closed,
+        descriptors_that_are_not_taken_are_closed,
         descriptors_of_an_owned_control_buffer_are_closed_when_it_is_used_again,
-        the_surplus_descriptor_in_room_for_one_is_owned_and_closed,
-        too_little_control_room_is_reported_and_the_rest_closed,
-        data_and_control_truncation_are_told_apart,
+        the_surplus_descriptor_in_capacity_for_one_is_owned_and_closed,
+        too_little_control_capacity_is_reported_and_the_rest_closed,
+        data_and_control_truncation_are_distinguished,
         a_borrowed_receive_says_all_that_is_known,
         control_truncation_is_reported_for_a_message_left_by_a_dropped_receive,
         descriptors_in_a_message_left_by_a_dropped_receive_are_closed_with_the_socket,
@@ -40,9 +40,9 @@ pub fn tests() -> Vec<Test> {
         a_polled_send_passes_the_file_of_the_call_that_succeeds,
         credentials_come_with_every_message_while_they_are_asked_for,
         credentials_come_with_descriptors,
-        credentials_without_room_are_reported,
+        credentials_without_capacity_are_reported,
         credentials_can_be_sent,
-        credentials_of_nobody_are_refused_and_nothing_is_sent,
+        credentials_of_no_process_are_refused_and_nothing_is_sent,
         a_socket_can_be_passed_over_a_socket,
     ]
 }
@@ -108,7 +108,7 @@ async fn all_closed(traces: Vec<Trace>) {
     }
 }
 
-async fn descriptors_nobody_takes_are_closed(cell: Cell) {
+async fn descriptors_that_are_not_taken_are_closed(cell: Cell) {
     let (a, peer) = cell.half();
     for way in RecvBy::ALL {
         for waiting in [false, true] {
@@ -184,22 +184,22 @@ async fn descriptors_of_an_owned_control_buffer_are_closed_when_it_is_used_again
     assert!(ancillary.is_empty(), "{ancillary:?}");
 }
 
-/// `CMSG_SPACE` for one descriptor, in which the kernel finds room for two (alignment).
-const ROOM_FOR_ONE: usize = 24;
+/// `CMSG_SPACE` for one descriptor, in which the kernel finds space for two (alignment).
+const CAPACITY_FOR_ONE: usize = 24;
 
-async fn the_surplus_descriptor_in_room_for_one_is_owned_and_closed(cell: Cell) {
+async fn the_surplus_descriptor_in_capacity_for_one_is_owned_and_closed(cell: Cell) {
     let (a, peer) = cell.half();
     let borrowed = [RecvBy::Ancillary, RecvBy::PollVectoredAncillary, RecvBy::TryVectoredAncillary];
     for way in borrowed {
         for waiting in [false, true] {
-            let room = Room { bytes: 16, control: ROOM_FOR_ONE };
+            let room = Room { bytes: 16, control: CAPACITY_FOR_ONE };
             let mut receive = task::spawn(call_variants::recv(way, &a, room));
             if waiting {
                 arm(&mut receive).await;
             }
             let traces = send_traced(&peer, 2);
             let got = soon(receive).await.unwrap();
-            // Two, or one and a word about it.
+            // Two, or one and a report of truncation.
             assert_eq!(got.fds.len() == 1, got.control_truncated.unwrap(), "{way:?}");
             assert_eq!(got.fds.len(), traces.iter().filter(|trace| trace.is_open()).count());
             drop(got);
@@ -208,7 +208,7 @@ async fn the_surplus_descriptor_in_room_for_one_is_owned_and_closed(cell: Cell) 
     }
 }
 
-async fn too_little_control_room_is_reported_and_the_rest_closed(cell: Cell) {
+async fn too_little_control_capacity_is_reported_and_the_rest_closed(cell: Cell) {
     let (a, peer) = cell.half();
     let borrowed = [
         RecvBy::Ancillary,
@@ -218,7 +218,7 @@ async fn too_little_control_room_is_reported_and_the_rest_closed(cell: Cell) {
     ];
     for way in borrowed {
         for waiting in [false, true] {
-            for control in [0, 1, 15, 16, ROOM_FOR_ONE, 32] {
+            for control in [0, 1, 15, 16, CAPACITY_FOR_ONE, 32] {
                 let mut receive =
                     task::spawn(call_variants::recv(way, &a, Room { bytes: 16, control }));
                 if waiting {
@@ -230,7 +230,7 @@ async fn too_little_control_room_is_reported_and_the_rest_closed(cell: Cell) {
                 assert_eq!(got.control_truncated, Some(true), "{way:?} {control}");
                 let most = control.saturating_sub(16) / 4;
                 assert!(got.fds.len() <= most, "{way:?} {control}: {}", got.fds.len());
-                if control >= ROOM_FOR_ONE {
+                if control >= CAPACITY_FOR_ONE {
                     assert!(!got.fds.is_empty(), "{way:?} {control}");
                 }
                 assert!(got.fds.iter().all(is_close_on_exec));
@@ -241,7 +241,7 @@ async fn too_little_control_room_is_reported_and_the_rest_closed(cell: Cell) {
     }
 }
 
-async fn data_and_control_truncation_are_told_apart(cell: Cell) {
+async fn data_and_control_truncation_are_distinguished(cell: Cell) {
     let (a, peer) = cell.half();
     for way in RecvBy::ALL {
         for bytes in [3, 7] {
@@ -260,19 +260,19 @@ async fn data_and_control_truncation_are_told_apart(cell: Cell) {
                     };
                     let got = soon(receive).await.unwrap();
                     assert_eq!(got.bytes, b"message"[..bytes]);
-                    // An owned control buffer has room without being told.
-                    let cut = with_fd && !(way.is_owned() && way.carries_fds());
+                    // An owned control buffer has capacity in any case.
+                    let expected = with_fd && !(way.is_owned() && way.carries_fds());
                     if let Some(info) = got.info {
                         assert_eq!(info.bytes_read(), bytes);
                         assert_eq!(info.message_len(), 7);
                         assert_eq!(info.truncated(), bytes < 7);
-                        // Without capacity for any it need not notice that there was some.
-                        if way.carries_fds() || !cut {
-                            assert_eq!(info.ancillary_truncated(), cut, "{way:?}");
+                        // Without capacity for descriptors the call need not report them.
+                        if way.carries_fds() || !expected {
+                            assert_eq!(info.ancillary_truncated(), expected, "{way:?}");
                         }
                     }
                     if let Some(truncated) = got.control_truncated {
-                        assert_eq!(truncated, cut, "{way:?} {bytes} {with_fd}");
+                        assert_eq!(truncated, expected, "{way:?} {bytes} {with_fd}");
                     }
                     drop(got);
                     all_closed(traces).await;
@@ -327,17 +327,17 @@ async fn control_truncation_is_reported_for_a_message_left_by_a_dropped_receive(
         arm(&mut receive).await;
         let traces = send_traced(&peer, 5);
         drop(receive);
-        let got = soon(call_variants::recv(way, &a, Room { bytes: 3, control: ROOM_FOR_ONE }))
+        let got = soon(call_variants::recv(way, &a, Room { bytes: 3, control: CAPACITY_FOR_ONE }))
             .await
             .unwrap();
         assert_eq!(got.bytes, b"mes");
-        let cut = !(way.is_owned() && way.carries_fds());
+        let expected = !(way.is_owned() && way.carries_fds());
         if let Some(info) = got.info {
             assert_eq!((info.message_len(), info.truncated()), (7, true));
-            assert_eq!(info.ancillary_truncated(), cut, "{way:?}");
+            assert_eq!(info.ancillary_truncated(), expected, "{way:?}");
         }
         if let Some(truncated) = got.control_truncated {
-            assert_eq!(truncated, cut, "{way:?}");
+            assert_eq!(truncated, expected, "{way:?}");
         }
         drop(got);
         all_closed(traces).await;
@@ -436,7 +436,7 @@ async fn two_hundred_and_fifty_four_descriptors_are_refused_naming_the_limit(cel
         soon(call_variants::send(way, &a, b"next", &fds[..1])).await.unwrap();
         assert_eq!(peer.arrived(), [b"next"], "{way:?}");
     }
-    // Also from the middle of the line.
+    // Also from the middle of the queue.
     let (a, peer) = cell.half();
     fill(&a);
     let mut before = task::spawn(call_variants::send(SendBy::Ancillary, &a, b"before", &fds[..1]));
@@ -488,7 +488,7 @@ async fn the_file_that_was_passed_arrives_though_its_number_was_reused(cell: Cel
             if armed {
                 arm(&mut send).await;
             }
-            // The borrow, or the duplicate that the send owns, ends here; so does the number.
+            // The borrow, or the duplicate that the send owns, ends here. So does the raw fd.
             drop(send);
             drop(right);
             let _wrong: Vec<_> = (0..8).map(|_| file("wrong")).collect();
@@ -516,7 +516,7 @@ async fn a_polled_send_passes_the_file_of_the_call_that_succeeds(cell: Cell) {
         writer.add_fds(&[&fd]).unwrap();
         once(|cx| a.poll_send_with_ancillary(cx, text.as_bytes(), &mut writer))
     };
-    // Each closes its file; the next one gets the number.
+    // Each closes its file, and the next one gets the raw fd.
     assert!(poll("first").is_pending());
     breathe().await;
     assert!(poll("second").is_pending());
@@ -592,7 +592,7 @@ async fn credentials_come_with_descriptors(cell: Cell) {
     assert_eq!(got.2.credentials(), Some(UCred::from_current_process()));
 }
 
-async fn credentials_without_room_are_reported(cell: Cell) {
+async fn credentials_without_capacity_are_reported(cell: Cell) {
     let (a, peer) = cell.half();
     a.set_pass_credentials(true).unwrap();
     for waiting in [false, true] {
@@ -630,18 +630,18 @@ async fn credentials_can_be_sent(cell: Cell) {
     assert_eq!((got.2.credentials(), got.2.fds().len()), (Some(me), 1));
 }
 
-async fn credentials_of_nobody_are_refused_and_nothing_is_sent(cell: Cell) {
+async fn credentials_of_no_process_are_refused_and_nothing_is_sent(cell: Cell) {
     let (a, peer) = cell.half();
-    let nobody = UCred::new(rustix::process::getuid().as_raw(), 0, i32::MAX - 1);
+    let no_process = UCred::new(rustix::process::getuid().as_raw(), 0, i32::MAX - 1);
     let mut ancillary = AncillaryBuffer::new();
-    ancillary.set_credentials(Some(nobody));
+    ancillary.set_credentials(Some(no_process));
     let (sent, bytes, _) = soon(a.send_owned_with_ancillary(b"refused".to_vec(), ancillary)).await;
-    // EPERM; ESRCH for those who may claim anything.
+    // EPERM, or ESRCH for a process that may claim any identity.
     assert!(matches!(sent.unwrap_err().raw_os_error(), Some(libc::EPERM | libc::ESRCH)));
     assert_eq!(bytes, b"refused");
     let mut control = [0; 64];
     let mut writer = AncillaryMessageWriter::new(&mut control);
-    writer.add_ucreds(&[nobody]).unwrap();
+    writer.add_ucreds(&[no_process]).unwrap();
     soon(a.send_with_ancillary(b"refused", &mut writer)).await.unwrap_err();
     soon(a.send(b"next")).await.unwrap();
     assert_eq!(peer.arrived(), [b"next"]);
@@ -650,7 +650,7 @@ async fn credentials_of_nobody_are_refused_and_nothing_is_sent(cell: Cell) {
 async fn a_socket_can_be_passed_over_a_socket(cell: Cell) {
     let (a, b) = cell.pair();
     let (passed, peer) = cell.half();
-    // A receive was dropped, perhaps in flight; it must not swallow the message.
+    // A receive was dropped, perhaps in flight. It must not take the message.
     let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &passed, Room::AMPLE));
     arm(&mut receive).await;
     drop(receive);
@@ -659,7 +659,7 @@ async fn a_socket_can_be_passed_over_a_socket(cell: Cell) {
     soon(a.send_owned_with_ancillary("a socket", ancillary)).await.0.unwrap();
     let got = soon(call_variants::recv(RecvBy::OwnedAncillary, &b, Room::AMPLE)).await.unwrap();
     let socket = cell.options().socket_from_fd(got.fds.into_iter().next().unwrap()).unwrap();
-    peer.send(b"for whoever holds it");
-    assert_eq!(recv(&socket).await, b"for whoever holds it");
+    peer.send(b"for the new owner");
+    assert_eq!(recv(&socket).await, b"for the new owner");
     nothing_is_left(&socket, &peer).await;
 }

@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Test> {
         a_receive_that_polls_busily_lets_others_run_and_timers_fire,
         a_receive_that_has_polled_long_enough_is_parked,
         a_receive_that_is_dropped_while_it_polls_busily_loses_nothing,
-        a_busy_receive_leaves_nobody_behind_it_asleep,
+        a_busy_receive_leaves_no_receive_behind_it_asleep,
     ]
 }
 
@@ -96,11 +96,11 @@ async fn a_receive_that_is_dropped_while_it_polls_busily_loses_nothing(cell: Cel
     busy_poll(Duration::ZERO).unwrap();
 }
 
-/// Tells when it is woken.
+/// Counts and signals wake-ups.
 #[derive(Default)]
-struct Told(AtomicUsize, Notify);
+struct Woken(AtomicUsize, Notify);
 
-impl Wake for Told {
+impl Wake for Woken {
     fn wake(self: Arc<Self>) {
         self.0.fetch_add(1, Ordering::SeqCst);
         self.1.notify_one();
@@ -109,42 +109,42 @@ impl Wake for Told {
 
 type Receive<'a> = Pin<Box<dyn Future<Output = std::io::Result<usize>> + Send + 'a>>;
 
-fn polls(receive: &mut Receive<'_>, told: &Arc<Told>) -> Poll<()> {
-    let waker = Waker::from(told.clone());
+fn polls(receive: &mut Receive<'_>, woken: &Arc<Woken>) -> Poll<()> {
+    let waker = Waker::from(woken.clone());
     receive
         .as_mut()
         .poll(&mut Context::from_waker(&waker))
         .map(|result| assert!(result.unwrap() > 0))
 }
 
-async fn a_busy_receive_leaves_nobody_behind_it_asleep(cell: Cell) {
+async fn a_busy_receive_leaves_no_receive_behind_it_asleep(cell: Cell) {
     busy_poll(Duration::from_secs(60)).unwrap();
     let (a, b) = cell.half();
     let mut buffers = [[0; 8]; 4];
     let mut receives: Vec<Receive<'_>> =
         buffers.iter_mut().map(|buffer| Box::pin(a.recv(buffer)) as Receive<'_>).collect();
-    let told: Vec<Arc<Told>> = receives.iter().map(|_| Arc::default()).collect();
-    for (receive, told) in receives.iter_mut().zip(&told) {
-        assert!(polls(receive, told).is_pending());
+    let woken: Vec<Arc<Woken>> = receives.iter().map(|_| Arc::default()).collect();
+    for (receive, woken) in receives.iter_mut().zip(&woken) {
+        assert!(polls(receive, woken).is_pending());
     }
     b.send(b"one");
     // The first polls busily, the second is woken, and leaves the message to a try_recv, which wakes the third.
-    soon(told[1].1.notified()).await;
+    soon(woken[1].1.notified()).await;
     let _ = a.try_recv(&mut [0; 8]);
-    let _ = polls(&mut receives[0], &told[0]);
+    let _ = polls(&mut receives[0], &woken[0]);
     let mut last = receives.pop().unwrap();
     drop(receives);
     loop {
         breathe().await;
-        let before = told[3].0.swap(0, Ordering::SeqCst);
+        let before = woken[3].0.swap(0, Ordering::SeqCst);
         if before == 0 {
             break;
         }
-        assert!(polls(&mut last, &told[3]).is_pending());
+        assert!(polls(&mut last, &woken[3]).is_pending());
     }
     b.send(b"two");
     soon(async {
-        while told[3].0.load(Ordering::SeqCst) == 0 {
+        while woken[3].0.load(Ordering::SeqCst) == 0 {
             breathe().await;
         }
     })

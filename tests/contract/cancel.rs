@@ -25,7 +25,7 @@ pub fn tests() -> Vec<Test> {
         a_receive_dropped_at_the_moment_of_completion_loses_nothing,
         a_receive_dropped_and_settled_loses_nothing,
         what_a_dropped_receive_leaves_comes_before_later_messages,
-        a_message_left_behind_wakes_whoever_waits_for_readiness,
+        a_message_left_behind_wakes_a_wait_for_readiness,
         receives_dropped_out_of_the_middle_of_the_line_cost_no_message,
         a_receive_dropped_when_its_turn_has_come_passes_the_turn_on,
         a_receive_dropped_at_the_head_of_the_line_wakes_the_next,
@@ -45,14 +45,14 @@ pub fn tests() -> Vec<Test> {
         poll_send_may_come_back_with_other_bytes,
         poll_recv_may_come_back_with_another_buffer,
         futures_that_were_never_polled_do_nothing,
-        a_forgotten_receive_leaves_everybody_else_at_work,
-        a_forgotten_send_leaves_everybody_else_at_work,
+        a_forgotten_receive_leaves_other_calls_at_work,
+        a_forgotten_send_leaves_other_calls_at_work,
         a_hundred_forgotten_receives_with_messages_leave_other_sockets_at_work,
         forty_pending_receives_of_which_twenty_lose_their_message_to_a_duplicate_all_complete,
     ]
 }
 
-/// Receives that are dropped: with little room and much, with and without ancillary data.
+/// Receives that are dropped: with little capacity and much, with and without ancillary data.
 const DROPPED: [(RecvBy, Room); 6] = [
     (RecvBy::Plain, Room::TIGHT),
     (RecvBy::VectoredAncillary, Room::AMPLE),
@@ -79,7 +79,7 @@ where
             interleave(receive, Sender { peer: &peer, text: message.clone() }).await;
 
             let got = soon(call_variants::recv(next, &a, Room::AMPLE)).await.unwrap();
-            assert_eq!(got.bytes, message.as_bytes(), "room {room:?}");
+            assert_eq!(got.bytes, message.as_bytes(), "capacity {room:?}");
             if let Some(info) = got.info {
                 assert_eq!((info.message_len(), info.truncated()), (message.len(), false));
             }
@@ -181,7 +181,7 @@ async fn what_a_dropped_receive_leaves_comes_before_later_messages(cell: Cell) {
     }
 }
 
-async fn a_message_left_behind_wakes_whoever_waits_for_readiness(cell: Cell) {
+async fn a_message_left_behind_wakes_a_wait_for_readiness(cell: Cell) {
     let (a, peer) = cell.half();
     let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
     arm(&mut receive).await;
@@ -234,7 +234,7 @@ async fn a_receive_dropped_when_its_turn_has_come_passes_the_turn_on(cell: Cell)
     starts_waiting(&mut third);
     peer.send(b"first");
     assert_eq!(soon(first).await.unwrap().bytes, b"first");
-    // The second is next, whether it knows already or not.
+    // The second is next, whether it has been woken or not.
     arm(&mut second).await;
     peer.send(b"second");
     until_woken(&mut second).await;
@@ -622,7 +622,7 @@ async fn a_dropped_send_closes_the_descriptors_it_was_to_carry(cell: Cell) {
             drop(send);
             drop(fds);
             peer.drain();
-            // It may have gone out; then the peer has it, and drops it here.
+            // The message may have gone out. Then the peer has the file, and drops it here.
             soon(async {
                 while trace.is_open() {
                     peer.drain();
@@ -731,7 +731,7 @@ async fn works(cell: Cell) {
     }
 }
 
-async fn a_forgotten_receive_leaves_everybody_else_at_work(cell: Cell) {
+async fn a_forgotten_receive_leaves_other_calls_at_work(cell: Cell) {
     for (n, way) in RecvBy::QUEUED.into_iter().enumerate() {
         let (a, peer) = cell.half();
         let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
@@ -740,7 +740,7 @@ async fn a_forgotten_receive_leaves_everybody_else_at_work(cell: Cell) {
             arm(&mut receive).await;
         }
         std::mem::forget(receive);
-        peer.send(b"for nobody");
+        peer.send(b"for no task");
         breathe().await;
         soon(a.send(b"the other direction")).await.unwrap();
         assert_eq!(peer.recv(), b"the other direction");
@@ -750,7 +750,7 @@ async fn a_forgotten_receive_leaves_everybody_else_at_work(cell: Cell) {
     }
 }
 
-async fn a_forgotten_send_leaves_everybody_else_at_work(cell: Cell) {
+async fn a_forgotten_send_leaves_other_calls_at_work(cell: Cell) {
     for (n, way) in SendBy::QUEUED.into_iter().enumerate() {
         let (a, peer) = cell.half();
         fill(&a);
@@ -819,7 +819,7 @@ async fn forty_pending_receives_of_which_twenty_lose_their_message_to_a_duplicat
         .map(|(a, ..)| task::spawn(call_variants::recv(RecvBy::Plain, a, Room::AMPLE)))
         .collect();
     arm_all(&mut receives).await;
-    // All at once, without giving the runtime a chance; twenty are taken back.
+    // All at once, before the runtime runs. Twenty are aborted.
     let mut taken = 0;
     for (n, (_, peer, duplicate)) in sockets.iter().enumerate() {
         peer.send(b"first");

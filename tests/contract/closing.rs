@@ -41,7 +41,7 @@ pub fn tests() -> Vec<Test> {
             a_send_to_a_half_closed_peer_completes_when_the_peer_reads,
             a_send_to_a_half_closed_peer_fails_when_the_peer_closes,
             sends_behind_one_to_a_half_closed_peer_keep_their_order,
-            writable_for_a_half_closed_peer_waits_for_room,
+            writable_for_a_half_closed_peer_waits_for_capacity,
             a_send_to_a_peer_that_shuts_down_while_it_waits_completes,
         ],
     ]
@@ -244,7 +244,7 @@ async fn a_send_to_a_half_closed_peer_with_a_full_queue_waits_without_spinning(c
             }
         });
         costs_nothing(&polls).await;
-        assert!(!task.is_finished(), "{way:?}: there is no room");
+        assert!(!task.is_finished(), "{way:?}: there is no capacity");
         peer.drain();
         soon(task).await.unwrap().unwrap();
         assert_eq!(peer.arrived(), [b"waiting"], "{way:?}");
@@ -321,7 +321,7 @@ async fn sends_behind_one_to_a_half_closed_peer_keep_their_order(cell: Cell) {
     assert_eq!(peer.arrived(), LETTERS);
 }
 
-async fn writable_for_a_half_closed_peer_waits_for_room(cell: Cell) {
+async fn writable_for_a_half_closed_peer_waits_for_capacity(cell: Cell) {
     let (a, peer) = half_closed(cell);
     let mut send = task::spawn(call_variants::send(SendBy::Try, &a, b"message", &[]));
     starts_waiting(&mut send);
@@ -344,7 +344,7 @@ async fn a_send_to_a_peer_that_shuts_down_while_it_waits_completes(cell: Cell) {
     }
     breathe().await;
     for (n, (_, peer)) in sockets.iter().enumerate() {
-        assert!(!sends[n].is_woken() || sends[n].poll().is_pending(), "there is no room");
+        assert!(!sends[n].is_woken() || sends[n].poll().is_pending(), "there is no capacity");
         peer.drain();
     }
     assert!(soon(all(sends)).await.iter().all(Result::is_ok));

@@ -37,12 +37,12 @@ pub fn tests() -> Vec<Test> {
             an_accept_dropped_after_the_connection_loses_nothing,
             an_accept_dropped_at_the_moment_of_completion_loses_nothing,
             accepts_dropped_in_races_with_connections_lose_nothing,
-            an_accept_dropped_wakes_whoever_polls,
+            an_accept_dropped_wakes_a_task_that_polls,
             poll_accept_and_a_waiting_accept_both_get_a_connection,
-            dropping_a_listener_closes_connections_that_nobody_accepted,
-            dropping_a_listener_closes_a_connection_accepted_for_nobody,
+            dropping_a_listener_closes_connections_that_were_not_accepted,
+            dropping_a_listener_closes_a_connection_accepted_for_a_dropped_accept,
             an_abstract_name_is_free_again_when_the_listener_is_dropped,
-            a_forgotten_accept_leaves_everybody_else_at_work,
+            a_forgotten_accept_leaves_other_calls_at_work,
             a_path_of_108_bytes_works,
             a_path_of_109_bytes_is_refused_naming_the_limit,
             a_path_with_a_nul_byte_inside_is_refused,
@@ -300,7 +300,7 @@ async fn a_fresh_listener_waits_and_never_spins(cell: Cell) {
     elsewhere.abort();
 }
 
-/// Connect, and say who it is.
+/// Connect, and send a number that identifies the client.
 fn client(place: &Place, number: u8) -> Peer {
     let client = Peer::connect(place.as_ref());
     client.send(&[number]);
@@ -332,14 +332,14 @@ async fn accepts_are_served_first_in_first_out(cell: Cell) {
     let listener = Arc::new(listener);
     let mut tasks = Vec::new();
     for _ in 0..10 {
-        let (listener, (tell, told)) = (listener.clone(), oneshot::channel());
+        let (listener, (tx, rx)) = (listener.clone(), oneshot::channel());
         tasks.push(tokio::spawn(async move {
             let mut accept = task::spawn(listener.accept());
             starts_waiting(&mut accept);
-            tell.send(()).unwrap();
+            tx.send(()).unwrap();
             recv(&accept.await.unwrap()).await
         }));
-        soon(told).await.unwrap();
+        soon(rx).await.unwrap();
     }
     let _clients: Vec<_> = (0..10).map(|n| client(&place, n)).collect();
     let mut got = Vec::new();
@@ -441,7 +441,7 @@ async fn accepts_dropped_in_races_with_connections_lose_nothing(cell: Cell) {
     clients.join().unwrap();
 }
 
-async fn an_accept_dropped_wakes_whoever_polls(cell: Cell) {
+async fn an_accept_dropped_wakes_a_task_that_polls(cell: Cell) {
     let (place, listener) = listen(cell);
     let mut accept = task::spawn(listener.accept());
     arm(&mut accept).await;
@@ -467,7 +467,7 @@ async fn poll_accept_and_a_waiting_accept_both_get_a_connection(cell: Cell) {
     assert_eq!(got, [[1], [2]]);
 }
 
-async fn dropping_a_listener_closes_connections_that_nobody_accepted(cell: Cell) {
+async fn dropping_a_listener_closes_connections_that_were_not_accepted(cell: Cell) {
     let (place, listener) = listen(cell);
     let clients: Vec<_> = (0..3).map(|n| client(&place, n)).collect();
     drop(listener);
@@ -476,7 +476,7 @@ async fn dropping_a_listener_closes_connections_that_nobody_accepted(cell: Cell)
     }
 }
 
-async fn dropping_a_listener_closes_a_connection_accepted_for_nobody(cell: Cell) {
+async fn dropping_a_listener_closes_a_connection_accepted_for_a_dropped_accept(cell: Cell) {
     for completed in [false, true] {
         let (place, listener) = listen(cell);
         let mut accept = task::spawn(listener.accept());
@@ -514,7 +514,7 @@ async fn an_abstract_name_is_free_again_when_the_listener_is_dropped(cell: Cell)
     let name = abstract_name(60);
     for round in 0..6 {
         let listener = soon(async {
-            // A ring lets go of it when the accept is settled.
+            // A ring releases the listener when the accept completes.
             loop {
                 match cell.options().bind(path_of(&name), 8) {
                     Ok(listener) => return listener,
@@ -534,7 +534,7 @@ async fn an_abstract_name_is_free_again_when_the_listener_is_dropped(cell: Cell)
     }
 }
 
-async fn a_forgotten_accept_leaves_everybody_else_at_work(cell: Cell) {
+async fn a_forgotten_accept_leaves_other_calls_at_work(cell: Cell) {
     let (place, listener) = listen(cell);
     let mut accept = task::spawn(listener.accept());
     arm(&mut accept).await;

@@ -57,7 +57,7 @@ fn is_closed(peer: &Peer) -> bool {
     polled[0].revents().contains(PollFlags::HUP)
 }
 
-/// Waits until the other ends of all are closed. Reads nothing: room in a queue would help a send that
+/// Waits until the other ends of all are closed. Reads nothing: capacity in a queue would help a send that
 /// was left behind to its end.
 #[track_caller]
 fn all_end(peers: Vec<Peer>) -> impl Future<Output = ()> {
@@ -86,17 +86,17 @@ fn send(socket: UnixSeqpacket, way: SendBy) -> Call {
 
 type Work = Box<dyn FnOnce() + Send>;
 
-/// A thread that does what it is given, at the moment it is told.
+/// A thread that does what it is given, once it may start.
 struct Elsewhere {
     give: mpsc::Sender<Vec<Work>>,
-    /// How many were given that are about to be done, told to be, done.
+    /// How many rounds of work are ready to start, may start, are done.
     ready: Arc<AtomicUsize>,
-    told: Arc<AtomicUsize>,
+    started: Arc<AtomicUsize>,
     done: Arc<AtomicUsize>,
     thread: thread::JoinHandle<()>,
 }
 
-/// Microseconds: for so long, roughly, is the runtime busy with what a round has asked for.
+/// Microseconds, roughly, that the runtime is busy with the calls of a round.
 const MEANWHILE: u64 = 80;
 
 /// For a moment that is about to come. The other thread may need this core.
@@ -115,14 +115,14 @@ fn spin_until(mut come: impl FnMut() -> bool) {
 impl Elsewhere {
     fn new() -> Self {
         let (give, given) = mpsc::channel::<Vec<Work>>();
-        let [ready, told, done] = [(); 3].map(|()| Arc::<AtomicUsize>::default());
+        let [ready, started, done] = [(); 3].map(|()| Arc::<AtomicUsize>::default());
         let thread = thread::spawn({
-            let (ready, told, done) = (ready.clone(), told.clone(), done.clone());
+            let (ready, started, done) = (ready.clone(), started.clone(), done.clone());
             move || {
                 let mut random = Random(19);
                 for (n, works) in given.into_iter().enumerate() {
                     ready.store(n + 1, Ordering::Release);
-                    spin_until(|| told.load(Ordering::Acquire) > n);
+                    spin_until(|| started.load(Ordering::Acquire) > n);
                     // At any moment of what the runtime does meanwhile.
                     let (begin, pause) = (Instant::now(), random.below(MEANWHILE));
                     spin_until(|| begin.elapsed() >= Duration::from_micros(pause));
@@ -131,15 +131,15 @@ impl Elsewhere {
                 }
             }
         });
-        Self { give, ready, told, done, thread }
+        Self { give, ready, started, done, thread }
     }
 
     /// Returns when it is done; it has begun when the runtime runs.
     async fn does(&self, works: Vec<Work>) {
-        let number = self.told.load(Ordering::Relaxed) + 1;
+        let number = self.started.load(Ordering::Relaxed) + 1;
         self.give.send(works).expect("the thread is there");
         spin_until(|| self.ready.load(Ordering::Acquire) == number);
-        self.told.store(number, Ordering::Release);
+        self.started.store(number, Ordering::Release);
         tokio::task::yield_now().await;
         soon(async {
             while self.done.load(Ordering::Acquire) < number {
@@ -155,8 +155,8 @@ impl Elsewhere {
     }
 }
 
-/// How far calls have come when they are dropped: polled so often, with a turn of the run queue before
-/// each poll, as long as they ask for it; then so many turns more.
+/// How far calls have come when they are dropped. They are polled so often, with a turn of the run queue before
+/// each poll, as long as they wake themselves. Then come so many more turns.
 #[derive(Debug, Clone, Copy)]
 struct Reached {
     polls: u64,
@@ -187,7 +187,7 @@ fn rounds(count: usize) -> impl Iterator<Item = usize> {
     (0..count).take_while(move |_| begin.elapsed() < Duration::from_millis(1500))
 }
 
-/// Has calls dropped by another thread while the runtime goes on with what they asked for.
+/// Drops calls on another thread while the runtime works on their operations.
 async fn dropped_elsewhere(
     cell: Cell,
     count: usize,
@@ -327,20 +327,20 @@ async fn descriptors_taken_elsewhere_after_dropped_receives_get_the_next_message
             .collect();
         tokio::task::yield_now().await;
         Reached { polls: 4 + random.below(3), turns: 0 }.by(&mut calls).await;
-        let (tell, told) = mpsc::channel();
+        let (tx, rx) = mpsc::channel();
         let works = sockets.into_iter().zip(calls).map(|(a, call)| {
-            let tell = tell.clone();
+            let tx = tx.clone();
             Box::new(move || {
                 drop(call);
-                tell.send(OwnedFd::from(Arc::into_inner(a).expect("the last"))).unwrap();
+                tx.send(OwnedFd::from(Arc::into_inner(a).expect("the last"))).unwrap();
             }) as Work
         });
         elsewhere.does(works.collect()).await;
-        drop(tell);
+        drop(tx);
         peers.iter().for_each(|peer| peer.send(b"message"));
         // For whatever is left in a ring to take it.
         breathe().await;
-        for fd in told {
+        for fd in rx {
             assert_eq!(Peer::from(fd).recv(), b"message");
         }
         all_end(peers).await;
@@ -390,7 +390,7 @@ async fn sent_is_right_after_a_send_of_a_batch_is_dropped(cell: Cell) {
         drop(sending);
         let sent = batch.sent();
         assert!(sent >= early.len(), "{} arrived, {sent} sent", early.len());
-        // What waits may still go out; then it is counted.
+        // A waiting send may still go out. Then it is counted.
         breathe().await;
         let arrived = early.len() + peer.arrived().len();
         assert_eq!(batch.sent(), arrived);
@@ -424,7 +424,7 @@ async fn skip_does_not_skip_a_message_that_went_out(cell: Cell) {
             breathe().await;
             let arrived = peer.arrived();
             assert_eq!((batch.len(), batch.sent()), (2, 2), "{arrived:?}");
-            // One of them was skipped, and it did not go out; the others did, once and in order.
+            // One of them was skipped, and did not go out. The others did, once and in order.
             let without = |skipped| {
                 let kept = THREE.iter().enumerate().filter(|(n, _)| *n != skipped);
                 kept.map(|(_, message)| message.to_vec()).collect::<Vec<_>>()

@@ -1,5 +1,5 @@
 //! G10: wherever tokio can run a future. Local tasks, sections that block in place, threads of `spawn_blocking`, plain
-//! threads, another runtime; and several calls in one task.
+//! threads, another runtime, and several calls in one task.
 
 use std::cell::RefCell;
 use std::io;
@@ -79,20 +79,20 @@ fn on_a_thread<T: Send + 'static>(
     body: impl FnOnce(Handle) -> T + Send + 'static,
 ) -> impl Future<Output = T> {
     let handle = Handle::current();
-    let (tell, told) = oneshot::channel();
+    let (tx, rx) = oneshot::channel();
     let thread = thread::spawn(move || {
-        let _ = tell.send(body(handle));
+        let _ = tx.send(body(handle));
     });
     async move {
-        let output = told.await;
+        let output = rx.await;
         if let Err(panic) = thread.join() {
             resume_unwind(panic);
         }
-        output.expect("told by a thread that did not panic")
+        output.expect("output of a thread that did not panic")
     }
 }
 
-/// With tasks that cannot leave their thread; `driven_here`: it runs the I/O driver, too.
+/// With tasks that cannot leave their thread. `driven_here`: it runs the I/O driver, too.
 async fn share_in_an_rc(cell: Cell, driven_here: bool) {
     let (a, b) = cell.pair();
     let b = Rc::new(b);
@@ -122,8 +122,8 @@ async fn share_in_an_rc(cell: Cell, driven_here: bool) {
     if driven_here {
         assert_eq!(log, [(0, vec![0]), (2, vec![1]), (3, vec![2])]);
     }
-    let who: Vec<_> = log.into_iter().map(|(me, _)| me).collect();
-    assert_eq!(who, [0, 2, 3]);
+    let order: Vec<_> = log.into_iter().map(|(me, _)| me).collect();
+    assert_eq!(order, [0, 2, 3]);
 
     let echoing = spawn_local(echo(b));
     for n in 0..100 {
@@ -190,7 +190,7 @@ async fn messages_arrive_for_others_while_every_worker_blocks_in_place(cell: Cel
         let all = Arc::new(Barrier::new(2));
         let blocking = [all.clone(), all].map(|all| {
             tokio::spawn(async move {
-                let (tell, told) = mpsc::channel();
+                let (tx, rx) = mpsc::channel();
                 let mut peers = Vec::new();
                 for n in 0..8 {
                     let (a, peer) = cell.half();
@@ -200,8 +200,8 @@ async fn messages_arrive_for_others_while_every_worker_blocks_in_place(cell: Cel
                         // On the ring of this worker, which then blocks.
                         starts_waiting(&mut receive);
                     }
-                    let (receive, tell) = (receive.into_inner(), tell.clone());
-                    tokio::spawn(async move { tell.send(receive.await) });
+                    let (receive, tx) = (receive.into_inner(), tx.clone());
+                    tokio::spawn(async move { tx.send(receive.await) });
                 }
                 if settled {
                     breathe().await;
@@ -211,7 +211,7 @@ async fn messages_arrive_for_others_while_every_worker_blocks_in_place(cell: Cel
                     for (n, peer) in (0..8u8).zip(&peers) {
                         peer.send(&[n]);
                     }
-                    let arrived = || told.recv_timeout(Duration::from_secs(5)).expect("a message");
+                    let arrived = || rx.recv_timeout(Duration::from_secs(5)).expect("a message");
                     let mut messages: Vec<_> = peers.iter().map(|_| arrived()).collect();
                     messages.sort();
                     assert_eq!(messages.concat(), [0, 1, 2, 3, 4, 5, 6, 7]);
@@ -343,7 +343,7 @@ async fn takes(socket: &UnixSeqpacket) -> Option<u32> {
     number.inspect(|number| assert_eq!(message, number.to_ne_bytes().repeat(1000)))
 }
 
-/// All that was sent was received by somebody, once, and by each in the order of each sender.
+/// Every message was received once, and each receiver got those of one sender in order.
 fn all_numbers_are_there(receivers: Vec<Vec<u32>>) {
     for numbers in &receivers {
         for sender in 0..SENDERS {
@@ -444,7 +444,7 @@ async fn a_plain_thread_that_stops_waiting_takes_no_message(cell: Cell) {
     for way in RecvBy::QUEUED {
         let (a, peer) = cell.half();
         let a = Arc::new(a);
-        let (tell, waits) = oneshot::channel();
+        let (tx, waits) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
         let thread = on_a_thread({
             let a = a.clone();
@@ -452,7 +452,7 @@ async fn a_plain_thread_that_stops_waiting_takes_no_message(cell: Cell) {
                 handle.block_on(async {
                     let mut receive = task::spawn(call_variants::recv(way, &a, Room::AMPLE));
                     arm(&mut receive).await;
-                    tell.send(()).unwrap();
+                    tx.send(()).unwrap();
                     tokio::select! {
                         got = receive => panic!("{got:?}"),
                         stopped = stopped => stopped.unwrap(),
@@ -472,10 +472,10 @@ fn a_plain_thread_that_waits_in_block_on_fails_when_the_runtime_ends(cell: Cell)
     for round in 0..4 {
         let runtime = cell.runtime();
         let (a, peer) = runtime.block_on(async { cell.half() });
-        let (tell, begins) = mpsc::channel();
+        let (tx, begins) = mpsc::channel();
         let handle = runtime.handle().clone();
         let thread = thread::spawn(move || {
-            tell.send(()).unwrap();
+            tx.send(()).unwrap();
             // Without a timer, which would panic without its runtime.
             handle.block_on(a.recv(&mut [0; 16]))
         });
@@ -505,11 +505,11 @@ async fn tasks_of_two_runtimes_stand_in_one_line(cell: Cell) {
     let mut line = Vec::new();
     for (n, runtime) in (0..6u8).zip([&here, &there].into_iter().cycle()) {
         let a = a.clone();
-        let (tell, waits) = oneshot::channel();
+        let (tx, waits) = oneshot::channel();
         let task = runtime.spawn(async move {
             let mut receive = task::spawn(call_variants::recv(RecvBy::Plain, &a, Room::AMPLE));
             arm(&mut receive).await;
-            tell.send(()).unwrap();
+            tx.send(()).unwrap();
             soon(receive).await.unwrap().bytes
         });
         soon(waits).await.unwrap();
@@ -518,7 +518,7 @@ async fn tasks_of_two_runtimes_stand_in_one_line(cell: Cell) {
     for (n, _) in &line {
         peer.send(&[*n]);
     }
-    // They are woken in order, and run as their runtimes please.
+    // They are woken in order, and run in the order of their runtimes.
     let mut got = Vec::new();
     for (_, task) in line {
         got.extend(soon(task).await.unwrap());
@@ -535,7 +535,7 @@ async fn a_runtime_that_ends_while_its_tasks_receive_from_anothers_socket_loses_
     for round in 0..10 {
         let (a, peer) = cell.half();
         let a = Arc::new(a);
-        let (tell, wait) = oneshot::channel();
+        let (tx, wait) = oneshot::channel();
         let (end, ended) = oneshot::channel();
         let (taken, there) = mpsc::channel();
         let thread = on_a_thread({
@@ -552,7 +552,7 @@ async fn a_runtime_that_ends_while_its_tasks_receive_from_anothers_socket_loses_
                 }
                 other.block_on(async {
                     breathe().await;
-                    tell.send(()).unwrap();
+                    tx.send(()).unwrap();
                     ended.await.unwrap();
                 });
             }

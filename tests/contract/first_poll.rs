@@ -26,15 +26,15 @@ pub fn tests() -> Vec<Test> {
             a_timeout_of_zero_receives_a_message_that_is_there,
             a_biased_select_beside_a_ready_branch_receives_a_message_that_is_there,
             a_receive_polled_once_a_turn_receives_a_message_that_is_there,
-            now_or_never_sends_where_there_is_room,
-            a_timeout_of_zero_sends_where_there_is_room,
-            a_biased_select_beside_a_ready_branch_sends_where_there_is_room,
+            now_or_never_sends_where_there_is_capacity,
+            a_timeout_of_zero_sends_where_there_is_capacity,
+            a_biased_select_beside_a_ready_branch_sends_where_there_is_capacity,
             now_or_never_of_a_stream_and_of_batches_is_served,
             a_receive_behind_one_descriptor_is_made_at_once,
         ],
         blocking![
             a_foreign_executor_receives_what_is_there,
-            a_foreign_executor_sends_where_there_is_room,
+            a_foreign_executor_sends_where_there_is_capacity,
             a_foreign_executor_on_a_thread_that_has_entered_the_runtime_is_served,
             another_runtime_receives_and_sends_while_nothing_drives_this_one,
             block_on_is_served_beside_idle_workers,
@@ -58,7 +58,7 @@ const CALLS: usize = 2;
 const FEW: usize = 5;
 
 /// The output of a call that is made [`CALLS`] times in a row. With several workers one that was dropped
-/// may just be on its way in the hands of another: then it is made again a moment later.
+/// may be in flight on another worker. Then the call is made again a moment later.
 #[track_caller]
 fn served<T>(cell: Cell, mut call: impl FnMut() -> Option<T>) -> impl Future<Output = T> {
     let line = std::panic::Location::caller();
@@ -161,7 +161,7 @@ fn went_out(peer: &Peer, calls: usize, way: SendBy) {
     assert!((1..=calls).contains(&arrived.len()), "{way:?}: {} of {calls}", arrived.len());
 }
 
-async fn now_or_never_sends_where_there_is_room(cell: Cell) {
+async fn now_or_never_sends_where_there_is_capacity(cell: Cell) {
     let (a, peer) = cell.half();
     for way in SendBy::QUEUED {
         for _ in 0..5 {
@@ -177,7 +177,7 @@ async fn now_or_never_sends_where_there_is_room(cell: Cell) {
     }
 }
 
-async fn a_timeout_of_zero_sends_where_there_is_room(cell: Cell) {
+async fn a_timeout_of_zero_sends_where_there_is_capacity(cell: Cell) {
     let (a, peer) = cell.half();
     for way in SendBy::QUEUED {
         for _ in 0..5 {
@@ -196,7 +196,7 @@ async fn a_timeout_of_zero_sends_where_there_is_room(cell: Cell) {
     }
 }
 
-async fn a_biased_select_beside_a_ready_branch_sends_where_there_is_room(cell: Cell) {
+async fn a_biased_select_beside_a_ready_branch_sends_where_there_is_capacity(cell: Cell) {
     let (a, peer) = cell.half();
     for way in SendBy::QUEUED {
         for _ in 0..5 {
@@ -317,7 +317,7 @@ fn a_foreign_executor_receives_what_is_there(cell: Cell) {
     receives(&a, &peer);
 }
 
-fn a_foreign_executor_sends_where_there_is_room(cell: Cell) {
+fn a_foreign_executor_sends_where_there_is_capacity(cell: Cell) {
     let runtime = cell.runtime();
     let (a, peer) = runtime.block_on(async { cell.half() });
     on_a_thread(|| sends(&a, &peer));

@@ -1,4 +1,4 @@
-//! G5 and G6 through a codec: values over a socket, one a message; and `bytes` buffers.
+//! G5 and G6 through a codec: values over a socket, one a message, and `bytes` buffers.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ pub fn tests() -> Vec<Test> {
         a_frame_is_a_message,
         empty_messages_and_the_end_of_a_framed_stream,
         frames_behind_an_empty_message_come_after_the_peer_has_closed,
-        a_message_longer_than_the_room_is_an_error_and_the_stream_goes_on,
+        a_message_longer_than_the_capacity_is_an_error_and_the_stream_goes_on,
         a_message_with_more_than_its_frame_is_an_error,
         a_sink_waits_while_the_queue_is_full,
         closing_the_sink_ends_the_peers_stream,
@@ -75,7 +75,7 @@ async fn frames_behind_an_empty_message_come_after_the_peer_has_closed(cell: Cel
     assert!(soon(a.next()).await.is_none());
 }
 
-async fn a_message_longer_than_the_room_is_an_error_and_the_stream_goes_on(cell: Cell) {
+async fn a_message_longer_than_the_capacity_is_an_error_and_the_stream_goes_on(cell: Cell) {
     let (a, peer) = cell.half();
     let mut a = Framed::with_capacity(a, BytesCodec::new(), 8);
     peer.send(b"123456789");

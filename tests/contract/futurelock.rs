@@ -132,7 +132,7 @@ async fn a_send_behind_a_batch_whose_send_timed_out_completes(cell: Cell) {
     peer.drain();
     assert_eq!(soon(later).await.unwrap(), 5);
     assert_eq!(peer.arrived(), [&b"in a batch"[..], b"later"]);
-    // The batch learns of it, and sends nothing twice.
+    // The batch counts it as sent, and sends nothing twice.
     soon(batch.send()).await.unwrap();
     assert_eq!(batch.sent(), 1);
     assert!(peer.arrived().is_empty());
@@ -411,7 +411,7 @@ async fn an_accept_behind_one_that_is_not_polled_gets_the_connection(cell: Cell)
     assert_eq!(recv(&socket).await, b"another");
 }
 
-/// Writes down when it is woken.
+/// Records its wake-ups.
 struct Woken {
     name: usize,
     log: Arc<Mutex<Vec<usize>>>,

@@ -94,5 +94,5 @@ async fn the_socket_closes_with_the_last_half(cell: Cell) {
     peer.send(b"unread");
     drop(reader);
     soon(peer.ended()).await;
-    assert!(peer.try_send(b"nobody").is_err());
+    assert!(peer.try_send(b"no reader").is_err());
 }

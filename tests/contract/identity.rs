@@ -1,4 +1,4 @@
-//! G5 and G8: who is at the other end, by credentials and pidfd.
+//! G5 and G8: the process at the other end, by credentials and pidfd.
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -21,7 +21,7 @@ pub fn tests() -> Vec<Test> {
         accepted_sockets_pass_pidfds_as_the_listener_does,
         a_pidfd_comes_with_every_message,
         a_pidfd_comes_beside_all_the_rest,
-        a_pidfd_without_room_is_closed_and_reported,
+        a_pidfd_without_capacity_is_closed_and_reported,
         the_peers_process_is_known,
     ]));
     tests
@@ -139,7 +139,7 @@ async fn a_pidfd_comes_beside_all_the_rest(cell: Cell) {
     }
 }
 
-async fn a_pidfd_without_room_is_closed_and_reported(cell: Cell) {
+async fn a_pidfd_without_capacity_is_closed_and_reported(cell: Cell) {
     let (a, peer) = cell.half();
     a.set_pass_pidfd(true).unwrap();
     for parked in [false, true] {

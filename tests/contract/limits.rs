@@ -23,8 +23,8 @@ pub fn tests() -> Vec<Test> {
         a_message_above_the_limit_is_refused_behind_waiting_ones,
         a_larger_send_buffer_raises_the_limit,
         a_waiting_send_at_the_limit_arrives_whole,
-        what_does_not_fit_is_cut_and_the_next_message_is_whole,
-        a_receive_without_room_takes_the_message,
+        what_does_not_fit_is_truncated_and_the_next_message_is_whole,
+        a_receive_without_capacity_takes_the_message,
         a_thousand_parts_make_one_message,
         too_many_parts_are_refused,
         what_is_no_seqpacket_socket_is_refused,
@@ -165,7 +165,7 @@ async fn a_waiting_send_at_the_limit_arrives_whole(cell: Cell) {
     }
 }
 
-async fn what_does_not_fit_is_cut_and_the_next_message_is_whole(cell: Cell) {
+async fn what_does_not_fit_is_truncated_and_the_next_message_is_whole(cell: Cell) {
     let (a, peer) = cell.half();
     let message = pattern(100_000);
     for way in RecvBy::ALL {
@@ -190,7 +190,7 @@ async fn what_does_not_fit_is_cut_and_the_next_message_is_whole(cell: Cell) {
     }
 }
 
-async fn a_receive_without_room_takes_the_message(cell: Cell) {
+async fn a_receive_without_capacity_takes_the_message(cell: Cell) {
     let (a, peer) = cell.half();
     for way in RecvBy::ALL {
         for waiting in [false, true] {
@@ -237,7 +237,7 @@ async fn too_many_parts_are_refused(cell: Cell) {
     let (a, peer) = cell.half();
     let bytes = [7; 1025];
     let parts: Vec<_> = bytes.chunks(1).map(IoSlice::new).collect();
-    // IOV_MAX is 1024; a library that gathers them itself may send them.
+    // IOV_MAX is 1024. A library that gathers them itself may send them.
     let sent = soon(a.send_vectored(&parts)).await;
     let (sent_owned, back) =
         soon(a.send_owned_vectored(bytes.chunks(1).map(|part| part.to_vec()).collect())).await;
@@ -314,7 +314,7 @@ async fn a_socket_given_away_keeps_its_messages(cell: Cell) {
         }
         drop(receive);
         let mine = Peer::from(OwnedFd::from(a));
-        // Nothing is in flight any more that could swallow this.
+        // No operation is in flight any more that could take this.
         peer.send(b"message");
         breathe().await;
         assert_eq!(mine.recv(), b"message");

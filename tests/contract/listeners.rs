@@ -41,7 +41,7 @@ pub fn tests() -> Vec<Test> {
             an_accept_that_waits_ends_when_the_listener_is_shut_down,
         ],
         alone(tasks![incoming_waits_while_there_are_no_descriptors]),
-        // A child that another test starts has a copy of every descriptor for a moment: what was closed is bound until then.
+        // A child process of another test has a copy of every descriptor for a moment. A closed listener stays bound until then.
         alone(tasks![
             a_stale_file_is_replaced,
             a_stale_file_is_replaced_whatever_locks_its_directory,
@@ -195,7 +195,7 @@ async fn the_file_of_a_living_listener_is_not_replaced(cell: Cell) {
         assert!(error.to_string().contains("a socket is bound to it"), "{error}");
     };
     refused();
-    // The first connection is this one: the listener does not notice that another has looked.
+    // The first connection is this one: the listener does not notice that a bind has probed it.
     let client = cell.connect(&path).await;
     // Its backlog is full.
     refused();
@@ -249,7 +249,7 @@ fn several_that_replace_a_stale_file_leave_one_listener(cell: Cell) {
                 Err(error) => assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}"),
             }
             end.wait();
-            // Looked at.
+            // Counted.
             end.wait();
             drop(bound);
         }
@@ -282,7 +282,7 @@ fn names(directory: &tempfile::TempDir) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// systemd advises services below /tmp to hold such a lock; and any user that may read the directory can.
+/// systemd advises services below /tmp to hold such a lock. Any user that may read the directory can.
 async fn a_stale_file_is_replaced_whatever_locks_its_directory(cell: Cell) {
     let (directory, path) = place();
     drop(cell.bind(&path));
@@ -500,7 +500,7 @@ async fn incoming_waits_while_there_are_no_descriptors(cell: Cell) {
             starts_waiting(&mut accept);
         }
     }
-    // 5, 10, 20, ... ms, each cut by half at most.
+    // 5, 10, 20, ... ms, each shortened by half at most.
     assert!((2..=9).contains(&polls), "polled {polls} times in 300 ms");
     setrlimit(Resource::Nofile, before).unwrap();
     assert_eq!(recv(&soon(accept).await.unwrap()).await, b"patience");

@@ -1,6 +1,6 @@
 //! The guarantees G1 to G13 of the crate documentation: one test body for both backends and every kind of runtime.
 //!
-//! A module for each subject, whose first lines name its guarantees; tests are named after the rule or the interleaving they
+//! A module for each subject, whose first lines name its guarantees. Tests are named after the rule or the interleaving they
 //! show.
 
 #[path = "../harness/mod.rs"]

@@ -1,5 +1,5 @@
-//! G5 and G6: what is reported of a message is decided when it is received. Options that change later, or changed earlier, say
-//! nothing of it.
+//! G5 and G6: what is reported of a message is decided when it is received. Options that change before or after have no
+//! effect on it.
 
 use std::io::IoSliceMut;
 use std::os::fd::{AsFd, OwnedFd};
@@ -23,7 +23,7 @@ pub fn tests() -> Vec<Test> {
         an_option_that_changes_all_the_time_makes_no_empty_message_the_end,
         an_option_switched_on_while_a_receive_waits_counts,
         the_time_that_a_stream_asks_for_reaches_no_other_call,
-        a_stream_takes_no_room_from_a_receive_that_waits,
+        a_stream_takes_no_capacity_from_a_receive_that_waits,
         an_empty_message_of_a_stream_is_none_of_doubt,
     ]
 }
@@ -169,7 +169,7 @@ async fn the_time_that_a_stream_asks_for_reaches_no_other_call(cell: Cell) {
     }
 }
 
-async fn a_stream_takes_no_room_from_a_receive_that_waits(cell: Cell) {
+async fn a_stream_takes_no_capacity_from_a_receive_that_waits(cell: Cell) {
     let (a, peer) = cell.half();
     let (mut bytes, mut control) = ([0; 8], [0; 24]);
     let mut buffers = [IoSliceMut::new(&mut bytes)];

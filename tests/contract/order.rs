@@ -1,4 +1,4 @@
-//! G1 and G9: sends are delivered whole, exactly once and in the order of their first polls; waiters are served first in, first
+//! G1 and G9: sends are delivered whole, exactly once and in the order of their first polls. Waiters are served first in, first
 //! out.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Test> {
         sends_on_a_full_queue_go_out_in_the_order_of_their_first_poll,
         sends_of_all_kinds_share_one_line,
         sends_of_several_tasks_go_out_in_the_order_of_their_first_poll,
-        a_send_that_comes_when_there_is_room_again_does_not_overtake_a_waiting_one,
+        a_send_that_comes_when_there_is_capacity_again_does_not_overtake_a_waiting_one,
         sends_first_polled_without_budget_keep_their_order,
         try_send_does_not_overtake_a_waiting_send,
         poll_send_does_not_overtake_a_waiting_send,
@@ -71,15 +71,15 @@ async fn sends_of_several_tasks_go_out_in_the_order_of_their_first_poll(cell: Ce
     fill(&a);
     let mut tasks = Vec::new();
     for n in 0..20 {
-        let (a, (tell, told)) = (a.clone(), oneshot::channel());
+        let (a, (tx, rx)) = (a.clone(), oneshot::channel());
         tasks.push(tokio::spawn(async move {
             let message = format!("message {n}");
             let mut send = task::spawn(a.send(message.as_bytes()));
             starts_waiting(&mut send);
-            tell.send(()).unwrap();
+            tx.send(()).unwrap();
             send.await.unwrap();
         }));
-        soon(told).await.unwrap();
+        soon(rx).await.unwrap();
     }
     let received = recv_up_to(&b, b"message 19").await;
     assert_eq!(received, (0..20).map(|n| format!("message {n}").into_bytes()).collect::<Vec<_>>());
@@ -88,7 +88,9 @@ async fn sends_of_several_tasks_go_out_in_the_order_of_their_first_poll(cell: Ce
     }
 }
 
-async fn a_send_that_comes_when_there_is_room_again_does_not_overtake_a_waiting_one(cell: Cell) {
+async fn a_send_that_comes_when_there_is_capacity_again_does_not_overtake_a_waiting_one(
+    cell: Cell,
+) {
     for armed in [false, true] {
         let (a, peer) = cell.half();
         fill(&a);
@@ -122,7 +124,7 @@ async fn sends_first_polled_without_budget_keep_their_order(cell: Cell) {
             starts_waiting(&mut second);
             tokio::task::yield_now().await;
             let sending = async {
-                // The second is asked first.
+                // The second is polled first.
                 let second = if full { None } else { Some(second.await.unwrap()) };
                 first.await.unwrap();
                 second
@@ -149,7 +151,7 @@ async fn try_send_does_not_overtake_a_waiting_send(cell: Cell) {
     let mut waiting = task::spawn(a.send(b"waiting"));
     arm(&mut waiting).await;
     peer.drain();
-    // On a ring the waiting one may have gone out by itself by now; then this may go out too.
+    // On a ring the waiting one may have gone out by itself by now. Then this may go out, too.
     let early = a.try_send(b"try");
     soon(waiting).await.unwrap();
     if let Err(error) = early {
@@ -167,9 +169,9 @@ async fn poll_send_does_not_overtake_a_waiting_send(cell: Cell) {
     let mut polled = task::spawn(std::future::poll_fn(|cx| a.poll_send(cx, b"polled")));
     starts_waiting(&mut polled);
     peer.drain();
-    // The runtime learns that there is room before the waiting one does.
+    // The runtime learns that there is capacity before the waiting one does.
     breathe().await;
-    // On a ring the waiting one may have gone out by itself by now; then this may go out too.
+    // On a ring the waiting one may have gone out by itself by now. Then this may go out, too.
     let early = polled.poll().is_ready();
     soon(waiting).await.unwrap();
     if !early {
@@ -203,16 +205,16 @@ async fn receives_of_several_tasks_are_served_first_in_first_out(cell: Cell) {
     let a = Arc::new(a);
     let mut tasks = Vec::new();
     for _ in 0..20 {
-        let (a, (tell, told)) = (a.clone(), oneshot::channel());
+        let (a, (tx, rx)) = (a.clone(), oneshot::channel());
         tasks.push(tokio::spawn(async move {
             let mut buffer = [0; 64];
             let mut receive = task::spawn(a.recv(&mut buffer));
             starts_waiting(&mut receive);
-            tell.send(()).unwrap();
+            tx.send(()).unwrap();
             let len = receive.await.unwrap();
             String::from_utf8_lossy(&buffer[..len]).into_owned()
         }));
-        soon(told).await.unwrap();
+        soon(rx).await.unwrap();
     }
     for n in 0..20 {
         peer.send(format!("message {n}").as_bytes());

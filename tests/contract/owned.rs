@@ -1,4 +1,4 @@
-//! G5, G8 and G11: owned buffers come back, within their bounds, whatever happens; dropped and forgotten calls release them
+//! G5, G8 and G11: owned buffers come back, within their bounds, whatever happens. Dropped and forgotten calls release them
 //! exactly once.
 #![allow(unsafe_code, reason = "buffer types of the tests' own implement unsafe traits")]
 
@@ -45,7 +45,7 @@ fn address(buffer: &[u8]) -> usize {
 async fn a_buffer_comes_back_from_every_send(cell: Cell) {
     let (a, peer) = cell.half();
     for parked in [false, true] {
-        // Four kinds of calls; parked or not, the same allocation comes back.
+        // Four kinds of calls. Parked or not, the same allocation comes back.
         let mut one = b"one".to_vec();
         let mut two = vec![b"tw".to_vec(), b"o".to_vec()];
         let (at_one, at_two) = (address(&one), address(&two[0]));
@@ -236,7 +236,7 @@ async fn a_slice_is_sent_and_filled_within_its_bounds(cell: Cell) {
         assert_eq!((info.bytes_read(), info.message_len()), (4, 8));
         assert_eq!(slice.into_inner(), b"....too ..");
     }
-    // Of a vector with spare room only the bounds are used.
+    // Of a vector with spare capacity only the bounds are used.
     let mut buffer = Vec::with_capacity(64);
     buffer.extend_from_slice(b"..");
     soon(a.send(b"message")).await.unwrap();
@@ -295,7 +295,7 @@ async fn scattered_receives_fill_part_after_part(cell: Cell) {
     }
 }
 
-/// A buffer of another type than the crate knows, that tells when it is dropped.
+/// A buffer of another type than the crate knows, that signals when it is dropped.
 struct Watched {
     bytes: Box<[u8]>,
     init: usize,
@@ -311,8 +311,8 @@ impl Watched {
 
 impl Drop for Watched {
     fn drop(&mut self) {
-        // Whoever still writes into it would be seen by the next owner of the memory; make that
-        // one easier to notice.
+        // A write after this would be seen by the next owner of the memory. Make it easier to
+        // notice.
         self.bytes.fill(0xdd);
         if let Some(then) = self.then.take() {
             then();
@@ -367,7 +367,7 @@ async fn buffers_of_other_types_work(cell: Cell) {
     assert!(drops.is_empty());
 }
 
-/// A view of bytes 2 to 6, made without unsafe code, whose methods say what is not true.
+/// A view of bytes 2 to 6, made without unsafe code, whose methods return what is not true.
 struct Liar {
     bytes: Vec<u8>,
     /// How often it was restored from bounds.
@@ -425,7 +425,7 @@ impl BoundedBufMut for Liar {
     }
 
     unsafe fn set_init(&mut self, _pos: usize) {
-        panic!("nobody asks the view");
+        panic!("no call asks the view");
     }
 }
 
@@ -492,7 +492,7 @@ async fn a_slice_of_a_buffer_that_was_exchanged_is_used_as_far_as_it_goes(cell: 
         let (info, slice) = soon(b.recv_owned_vectored(vec![slice])).await;
         assert_eq!((info.unwrap().bytes_read(), &slice[0].get_ref()[..]), (0, &b"0123"[..]));
     }
-    // The start is in what nobody has written: that is told before a message is taken.
+    // The start is in memory that is not initialized: an error, before a message is taken.
     let mut slice = b"0123456789".to_vec().slice(4..8);
     slice.get_mut().clear();
     soon(a.send(b"message")).await.unwrap();
@@ -661,7 +661,7 @@ struct Meddler {
     bytes: Vec<u8>,
     socket: Arc<UnixSeqpacket>,
     asked: Arc<AtomicUsize>,
-    told: Arc<AtomicUsize>,
+    initialized: Arc<AtomicUsize>,
 }
 
 impl Meddler {
@@ -705,19 +705,19 @@ unsafe impl IoBufMut for Meddler {
 
     unsafe fn set_init(&mut self, _pos: usize) {
         self.meddle();
-        self.told.fetch_add(1, Ordering::Relaxed);
+        self.initialized.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 async fn methods_of_buffers_may_use_the_socket(cell: Cell) {
     let (a, peer) = cell.half();
     let a = Arc::new(a);
-    let (asked, told) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (asked, initialized) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let meddler = |len: usize| Meddler {
         bytes: vec![0; len],
         socket: a.clone(),
         asked: asked.clone(),
-        told: told.clone(),
+        initialized: initialized.clone(),
     };
     // They take messages of their own, too.
     let arrive = || (0..200).for_each(|_| peer.send(b"message"));
@@ -734,13 +734,16 @@ async fn methods_of_buffers_may_use_the_socket(cell: Cell) {
             }
             let (info, buffers) = soon(receive).await;
             let len = (2 * parts).min(7);
-            assert_eq!((info.unwrap().bytes_read(), told.swap(0, Ordering::Relaxed)), (len, parts));
+            assert_eq!(
+                (info.unwrap().bytes_read(), initialized.swap(0, Ordering::Relaxed)),
+                (len, parts)
+            );
             let bytes: Vec<u8> = buffers.iter().flat_map(|buffer| buffer.bytes.clone()).collect();
             assert_eq!(bytes[..len], b"message"[..len]);
             while a.try_recv(&mut [0; 8]).is_ok() {}
             peer.drain();
 
-            // One that finds a message which the kernel had received for somebody else.
+            // One that finds a message which the kernel had received for another call.
             let mut gone = task::spawn(a.recv_owned(Vec::with_capacity(8)));
             arm(&mut gone).await;
             arrive();
@@ -748,7 +751,7 @@ async fn methods_of_buffers_may_use_the_socket(cell: Cell) {
             drop(gone);
             let (info, buffer) = soon(a.recv_owned(meddler(8))).await;
             assert_eq!((info.unwrap().bytes_read(), &buffer.bytes[..7]), (7, &b"message"[..]));
-            assert_eq!(told.swap(0, Ordering::Relaxed), 1);
+            assert_eq!(initialized.swap(0, Ordering::Relaxed), 1);
             while a.try_recv(&mut [0; 8]).is_ok() {}
             peer.drain();
 
@@ -765,7 +768,7 @@ async fn methods_of_buffers_may_use_the_socket(cell: Cell) {
 }
 
 async fn memory_of_dropped_and_forgotten_receives_is_left_alone(cell: Cell) {
-    // Memory that was given back, and taken again by somebody else, is never written to.
+    // Memory that was given back, and is allocated again, is never written to.
     for round in 0..100u8 {
         let (a, peer) = cell.half();
         let mut receive = task::spawn(a.recv_owned(vec![0; 4096]));

@@ -16,8 +16,8 @@ pub fn tests() -> Vec<Test> {
         a_message_that_was_peeked_at_is_still_received,
         a_message_left_by_a_dropped_receive_is_peeked_at,
         ancillary_data_stays_with_a_message_that_was_peeked_at,
-        a_peek_tells_the_length_of_a_cut_message,
-        a_peek_waits_for_a_message_and_then_for_those_who_receive,
+        a_peek_returns_the_length_of_a_truncated_message,
+        a_peek_waits_for_a_message_and_then_for_other_receives,
         a_peek_dropped_loses_nothing,
         a_polled_peek_is_woken,
         a_peek_sees_the_end,
@@ -92,7 +92,7 @@ async fn ancillary_data_stays_with_a_message_that_was_peeked_at(cell: Cell) {
     assert_eq!(content(&ancillary.fds()[0]), "passed");
 }
 
-async fn a_peek_tells_the_length_of_a_cut_message(cell: Cell) {
+async fn a_peek_returns_the_length_of_a_truncated_message(cell: Cell) {
     let (a, peer) = cell.half();
     let message = vec![7; 100_000];
     peer.send(&message);
@@ -103,7 +103,7 @@ async fn a_peek_tells_the_length_of_a_cut_message(cell: Cell) {
     assert_eq!(bytes, message);
 }
 
-async fn a_peek_waits_for_a_message_and_then_for_those_who_receive(cell: Cell) {
+async fn a_peek_waits_for_a_message_and_then_for_other_receives(cell: Cell) {
     let (a, peer) = cell.half();
     let (mut bytes, mut buffer) = ([0; 16], [0; 16]);
     let mut receive = task::spawn(a.recv(&mut bytes));

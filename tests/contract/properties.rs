@@ -19,10 +19,10 @@ pub fn tests() -> Vec<Test> {
             a_bound_client_is_known_by_its_path,
             the_kernel_names_a_client_and_a_listener,
             a_client_whose_connecting_fails_leaves_no_file,
-            an_unnamed_address_is_nobodys,
+            an_unnamed_address_has_no_name,
             connect_blocking_waits_for_the_backlog,
-            the_largest_message_is_told,
-            the_end_of_the_stream_is_told_apart_from_an_empty_message,
+            the_largest_message_is_reported,
+            the_end_of_the_stream_is_distinguished_from_an_empty_message,
             a_descriptor_is_not_given_away_while_a_message_lies_here,
             sockets_come_and_go_in_stds_clothes,
         ],
@@ -69,11 +69,11 @@ async fn a_client_whose_connecting_fails_leaves_no_file(cell: Cell) {
     let directory = tempfile::tempdir().unwrap();
     let client_path = directory.path().join("c");
     let options = cell.options().local_addr(SocketAddr::from_path(&client_path).unwrap());
-    let nobody = directory.path().join("nobody");
-    let error = soon(options.connect(&nobody)).await.unwrap_err();
+    let missing = directory.path().join("missing");
+    let error = soon(options.connect(&missing)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotFound);
     assert!(!client_path.exists());
-    // Nor one who gives up waiting.
+    // Nor does a client that gives up waiting.
     let path = directory.path().join("s");
     let _listener = cell.options().bind(&path, 0).unwrap();
     let _first = cell.connect(&path).await;
@@ -84,7 +84,7 @@ async fn a_client_whose_connecting_fails_leaves_no_file(cell: Cell) {
     assert!(!client_path.exists());
 }
 
-async fn an_unnamed_address_is_nobodys(cell: Cell) {
+async fn an_unnamed_address_has_no_name(cell: Cell) {
     let error = soon(cell.options().connect_addr(&SocketAddr::unnamed())).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
@@ -122,7 +122,7 @@ fn connect_blocking_wants_a_runtime(cell: Cell) {
     cell.options().connect_blocking(&path).unwrap();
 }
 
-async fn the_largest_message_is_told(cell: Cell) {
+async fn the_largest_message_is_reported(cell: Cell) {
     let (a, b) = cell.pair();
     for size in [1, 10_000, 100_000] {
         a.set_send_buffer_size(size).unwrap();
@@ -139,7 +139,7 @@ async fn the_largest_message_is_told(cell: Cell) {
     assert_eq!(b.recv_buffer_size().unwrap(), 100_000);
 }
 
-async fn the_end_of_the_stream_is_told_apart_from_an_empty_message(cell: Cell) {
+async fn the_end_of_the_stream_is_distinguished_from_an_empty_message(cell: Cell) {
     for credentials in [false, true] {
         for parked in [false, true] {
             let (a, peer) = cell.half();
@@ -155,11 +155,11 @@ async fn the_end_of_the_stream_is_told_apart_from_an_empty_message(cell: Cell) {
             drop(peer);
             // The last message is empty, and the peer is gone.
             let info = soon(a.recv_owned(Vec::with_capacity(8))).await.0.unwrap();
-            let told = credentials.then_some(false);
-            assert_eq!((info.message_len(), info.end_of_stream()), (0, told));
+            let reported = credentials.then_some(false);
+            assert_eq!((info.message_len(), info.end_of_stream()), (0, reported));
             let info = soon(a.recv_owned(Vec::with_capacity(8))).await.0.unwrap();
-            let told = credentials.then_some(true);
-            assert_eq!((info.message_len(), info.end_of_stream()), (0, told));
+            let reported = credentials.then_some(true);
+            assert_eq!((info.message_len(), info.end_of_stream()), (0, reported));
         }
     }
 }

@@ -19,11 +19,11 @@ use crate::harness::{Cell, Test};
 pub fn tests() -> Vec<Test> {
     tasks![
         readable_waits_for_a_message_and_takes_nothing,
-        writable_waits_for_room,
+        writable_waits_for_capacity,
         ready_says_which_direction,
-        everybody_who_waits_for_readiness_is_told,
+        all_waits_for_readiness_are_woken,
         try_recv_with_nothing_there_would_block,
-        try_send_without_room_would_block,
+        try_send_without_capacity_would_block,
         try_recv_takes_a_message_that_a_waiting_receive_has_not_taken,
         readable_completes_beside_a_waiting_receive,
         writable_waits_while_another_task_sends,
@@ -57,7 +57,7 @@ async fn readable_waits_for_a_message_and_takes_nothing(cell: Cell) {
     nothing_is_left(&a, &peer).await;
 }
 
-async fn writable_waits_for_room(cell: Cell) {
+async fn writable_waits_for_capacity(cell: Cell) {
     let (a, peer) = cell.half();
     soon(a.writable()).await.unwrap();
     fill(&a);
@@ -95,7 +95,7 @@ async fn ready_says_which_direction(cell: Cell) {
     assert!(ready.is_readable() && !ready.is_writable(), "{ready:?}");
 }
 
-async fn everybody_who_waits_for_readiness_is_told(cell: Cell) {
+async fn all_waits_for_readiness_are_woken(cell: Cell) {
     let (a, peer) = cell.half();
     let mut waiting: Vec<_> = (0..10).map(|_| task::spawn(a.readable())).collect();
     waiting.iter_mut().for_each(starts_waiting);
@@ -116,7 +116,7 @@ async fn try_recv_with_nothing_there_would_block(cell: Cell) {
     }
 }
 
-async fn try_send_without_room_would_block(cell: Cell) {
+async fn try_send_without_capacity_would_block(cell: Cell) {
     let (a, peer) = cell.half();
     let filled = fill(&a);
     let mut control = [0; 64];
@@ -328,7 +328,7 @@ async fn shutdown_of_writing_ends_waiting_sends_and_the_peers_stream(cell: Cell)
         arm_all(&mut sends).await;
         a.shutdown(how).unwrap();
         if how == Shutdown::Write {
-            // The kernel does not call this writable before there is room (Both, it does).
+            // The kernel does not call this writable before there is capacity (Both, it does).
             assert_eq!(peer.everything(), vec![FILLER; filled]);
         }
         for sent in soon(all(sends)).await {
@@ -431,9 +431,9 @@ async fn wakers_may_use_the_socket(cell: Cell) {
         future.as_mut().poll(&mut std::task::Context::from_waker(&waker)).is_ready()
     };
     for round in 0..12 {
-        // Not always full: what a waker sent may be settling still.
+        // Not always full: what a waker sent may not be complete yet.
         while a.try_send(FILLER).is_ok() {}
-        // Two of each in line: the first, served or dropped, wakes the second.
+        // Two of each are queued: the first, served or dropped, wakes the second.
         let mut calls: Vec<std::pin::Pin<Box<dyn Future<Output = ()> + Send + '_>>> = vec![
             Box::pin(async { drop(a.recv(&mut [0; 64]).await) }),
             Box::pin(async { drop(a.send(b"send").await) }),

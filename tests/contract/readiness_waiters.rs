@@ -26,14 +26,14 @@ pub fn tests() -> Vec<Test> {
             ready_for_both_is_writable_while_a_receive_waits,
             ready_for_both_is_readable_while_a_send_waits,
             ready_for_both_lets_a_receive_run_that_was_just_given_a_message,
-            ready_for_both_lets_a_send_run_that_was_just_given_room,
+            ready_for_both_lets_a_send_run_that_just_got_capacity,
             ready_for_both_waits_without_spinning_while_a_send_waits,
             ready_for_both_waits_without_spinning_while_both_directions_are_in_use,
             ready_for_both_does_not_spin_beside_a_receive_that_is_not_polled,
             ready_for_both_does_not_spin_beside_a_send_that_is_not_polled,
             ready_for_both_in_a_loop_leaves_other_tasks_alive,
             the_first_readiness_call_without_a_free_descriptor_finds_the_message,
-            the_first_readiness_call_without_a_free_descriptor_finds_room,
+            the_first_readiness_call_without_a_free_descriptor_finds_capacity,
         ]),
         tasks![
             poll_recv_ready_keeps_its_wake_up_beside_a_waiting_receive,
@@ -80,7 +80,7 @@ impl Asking {
         let future: Boxed<'static, _> = Box::pin(async move {
             loop {
                 let ready = socket.ready(BOTH).await?;
-                // Readiness may be stale: then a refusal puts it right.
+                // Readiness may be stale: then `WouldBlock` corrects it.
                 if !ready.is_writable() || socket.try_send(FILLER).is_ok() {
                     return Ok(ready);
                 }
@@ -121,7 +121,7 @@ async fn receiving(socket: &Arc<UnixSeqpacket>) -> tokio::task::JoinHandle<Vec<u
     task
 }
 
-/// A send in a task of its own, which has come to wait for room.
+/// A send in a task of its own, which has come to wait for capacity.
 async fn sending(socket: &Arc<UnixSeqpacket>) -> tokio::task::JoinHandle<std::io::Result<usize>> {
     let socket = socket.clone();
     let task = tokio::spawn(async move { socket.send(b"waiting").await });
@@ -178,7 +178,7 @@ async fn ready_for_both_lets_a_receive_run_that_was_just_given_a_message(cell: C
     }
 }
 
-async fn ready_for_both_lets_a_send_run_that_was_just_given_room(cell: Cell) {
+async fn ready_for_both_lets_a_send_run_that_just_got_capacity(cell: Cell) {
     for (a, peer) in [shared_half(cell), registered(cell).await] {
         fill(&a);
         let send = sending(&a).await;
@@ -311,7 +311,7 @@ async fn the_first_readiness_call_without_a_free_descriptor_finds_the_message(ce
     drop(full);
 }
 
-async fn the_first_readiness_call_without_a_free_descriptor_finds_room(cell: Cell) {
+async fn the_first_readiness_call_without_a_free_descriptor_finds_capacity(cell: Cell) {
     let halves: Vec<_> = (0..4).map(|_| cell.half()).collect();
     let full = Full::new();
     soon(halves[0].0.writable()).await.unwrap();
@@ -340,8 +340,8 @@ fn woken<F: Future>(task: &mut Spawn<F>) -> impl Future<Output = F::Output> {
     })
 }
 
-/// A `poll_*` call comes to wait before a receive or behind it; the receive gets a message; the poll
-/// is woken for the next, by itself.
+/// A `poll_*` call comes to wait before a receive or behind it. The receive gets a message. The poll
+/// is woken for the next one, without another event.
 async fn beside_a_receive<F>(cell: Cell, poll: F)
 where
     F: for<'a> Fn(&'a UnixSeqpacket) -> Boxed<'a, ()>,
@@ -379,7 +379,7 @@ where
 async fn poll_recv_ready_keeps_its_wake_up_beside_a_waiting_receive(cell: Cell) {
     beside_a_receive(cell, |a| {
         Box::pin(async {
-            // Readiness may be stale: then a refusal puts it right.
+            // Readiness may be stale: then `WouldBlock` corrects it.
             loop {
                 std::future::poll_fn(|cx| a.poll_recv_ready(cx)).await.unwrap();
                 if a.try_recv(&mut [0; 16]).is_ok() {
@@ -413,7 +413,7 @@ async fn poll_recv_keeps_its_wake_up_beside_a_waiting_receive(cell: Cell) {
     .await;
 }
 
-/// As [`beside_a_receive`]: the peer makes room, for the send and for what polls.
+/// As [`beside_a_receive`]: the peer frees capacity, for the send and for what polls.
 async fn beside_a_send<F>(cell: Cell, poll: F)
 where
     F: for<'a> Fn(&'a UnixSeqpacket) -> Boxed<'a, ()>,
@@ -506,7 +506,7 @@ async fn a_stream_dropped_with_messages_left_wakes_readable_and_poll_recv(cell: 
             peer.send(&[n]);
         }
         let mut messages = a.messages(MessagesOptions::new()).unwrap();
-        // It takes more at a time the more there are.
+        // It receives more at a time the more there are.
         while messages.next_buffered().is_none() {
             soon(messages.next()).await.unwrap().unwrap();
         }

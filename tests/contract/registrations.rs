@@ -1,5 +1,5 @@
 //! G9: sockets that are busy for a while, then wait, and the other way round. How a call waits changes on the way, and
-//! registrations come and go; no waiter misses its event.
+//! registrations come and go. No waiter misses its event.
 
 use std::os::fd::AsRawFd;
 use std::task::Poll;
@@ -16,11 +16,11 @@ use crate::harness::{Cell, Test};
 pub fn tests() -> Vec<Test> {
     tasks![
         a_busy_socket_costs_no_events,
-        a_send_that_waits_learns_of_room_while_receives_are_busy,
+        a_send_that_waits_learns_of_capacity_while_receives_are_busy,
         a_receive_that_waits_learns_of_a_message_while_sends_are_busy,
         a_receive_that_waits_is_woken_also_after_a_send_came_to_wait,
         a_poll_that_waits_is_woken_after_calls_that_did_not_have_to_wait,
-        a_socket_that_the_user_has_registered_himself_waits_all_the_same,
+        a_socket_that_the_caller_has_registered_as_well_waits_all_the_same,
         busy_and_waiting_in_turn,
         two_tasks_alternate_between_busy_and_waiting,
     ]
@@ -43,7 +43,7 @@ async fn sends(socket: &UnixSeqpacket, peer: &Peer, count: usize) {
     }
 }
 
-/// What filled the queue, and not what has waited for room since.
+/// What filled the queue, and not what has waited for capacity since.
 fn takes(peer: &Peer, filled: usize) {
     for _ in 0..filled {
         assert_eq!(peer.recv(), FILLER);
@@ -88,14 +88,14 @@ async fn a_busy_socket_costs_no_events(cell: Cell) {
     }
 }
 
-async fn a_send_that_waits_learns_of_room_while_receives_are_busy(cell: Cell) {
+async fn a_send_that_waits_learns_of_capacity_while_receives_are_busy(cell: Cell) {
     let (a, peer) = cell.half();
     let filled = fill(&a);
     let mut send = task::spawn(a.send(b"awaited"));
     arm(&mut send).await;
     receives(&a, &peer, BUSY).await;
     takes(&peer, filled);
-    // A poll before it is woken would put right what was missed.
+    // A poll before it is woken would hide a missed wake-up.
     until_woken(&mut send).await;
     soon(send).await.unwrap();
     assert_eq!(peer.recv(), b"awaited");
@@ -120,7 +120,7 @@ async fn a_receive_that_waits_is_woken_also_after_a_send_came_to_wait(cell: Cell
         let filled = fill(&a);
         let mut send = task::spawn(a.send(b"awaited"));
         arm(&mut send).await;
-        // Where the one waits is changed for the other's sake; it may be woken to learn of that.
+        // Where one call waits can change because of the other. It may be woken for that.
         if later {
             breathe().await;
         }
@@ -142,7 +142,7 @@ async fn a_receive_that_waits_is_woken_also_after_a_send_came_to_wait(cell: Cell
 async fn a_poll_that_waits_is_woken_after_calls_that_did_not_have_to_wait(cell: Cell) {
     let (a, peer) = cell.half();
     let mut buffer = [0; 64];
-    // Nothing stands in line for a `poll_*` call: only its waker is left.
+    // A `poll_*` call has no place in the wait queue: only its waker is left.
     let mut poll = task::spawn(());
     assert!(poll.enter(|cx, _| a.poll_recv(cx, &mut buffer)).is_pending());
     sends(&a, &peer, BUSY).await;
@@ -159,7 +159,7 @@ async fn a_poll_that_waits_is_woken_after_calls_that_did_not_have_to_wait(cell: 
     assert!(matches!(polled, Poll::Ready(Ok(7))), "{polled:?}");
 }
 
-async fn a_socket_that_the_user_has_registered_himself_waits_all_the_same(cell: Cell) {
+async fn a_socket_that_the_caller_has_registered_as_well_waits_all_the_same(cell: Cell) {
     struct Number(std::os::fd::RawFd);
     impl AsRawFd for Number {
         fn as_raw_fd(&self) -> std::os::fd::RawFd {

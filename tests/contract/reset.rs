@@ -142,9 +142,9 @@ async fn a_reset_with_several_waiting_receives_is_reported_once(cell: Cell) {
 /// message of the same call went out: then the connection seems to end cleanly.
 async fn a_reset_while_several_sends_go_out_is_reported(cell: Cell) {
     const TRIALS: u32 = 1500;
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tx, rx) = std::sync::mpsc::channel();
     let closing = std::thread::spawn(move || {
-        for (peer, spins) in told {
+        for (peer, spins) in rx {
             (0..spins).for_each(|_| std::hint::spin_loop());
             drop::<Peer>(peer);
         }
@@ -152,7 +152,7 @@ async fn a_reset_while_several_sends_go_out_is_reported(cell: Cell) {
     for trial in 0..TRIALS {
         let (a, peer) = cell.half();
         a.send(b"never read").await.unwrap();
-        tell.send((peer, trial % 1200)).unwrap();
+        tx.send((peer, trial % 1200)).unwrap();
         let sends =
             (0..8).map(|_| task::spawn(call_variants::send(SendBy::Plain, &a, &[1; 4000], &[])));
         let sent = soon(all(sends.collect())).await;
@@ -167,7 +167,7 @@ async fn a_reset_while_several_sends_go_out_is_reported(cell: Cell) {
         }
         assert!(reset, "trial {trial}: {sent:?}");
     }
-    drop(tell);
+    drop(tx);
     closing.join().unwrap();
 }
 
@@ -203,7 +203,7 @@ async fn a_peer_that_closes_ends_waiting_sends(cell: Cell) {
             .collect();
         arm_all(&mut sends).await;
         if read {
-            // Not enough for anybody to be let in.
+            // Not enough capacity for any send.
             assert_eq!(peer.recv(), FILLER);
         }
         drop(peer);

@@ -25,13 +25,13 @@ pub fn tests() -> Vec<Test> {
         a_next_that_is_dropped_loses_nothing,
         a_consumer_that_holds_all_buffers_stops_the_stream,
         a_buffer_that_comes_back_on_another_thread_resumes_the_stream,
-        a_message_too_long_for_a_buffer_is_reported_as_cut,
+        a_message_too_long_for_a_buffer_is_reported_as_truncated,
         descriptors_come_with_their_message_and_close_with_it,
         what_a_stream_leaves_goes_to_the_next_receives_in_order,
         what_a_stream_leaves_keeps_its_descriptors,
         a_stream_takes_what_a_dropped_receive_left,
         an_empty_message_left_by_a_dropped_receive_is_not_the_end,
-        empty_messages_are_told_when_the_mark_is_taken_away,
+        empty_messages_are_returned_when_the_mark_is_taken_away,
         a_stream_whose_mark_was_taken_away_ends,
         receives_wait_for_the_end_of_a_stream,
         readiness_waits_for_the_end_of_a_stream,
@@ -40,11 +40,11 @@ pub fn tests() -> Vec<Test> {
         what_a_stream_leaves_wakes_those_that_wait_for_readiness,
         a_stream_that_is_polled_takes_no_wake_up_from_polls_before_it,
         a_wait_for_both_directions_is_woken_by_the_end_of_a_stream,
-        what_a_stream_has_cut_and_left_says_how_long_it_was,
+        what_a_stream_has_truncated_and_left_reports_its_length,
         a_peek_beside_a_stream_waits,
         a_second_stream_is_refused_while_there_is_one,
         a_size_beyond_all_messages_needs_no_such_memory,
-        a_reset_is_told_once_and_the_messages_before_it_follow,
+        a_reset_is_returned_once_and_the_messages_before_it_follow,
         a_stream_of_a_flood_leaves_other_tasks_alive,
         poll_next_waits_and_is_woken,
         a_stream_of_buffered_messages_yields_to_others,
@@ -53,13 +53,13 @@ pub fn tests() -> Vec<Test> {
         a_batch_on_a_full_queue_stands_in_line,
         a_batch_send_that_is_dropped_goes_on_where_it_was,
         a_batch_that_is_dropped_takes_its_messages_out_of_the_line,
-        an_error_in_a_batch_tells_how_many_went_out,
+        an_error_in_a_batch_reports_how_many_went_out,
         a_batch_carries_descriptors,
         receiving_a_batch_takes_what_is_there,
         receiving_a_batch_waits_for_the_first_only,
-        receiving_a_batch_at_the_end_tells_of_it_once,
-        empty_messages_of_a_batch_that_are_not_at_the_end_are_all_told,
-        empty_messages_of_a_batch_with_credentials_are_all_told,
+        receiving_a_batch_at_the_end_reports_it_once,
+        empty_messages_of_a_batch_that_are_not_at_the_end_are_all_returned,
+        empty_messages_of_a_batch_with_credentials_are_all_returned,
         receiving_a_batch_takes_what_a_dropped_receive_left_first,
         a_batch_of_receives_that_is_dropped_loses_nothing,
     ];
@@ -73,7 +73,7 @@ async fn next(messages: &mut tokio_seqpacket::Messages<'_>) -> Message {
 }
 
 /// By `set_pass_credentials(false)`, or by another stream of the same socket, on a duplicate, that ends.
-async fn empty_messages_are_told_when_the_mark_is_taken_away(cell: Cell) {
+async fn empty_messages_are_returned_when_the_mark_is_taken_away(cell: Cell) {
     for by_duplicate in [false, true] {
         let (a, b) = cell.pair();
         let duplicate =
@@ -115,7 +115,7 @@ async fn a_stream_whose_mark_was_taken_away_ends(cell: Cell) {
     }
 }
 
-/// What a receive took that nobody waits for any more has no mark: it came before the stream.
+/// A message that a dropped receive took has no mark: it came before the stream.
 async fn an_empty_message_left_by_a_dropped_receive_is_not_the_end(cell: Cell) {
     let (a, b) = cell.pair();
     for _ in 0..50 {
@@ -142,7 +142,7 @@ async fn an_empty_message_left_by_a_dropped_receive_is_not_the_end(cell: Cell) {
     assert!(soon(messages.next()).await.is_none());
 }
 
-async fn empty_messages_of_a_batch_that_are_not_at_the_end_are_all_told(cell: Cell) {
+async fn empty_messages_of_a_batch_that_are_not_at_the_end_are_all_returned(cell: Cell) {
     let (a, b) = cell.pair();
     for message in ["", "", "x"] {
         a.send(message.as_bytes()).await.unwrap();
@@ -152,8 +152,8 @@ async fn empty_messages_of_a_batch_that_are_not_at_the_end_are_all_told(cell: Ce
     assert_eq!(recv_batch(&b, 2).await, [&b"x"[..], b""]);
 }
 
-async fn empty_messages_of_a_batch_with_credentials_are_all_told(cell: Cell) {
-    for (size, told) in [(2, 2), (4, 4), (5, 5), (8, 5)] {
+async fn empty_messages_of_a_batch_with_credentials_are_all_returned(cell: Cell) {
+    for (size, count) in [(2, 2), (4, 4), (5, 5), (8, 5)] {
         let (a, b) = cell.pair();
         b.set_pass_credentials(true).unwrap();
         for message in ["one", "", "", ""] {
@@ -161,7 +161,7 @@ async fn empty_messages_of_a_batch_with_credentials_are_all_told(cell: Cell) {
         }
         drop(a);
         // The end is the fifth.
-        assert_eq!(recv_batch(&b, size).await.len(), told);
+        assert_eq!(recv_batch(&b, size).await.len(), count);
     }
 }
 
@@ -309,19 +309,19 @@ async fn a_buffer_that_comes_back_on_another_thread_resumes_the_stream(cell: Cel
     assert_eq!(soon(waiting).await.unwrap().unwrap()[..], b"two"[..]);
 }
 
-async fn a_message_too_long_for_a_buffer_is_reported_as_cut(cell: Cell) {
+async fn a_message_too_long_for_a_buffer_is_reported_as_truncated(cell: Cell) {
     let (a, b) = cell.half();
     let mut messages = a.messages(small()).unwrap();
     // From the queue, and while it waits.
     b.send(&[7; 100]);
-    let cut = next(&mut messages).await;
-    assert_eq!((cut.len(), cut.info().message_len()), (32, 100));
-    assert!(cut.info().truncated());
+    let truncated = next(&mut messages).await;
+    assert_eq!((truncated.len(), truncated.info().message_len()), (32, 100));
+    assert!(truncated.info().truncated());
     let mut waiting = task::spawn(messages.next());
     arm(&mut waiting).await;
     b.send(&[8; 101]);
-    let cut = soon(waiting).await.unwrap().unwrap();
-    assert_eq!((cut.len(), cut.info().message_len(), cut[31]), (32, 101, 8));
+    let truncated = soon(waiting).await.unwrap().unwrap();
+    assert_eq!((truncated.len(), truncated.info().message_len(), truncated[31]), (32, 101, 8));
     b.send(&[9; 32]);
     assert!(!next(&mut messages).await.info().truncated());
 }
@@ -350,7 +350,7 @@ async fn descriptors_come_with_their_message_and_close_with_it(cell: Cell) {
 /// A stream that has received several messages and yielded one.
 async fn one_yielded(socket: &UnixSeqpacket) {
     let mut messages = socket.messages(MessagesOptions::new()).unwrap();
-    // It asks for more at a time the more there are.
+    // It receives more at a time the more there are.
     loop {
         drop(next(&mut messages).await);
         if messages.next_buffered().is_some() {
@@ -392,7 +392,7 @@ async fn what_a_stream_leaves_keeps_its_descriptors(cell: Cell) {
     let (len, reader) =
         soon(a.recv_vectored_with_ancillary(&mut buffers, &mut control)).await.unwrap();
     assert_eq!(len, 4);
-    assert!(reader.is_truncated(), "room for two of three");
+    assert!(reader.is_truncated(), "capacity for two of three");
     drop(reader);
     let (info, bytes, mut ancillary) =
         soon(a.recv_owned_with_ancillary(Vec::with_capacity(2), AncillaryBuffer::new())).await;
@@ -564,8 +564,8 @@ async fn a_wait_for_both_directions_is_woken_by_the_end_of_a_stream(cell: Cell) 
     assert!(soon(ready).await.unwrap().is_readable());
 }
 
-async fn what_a_stream_has_cut_and_left_says_how_long_it_was(cell: Cell) {
-    let cut = |info: MessageInfo| (info.bytes_read(), info.message_len(), info.truncated());
+async fn what_a_stream_has_truncated_and_left_reports_its_length(cell: Cell) {
+    let lengths = |info: MessageInfo| (info.bytes_read(), info.message_len(), info.truncated());
     let (a, b) = cell.half();
     for _ in 0..100 {
         b.send(b"a message");
@@ -573,19 +573,19 @@ async fn what_a_stream_has_cut_and_left_says_how_long_it_was(cell: Cell) {
     {
         let mut messages = a.messages(MessagesOptions::new().size(1)).unwrap();
         while messages.next_buffered().is_none() {
-            assert_eq!(cut(next(&mut messages).await.info()), (1, 9, true));
+            assert_eq!(lengths(next(&mut messages).await.info()), (1, 9, true));
         }
     }
-    assert_eq!(cut(soon(a.peek(&mut [0; 16])).await.unwrap()), (1, 9, true), "peeked");
+    assert_eq!(lengths(soon(a.peek(&mut [0; 16])).await.unwrap()), (1, 9, true), "peeked");
     let mut messages = a.messages(small()).unwrap();
     let message = next(&mut messages).await;
-    assert_eq!((&message[..], cut(message.info())), (&b"a"[..], (1, 9, true)), "a stream");
+    assert_eq!((&message[..], lengths(message.info())), (&b"a"[..], (1, 9, true)), "a stream");
     drop(messages);
     let (received, bytes) = soon(a.recv_owned(Vec::with_capacity(16))).await;
-    assert_eq!((cut(received.unwrap()), &bytes[..]), ((1, 9, true), &b"a"[..]));
+    assert_eq!((lengths(received.unwrap()), &bytes[..]), ((1, 9, true), &b"a"[..]));
 }
 
-/// While there is a stream, a peek waits: it does not ask again and again.
+/// While there is a stream, a peek waits: it does not poll in a loop.
 async fn a_peek_beside_a_stream_waits(cell: Cell) {
     let (a, b) = cell.half();
     let messages = a.messages(small()).unwrap();
@@ -607,7 +607,7 @@ async fn a_second_stream_is_refused_while_there_is_one(cell: Cell) {
     assert_eq!(next(&mut a.messages(small()).unwrap()).await[..], b"one"[..]);
 }
 
-async fn a_reset_is_told_once_and_the_messages_before_it_follow(cell: Cell) {
+async fn a_reset_is_returned_once_and_the_messages_before_it_follow(cell: Cell) {
     let (a, b) = cell.half();
     a.send(b"unread").await.unwrap();
     for n in 0..10u8 {
@@ -817,7 +817,7 @@ async fn a_batch_that_is_dropped_takes_its_messages_out_of_the_line(cell: Cell) 
             assert_eq!(recv(&b).await, FILLER);
         }
         let mut next = recv(&b).await;
-        // The one that waited is still with the kernel until the drop is settled.
+        // The send that waited is still with the kernel until the drop has completed.
         if next == b"whole or never" {
             next = recv(&b).await;
         }
@@ -827,7 +827,7 @@ async fn a_batch_that_is_dropped_takes_its_messages_out_of_the_line(cell: Cell) 
     sent.unwrap();
 }
 
-async fn an_error_in_a_batch_tells_how_many_went_out(cell: Cell) {
+async fn an_error_in_a_batch_reports_how_many_went_out(cell: Cell) {
     let (a, b) = cell.half();
     let long = vec![0; 8 << 20];
     let mut batch = a.batch();
@@ -928,7 +928,7 @@ async fn receiving_a_batch_waits_for_the_first_only(cell: Cell) {
     assert_eq!(bytes[0][..3], b"one"[..]);
 }
 
-async fn receiving_a_batch_at_the_end_tells_of_it_once(cell: Cell) {
+async fn receiving_a_batch_at_the_end_reports_it_once(cell: Cell) {
     let (a, b) = cell.half();
     b.send(b"one");
     b.send(b"two");

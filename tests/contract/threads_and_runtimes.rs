@@ -57,7 +57,7 @@ pub fn tests() -> Vec<Test> {
             blocking![
                 without_a_runtime_making_a_socket_is_an_error,
                 without_the_io_driver_making_a_socket_is_an_error,
-                a_socket_whose_runtime_nobody_drives_waits,
+                a_socket_whose_runtime_is_not_driven_waits,
                 a_socket_dropped_on_another_thread_ends_the_stream_when_its_runtime_is_driven,
             ],
         ),
@@ -218,7 +218,7 @@ async fn a_duplicate_outlives_the_socket(cell: Cell) {
         assert!(!peer.sees_end(), "{before:?}");
         duplicate.send(b"from a duplicate");
         assert_eq!(peer.recv(), b"from a duplicate");
-        // Nothing is left in flight that would swallow this.
+        // No operation is left in flight that would take this.
         peer.send(b"to a duplicate");
         breathe().await;
         assert_eq!(duplicate.recv(), b"to a duplicate", "{before:?}");
@@ -300,18 +300,18 @@ async fn a_socket_may_be_dropped_on_any_thread(cell: Cell) {
 fn elsewhere<T: Send + 'static>(
     future: impl Future<Output = T> + Send + 'static,
 ) -> oneshot::Receiver<T> {
-    let (tell, told) = oneshot::channel();
+    let (tx, rx) = oneshot::channel();
     thread::spawn(move || {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
-        let _ = tell.send(runtime.block_on(future));
+        let _ = tx.send(runtime.block_on(future));
     });
-    told
+    rx
 }
 
 async fn a_socket_works_in_another_runtime(cell: Cell) {
     let (a, b) = cell.pair();
     let (a, b) = (Arc::new(a), Arc::new(b));
-    // One end there, one here; then both ends there; calls from here meanwhile.
+    // One end there and one here, then both ends there, with calls from here meanwhile.
     let there = elsewhere({
         let b = b.clone();
         async move {
@@ -361,7 +361,7 @@ struct Waiting {
 }
 
 impl Waiting {
-    /// In the runtime whose end is to be seen.
+    /// In the runtime whose end the test observes.
     fn new(cell: Cell) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let mut calls = Vec::<(String, Call)>::new();
@@ -500,7 +500,7 @@ async fn shutdown_background_from_async_code_ends_all_calls(cell: Cell) {
 
 async fn shut_down(cell: Cell) {
     let other = cell.runtime();
-    // Made there, polled here; on current_thread nobody ever drives it.
+    // Made there, polled here; on current_thread no thread ever drives it.
     let (waiting, (a, b)) = {
         let _entered = other.enter();
         (Waiting::new(cell), cell.pair())
@@ -521,7 +521,7 @@ async fn shut_down(cell: Cell) {
     assert_eq!(recv(&b).await, b"message");
 }
 
-/// After the end of the runtime of `socket`, also where there is a message and room for one.
+/// After the end of the runtime of `socket`, also where there is a message and capacity for one.
 async fn all_calls_fail(socket: &UnixSeqpacket) {
     let check = |name: &str, error: io::Error| {
         assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{name}: {error}");
@@ -549,8 +549,8 @@ fn calls_after_the_runtime_are_errors(cell: Cell) {
         soon(used.0.send(b"message")).await.unwrap();
         used.1.send(b"message");
         recv(&used.0).await;
-        used.1.send(b"for nobody");
-        fresh.1.send(b"for nobody");
+        used.1.send(b"for no task");
+        fresh.1.send(b"for no task");
         (used, fresh, cell.bind(directory.path().join("socket")))
     });
     drop(runtime);
@@ -743,7 +743,7 @@ fn the_thread_that_first_polled_a_receive_ends(cell: Cell) {
         let armed = round % 2 == 0 && (driver.is_some() || cell.flavor == Flavor::MultiThread);
         let pending = poll_on_a_thread(runtime.handle().clone(), driver, receive(&a), armed);
         if round % 5 == 4 {
-            // Dropped instead; the next one gets the message.
+            // Dropped instead: the next one gets the message.
             drop(pending);
             peer.send(&[round; 3]);
             assert_eq!(runtime.block_on(recv(&a)), [round; 3]);
@@ -944,7 +944,7 @@ fn without_the_io_driver_making_a_socket_is_an_error(cell: Cell) {
     assert!(!path.exists(), "a file is left");
 }
 
-fn a_socket_whose_runtime_nobody_drives_waits(cell: Cell) {
+fn a_socket_whose_runtime_is_not_driven_waits(cell: Cell) {
     let idle = cell.runtime();
     let (a, peer, full, full_peer) = {
         let _entered = idle.enter();
@@ -1051,7 +1051,7 @@ fn a_runtime_that_shuts_itself_down(cell: Cell) {
     let runtime = cell.runtime();
     let (a, peer) = runtime.block_on(async { cell.half() });
     let (give, given) = oneshot::channel::<Runtime>();
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tx, rx) = std::sync::mpsc::channel();
     runtime.spawn(async move {
         let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::AMPLE));
         arm(&mut receive).await;
@@ -1063,10 +1063,10 @@ fn a_runtime_that_shuts_itself_down(cell: Cell) {
         let _ = once(|cx| a.poll_recv(cx, &mut [0; 1]));
         let _ = (a.try_recv(&mut [0; 1]), a.try_send(b"message"));
         drop(a);
-        tell.send(()).unwrap();
+        tx.send(()).unwrap();
     });
     give.send(runtime).unwrap();
-    told.recv_timeout(Duration::from_secs(5)).unwrap();
+    rx.recv_timeout(Duration::from_secs(5)).unwrap();
     ordinary().block_on(async {
         peer.drain();
         soon(peer.ended()).await;

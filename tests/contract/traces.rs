@@ -1,4 +1,4 @@
-//! What is told through the crate `tracing`: the lives of sockets and listeners, and nothing of messages.
+//! What is recorded through the crate `tracing`: the lives of sockets and listeners, and nothing about messages.
 
 use std::fmt::{Debug, Write};
 use std::os::fd::OwnedFd;
@@ -28,7 +28,7 @@ pub fn tests() -> Vec<Test> {
             a_socket_does_not_keep_the_span_open_in_which_it_was_made,
             messages_enter_no_span,
         ],
-        alone(blocking![a_shortage_is_told_in_the_span_of_its_listener]),
+        alone(blocking![a_shortage_is_an_event_in_the_span_of_its_listener]),
     ]
     .concat()
 }
@@ -127,7 +127,7 @@ fn messages_enter_no_span(cell: Cell) {
     });
 }
 
-fn a_shortage_is_told_in_the_span_of_its_listener(cell: Cell) {
+fn a_shortage_is_an_event_in_the_span_of_its_listener(cell: Cell) {
     let (runtime, log, _guard) = recorded(cell);
     runtime.block_on(async {
         let (_directory, path) = place();
@@ -154,7 +154,7 @@ fn place() -> (tempfile::TempDir, PathBuf) {
     (directory, path)
 }
 
-/// A runtime, and what is told on this thread, which is the one that `block_on` polls on.
+/// A runtime, and what is recorded on this thread, which is the one that `block_on` polls on.
 fn recorded(cell: Cell) -> (Runtime, Log, DefaultGuard) {
     let log = Log::default();
     let guard = set_default(Registry::default().with(log.clone()));
@@ -162,13 +162,13 @@ fn recorded(cell: Cell) -> (Runtime, Log, DefaultGuard) {
 }
 
 #[derive(Debug, Default, Clone)]
-struct Log(Arc<Mutex<Told>>);
+struct Log(Arc<Mutex<Recorded>>);
 
 #[derive(Debug, Default)]
-struct Told {
+struct Recorded {
     spans: Vec<Span>,
     entered: usize,
-    /// With the span that each was told in.
+    /// With the span that each was recorded in.
     events: Vec<(String, Option<usize>)>,
 }
 
@@ -185,13 +185,13 @@ struct Span {
 struct Place(usize);
 
 impl Log {
-    fn lock(&self) -> MutexGuard<'_, Told> {
+    fn lock(&self) -> MutexGuard<'_, Recorded> {
         self.0.lock().unwrap()
     }
 
     fn named(&self, name: &str) -> Vec<usize> {
-        let told = self.lock();
-        (0..told.spans.len()).filter(|place| told.spans[*place].name == name).collect()
+        let recorded = self.lock();
+        (0..recorded.spans.len()).filter(|place| recorded.spans[*place].name == name).collect()
     }
 
     fn span(&self, place: usize) -> Span {
@@ -200,8 +200,8 @@ impl Log {
 
     /// Spans made, spans entered, events.
     fn totals(&self) -> (usize, usize, usize) {
-        let told = self.lock();
-        (told.spans.len(), told.entered, told.events.len())
+        let recorded = self.lock();
+        (recorded.spans.len(), recorded.entered, recorded.events.len())
     }
 }
 
@@ -217,9 +217,9 @@ where
         let span = context.span(id).unwrap();
         let mut fields = Words::default();
         attributes.record(&mut fields);
-        let mut told = self.lock();
-        span.extensions_mut().insert(Place(told.spans.len()));
-        told.spans.push(Span {
+        let mut recorded = self.lock();
+        span.extensions_mut().insert(Place(recorded.spans.len()));
+        recorded.spans.push(Span {
             name: span.name(),
             fields: fields.0,
             parent: span.parent().map(|parent| place_of(&parent)),

@@ -24,7 +24,7 @@ pub fn tests() -> Vec<Test> {
                 a_whole_life_leaves_no_descriptor,
                 descriptors_passed_in_all_ways_leave_none,
                 messages_left_by_dropped_receives_leave_none,
-                cut_control_data_leaves_none,
+                truncated_control_data_leaves_none,
                 dropped_sends_leave_none,
                 dropped_and_refused_connections_leave_none,
                 refused_descriptors_are_closed,
@@ -56,7 +56,7 @@ async fn a_pidfd_that_is_not_taken_is_closed(cell: Cell) {
         soon(a.send(b"message")).await.unwrap();
         let (mut bytes, mut control) = ([0; 8], [0; 64]);
         let (_, reader) = soon(b.recv_with_ancillary(&mut bytes, &mut control)).await.unwrap();
-        // Looked at, and nothing taken out.
+        // Read, and nothing taken out.
         assert!(
             reader
                 .into_messages()
@@ -137,7 +137,7 @@ fn a_runtime_leaves_nothing<F: Future<Output = ()>>(cell: Cell, life: impl Fn() 
     let runtime = cell.runtime();
     leaves_nothing(|| {
         runtime.block_on(async { soon(life()).await });
-        // Whatever is settled later needs to be driven.
+        // What completes later needs a runtime that runs.
         runtime.block_on(crate::harness::waiting::breathe());
         runtime.block_on(crate::harness::waiting::breathe());
     });
@@ -177,7 +177,7 @@ fn descriptors_passed_in_all_ways_leave_none(cell: Cell) {
                 receive.await.unwrap();
             }
         }
-        // And some that nobody receives.
+        // And some that no task receives.
         call_variants::send(SendBy::Ancillary, &a, b"message", &[file("three")]).await.unwrap();
     });
 }
@@ -234,7 +234,7 @@ fn messages_left_by_dropped_receives_leave_none(cell: Cell) {
     });
 }
 
-fn cut_control_data_leaves_none(cell: Cell) {
+fn truncated_control_data_leaves_none(cell: Cell) {
     a_runtime_leaves_nothing(cell, || async move {
         let (a, peer) = cell.half();
         let nine: Vec<_> = (0..9).map(|_| file("one of nine")).collect();
@@ -348,7 +348,7 @@ fn a_runtime_dropped_with_everything_waiting_leaves_none(cell: Cell) {
                         let _ = call_variants::send(way, &a, b"message", &fds).await;
                     }));
                 }
-                // One that outlives the runtime, with a message that nobody took.
+                // One that outlives the runtime, with a message that no task took.
                 let (a, peer) = cell.half();
                 let mut receive = task::spawn(call_variants::recv(RecvBy::Owned, &a, Room::AMPLE));
                 arm(&mut receive).await;
@@ -409,8 +409,8 @@ fn many_runtimes_leave_none(cell: Cell) {
     });
 }
 
-/// A file with this number, which is free. Others may be so, too: the runtime's threads close what has
-/// settled when they come to it.
+/// A file with this number, which is free. Others may be free, too: the runtime's threads close the
+/// descriptors of completed operations at some later time.
 fn numbered(content: &str, number: i32) -> OwnedFd {
     let mut fd = file(content);
     if fd.as_raw_fd() != number {
@@ -431,7 +431,7 @@ async fn the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits(ce
         }
         found
     };
-    // Borrowed, dropped while it waits: the borrow ends, the number goes to another file.
+    // Borrowed, dropped while it waits: the borrow ends, and the raw fd goes to another file.
     for armed in [false, true] {
         let (a, peer) = cell.half();
         fill(&a);
@@ -450,7 +450,7 @@ async fn the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits(ce
         found += check(&peer, "right");
         assert!(found <= 1);
     }
-    // poll_send: the file of the last call, though it has the number of the first one's.
+    // poll_send: the file of the last call, though it has the raw fd of the first one's.
     let (a, peer) = cell.half();
     fill(&a);
     let poll = |fd: &OwnedFd| {
@@ -476,7 +476,7 @@ async fn the_number_of_a_passed_descriptor_may_be_reused_while_its_send_waits(ce
     assert_eq!(check(&peer, "second"), 1);
     crate::harness::waiting::breathe().await;
     assert_eq!(check(&peer, "second"), 0);
-    // Owned: the send's own duplicates, closed by the drop or when it has settled.
+    // Owned: the send's own duplicates, closed by the drop or when it has completed.
     for armed in [false, true] {
         let (a, peer) = cell.half();
         fill(&a);

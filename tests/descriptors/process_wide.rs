@@ -20,9 +20,9 @@ pub fn tests() -> Vec<Test> {
     alone(
         [
             tasks![
-                a_message_with_descriptors_that_find_no_room_is_delivered_and_says_so,
-                an_accept_without_room_is_an_error_and_loses_no_connection,
-                making_sockets_without_room_is_an_error,
+                a_message_with_descriptors_beyond_the_limit_is_delivered_and_says_so,
+                an_accept_without_free_descriptors_is_an_error_and_loses_no_connection,
+                making_sockets_without_free_descriptors_is_an_error,
                 everything_is_close_on_exec,
                 an_executed_child_keeps_no_socket_alive,
             ],
@@ -39,7 +39,7 @@ pub fn tests() -> Vec<Test> {
     )
 }
 
-async fn a_message_with_descriptors_that_find_no_room_is_delivered_and_says_so(cell: Cell) {
+async fn a_message_with_descriptors_beyond_the_limit_is_delivered_and_says_so(cell: Cell) {
     let (a, peer) = cell.half();
     let fds = [file("one"), file("two"), file("three")];
     // Whatever is made with first use, is made.
@@ -64,7 +64,7 @@ async fn a_message_with_descriptors_that_find_no_room_is_delivered_and_says_so(c
                 let got = got.unwrap_or_else(|error| panic!("{way:?} {waiting} {free}: {error}"));
                 assert_eq!(got.bytes, b"message", "{way:?}");
                 if way.carries_fds() {
-                    // A ring may have received it before there was no room any more.
+                    // A ring may have received it before there were no free descriptors any more.
                     if got.fds.len() < 3 {
                         assert_eq!(got.control_truncated, Some(true), "{way:?}");
                         assert!(got.fds.len() <= free, "{way:?}");
@@ -84,7 +84,7 @@ async fn a_message_with_descriptors_that_find_no_room_is_delivered_and_says_so(c
     }
 }
 
-async fn an_accept_without_room_is_an_error_and_loses_no_connection(cell: Cell) {
+async fn an_accept_without_free_descriptors_is_an_error_and_loses_no_connection(cell: Cell) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let listener = cell.bind(&path);
@@ -124,7 +124,7 @@ async fn an_accept_without_room_is_an_error_and_loses_no_connection(cell: Cell) 
     }
 }
 
-async fn making_sockets_without_room_is_an_error(cell: Cell) {
+async fn making_sockets_without_free_descriptors_is_an_error(cell: Cell) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let there = directory.path().join("there");

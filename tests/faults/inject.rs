@@ -1,7 +1,7 @@
 //! G1, G2, G8 and G12 while system calls of the ring fail at the Nth call, for many an N: `strace -e inject`, until a run injects
 //! nothing.
 //!
-//! The workload is this binary again, under strace. Sockets on io_uring may be refused where they were asked for. Those
+//! The workload is this binary again, under strace. Sockets on io_uring may be refused where they were requested. Those
 //! that were made do all their work, whatever becomes of the ring: nothing fails, is lost or comes twice.
 
 use std::fs;
@@ -25,7 +25,7 @@ const WORKLOAD: &str = "SEQPACKET_FAULTS_WORKLOAD";
 /// half a minute where other programs have the processors.
 const PATIENCE: Duration = Duration::from_secs(50);
 
-/// For how long it may go on without making a step. Longer than one may take, which has the line that waited as its failure.
+/// How long it may run without a step. Longer than a step may take, whose failure names the line that waited.
 const NO_STEP: Duration = waiting::SOON.saturating_add(Duration::from_secs(2));
 
 /// What the workload has awaited so far.
@@ -74,7 +74,7 @@ impl Call {
     fn errors(self) -> &'static [&'static str] {
         match self {
             Self::Setup => &["EPERM", "ENOMEM", "EMFILE", "ENOSYS", "EINVAL"],
-            // Those that are to be tried again, too.
+            // Those that must be retried, too.
             Self::Enter => &["EPERM", "EINTR", "EBADF", "EAGAIN", "EBUSY", "ENOMEM"],
         }
     }
@@ -122,7 +122,7 @@ fn fails_at_every_call(call: Call, multi_thread: bool, explicit: bool) {
     assert!(runs > 2, "nothing was injected");
 }
 
-/// Run the workload; how many errors were injected.
+/// Run the workload. Returns how many errors were injected.
 fn run(
     call: Call,
     error: &str,
@@ -284,7 +284,7 @@ async fn messages(explicit: bool) {
     assert_eq!(recv(&rest).expect("end of stream"), b"");
 }
 
-/// Ends of pipes go one way; all their duplicates are closed in the end.
+/// Ends of pipes go one way. All their duplicates are closed in the end.
 async fn descriptors_passed(explicit: bool) {
     let Some(Line { a, b, rest }) = line(explicit) else { return };
     let mut traces = Vec::new();
@@ -309,7 +309,7 @@ async fn descriptors_passed(explicit: bool) {
             }
         }
         let mut ancillary = AncillaryBuffer::new();
-        ancillary.push_fd(write).expect("room for one");
+        ancillary.push_fd(write).expect("capacity for one");
         let (sent, ..) = soon(a.send_owned_with_ancillary(b"pipe".to_vec(), ancillary)).await;
         sent.expect("sent");
         let ancillary = soon(receiving).await.expect("no panic");
@@ -327,7 +327,7 @@ async fn descriptors_passed(explicit: bool) {
     }
 }
 
-/// Receives are dropped; their messages come to others.
+/// Receives are dropped, and their messages go to others.
 async fn cancels(explicit: bool) {
     let Some(Line { a, b, rest }) = line(explicit) else { return };
     for round in 0..8u8 {
@@ -345,7 +345,7 @@ async fn cancels(explicit: bool) {
     assert!(is_at_end(&rest));
 }
 
-/// Sockets are dropped with calls that wait; the other end hears of it.
+/// Sockets are dropped with calls that wait. The other end sees it.
 async fn drops(explicit: bool) {
     for sends in [false, true] {
         let (ours, peer) = socketpair();

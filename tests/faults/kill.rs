@@ -12,7 +12,7 @@ use crate::harness::messages::echoes;
 use crate::harness::waiting::soon;
 use crate::harness::{Cell, Test, alone};
 
-/// Set for the process that is to be killed.
+/// Set for the process that will be killed.
 const VICTIM: &str = "SEQPACKET_FAULTS_VICTIM";
 
 pub fn tests() -> Vec<Test> {
@@ -20,7 +20,7 @@ pub fn tests() -> Vec<Test> {
 }
 
 /// Send numbers through standard input, and note in the file that is standard output how many, until
-/// killed; if this process was started for that.
+/// killed, if this process was started for that.
 pub fn victim() -> bool {
     if std::env::var_os(VICTIM).is_none() {
         return false;
@@ -35,7 +35,7 @@ pub fn victim() -> bool {
                     let mut polled = [PollFd::new(&socket, PollFlags::OUT)];
                     let _ = rustix::event::poll(&mut polled, None);
                 }
-                // Nobody wants them any more.
+                // No task needs them any more.
                 Err(_) => return true,
             }
         }
@@ -46,7 +46,7 @@ pub fn victim() -> bool {
 
 fn what_a_killed_peer_has_sent_is_delivered_and_the_reset_reported_once(cell: Cell) {
     cell.leaves_nothing(async move {
-        let neighbours = cell.pair();
+        let neighbors = cell.pair();
         for (round, enough) in [0, 1, 50, 500, 2000].into_iter().enumerate() {
             for unread in [false, true] {
                 let (socket, peer) = cell.half_fd();
@@ -118,7 +118,7 @@ fn what_a_killed_peer_has_sent_is_delivered_and_the_reset_reported_once(cell: Ce
                 assert!(all == sent || all == sent + 1, "{all} of {sent} delivered");
                 assert_eq!(resets, usize::from(unread), "resets");
                 assert!(ends >= 1);
-                echoes(&neighbours.0, &neighbours.1, 10).await;
+                echoes(&neighbors.0, &neighbors.1, 10).await;
             }
         }
     });

@@ -1,4 +1,4 @@
-//! Something breaks, or a peer is hostile: what it costs, and which sockets.
+//! What a fault or a hostile peer costs, and which sockets it affects.
 //!
 //! Every test has a process of its own.
 

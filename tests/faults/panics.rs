@@ -1,4 +1,4 @@
-//! G8, G9 and G12 while the user's code panics: in a task, in a waker, in a buffer's destructor, in a buffer's methods.
+//! G8, G9 and G12 while user code panics: in a task, in a waker, in a buffer's destructor, in a buffer's methods.
 //! All other tasks go on, and nothing is left behind.
 
 #![allow(unsafe_code, reason = "buffer types of the tests' own implement unsafe traits")]
@@ -37,7 +37,7 @@ const PARKED: Duration = Duration::from_millis(5);
 
 const PLANNED: &str = "as planned";
 
-/// Run where panics that are planned say nothing; of the runtime nothing is left.
+/// Run with planned panics not printed. Nothing of the runtime is left.
 fn quietly<T: Send + 'static>(cell: Cell, body: impl Future<Output = T> + Send + 'static) -> T {
     silence_what_is_planned();
     cell.leaves_nothing(body)
@@ -53,7 +53,7 @@ fn silence_what_is_planned() {
     }));
 }
 
-/// A waker that panics once it has been told to, and counts.
+/// A waker that panics once it is set to, and counts.
 #[derive(Default)]
 struct Bomb {
     live: AtomicBool,
@@ -82,7 +82,7 @@ struct Buffer {
 }
 
 impl Buffer {
-    /// Whose destructor panics; that it ran is counted.
+    /// Whose destructor panics. Its runs are counted.
     fn explosive(drops: &Arc<AtomicU32>) -> Self {
         let mut buffer = Self::failing(u32::MAX, &Arc::default());
         buffer.drops = Some(drops.clone());
@@ -143,8 +143,8 @@ unsafe impl IoBufMut for Buffer {
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Poll until the future no longer asks for that by itself and the rings, if there are any, run nothing more:
-/// then it is parked, or waits in a queue.
+/// Poll until the future no longer wakes itself and the rings, if there are any, are idle. Then it is
+/// parked, or waits in a queue.
 async fn arm<T>(future: &mut Boxed<'_, T>, bomb: &Arc<Bomb>) {
     let waker = Waker::from(bomb.clone());
     let (mut seen, mut before, mut quiet) = (usize::MAX, 0, 0);
@@ -182,11 +182,11 @@ async fn all_is_well(cell: Cell, old: &(UnixSeqpacket, UnixSeqpacket)) {
 
 fn a_panic_in_a_task_closes_its_socket_and_no_other(cell: Cell) {
     quietly(cell, async move {
-        let neighbours = cell.pair();
+        let neighbors = cell.pair();
         for waiting_to_send in [false, true] {
             let (socket, peer) = cell.half_fd();
             let task = tokio::spawn(async move {
-                let mut room = [0; 16];
+                let mut buffer = [0; 16];
                 let other = async {
                     tokio::task::yield_now().await;
                     std::panic::panic_any(PLANNED);
@@ -195,19 +195,19 @@ fn a_panic_in_a_task_closes_its_socket_and_no_other(cell: Cell) {
                     while socket.try_send(b"filler").is_ok() {}
                     tokio::join!(socket.send(b"never"), other).0.map(drop)
                 } else {
-                    tokio::join!(socket.recv(&mut room), other).0.map(drop)
+                    tokio::join!(socket.recv(&mut buffer), other).0.map(drop)
                 }
             });
             assert!(soon(task).await.unwrap_err().is_panic());
             until_in_runtime("end of stream", || is_at_end(&peer)).await;
-            all_is_well(cell, &neighbours).await;
+            all_is_well(cell, &neighbors).await;
         }
     });
 }
 
 fn a_panic_in_a_waker_stays_there(cell: Cell) {
     quietly(cell, async move {
-        let neighbours = cell.pair();
+        let neighbors = cell.pair();
         let bomb = Arc::new(Bomb::default());
         let (socket, peer) = cell.half_fd();
         let socket = Arc::new(socket);
@@ -219,21 +219,21 @@ fn a_panic_in_a_waker_stays_there(cell: Cell) {
 
         let woken = bomb.woken.load(Ordering::SeqCst);
         bomb.live.store(true, Ordering::SeqCst);
-        // Both are reaped together, or not: whoever comes first.
-        send(&peer, b"for the bomb").expect("room");
-        send(&its_peer, b"for the task").expect("room");
+        // Both are reaped together, or one after the other in either order.
+        send(&peer, b"for the bomb").expect("capacity");
+        send(&its_peer, b"for the task").expect("capacity");
         assert_eq!(soon(task).await.expect("no panic").expect("a message"), 12);
         until_in_runtime("the bomb goes off", || bomb.woken.load(Ordering::SeqCst) > woken).await;
-        all_is_well(cell, &neighbours).await;
+        all_is_well(cell, &neighbors).await;
         assert_eq!(soon(waiting).await, b"for the bomb");
-        send(&peer, b"more").expect("room");
+        send(&peer, b"more").expect("capacity");
         assert_eq!(soon(receive(&socket)).await, b"more");
     });
 }
 
 fn a_panic_in_the_waker_of_the_next_in_line_stays_there(cell: Cell) {
     quietly(cell, async move {
-        let neighbours = cell.pair();
+        let neighbors = cell.pair();
         let (socket, peer) = cell.half_fd();
         let socket = Arc::new(socket);
         let mut first = receive(&socket);
@@ -245,20 +245,20 @@ fn a_panic_in_the_waker_of_the_next_in_line_stays_there(cell: Cell) {
         arm(&mut third, &Arc::default()).await;
         bomb.live.store(true, Ordering::SeqCst);
         for message in [b"1", b"2", b"3"] {
-            send(&peer, message).expect("room");
+            send(&peer, message).expect("capacity");
         }
-        // Who leaves, tells the next.
+        // A receive that leaves wakes the next.
         assert_eq!(soon(first).await, b"1");
-        all_is_well(cell, &neighbours).await;
+        all_is_well(cell, &neighbors).await;
         assert_eq!(soon(second).await, b"2");
         assert_eq!(soon(third).await, b"3");
-        all_is_well(cell, &neighbours).await;
+        all_is_well(cell, &neighbors).await;
     });
 }
 
 fn a_panic_in_the_destructor_of_a_dropped_receive_stays_there(cell: Cell) {
     quietly(cell, async move {
-        let neighbours = cell.pair();
+        let neighbors = cell.pair();
         let drops = Arc::new(AtomicU32::new(0));
         for (round, message_first) in [false, true].into_iter().enumerate() {
             let (socket, peer) = cell.half_fd();
@@ -269,18 +269,18 @@ fn a_panic_in_the_destructor_of_a_dropped_receive_stays_there(cell: Cell) {
             });
             arm(&mut waiting, &Arc::default()).await;
             if message_first {
-                send(&peer, b"early").expect("room");
+                send(&peer, b"early").expect("capacity");
             }
             // The buffer is the future's, whose drop panics.
             let _ = catch_unwind(AssertUnwindSafe(|| drop(waiting)));
             if !message_first {
-                send(&peer, b"early").expect("room");
+                send(&peer, b"early").expect("capacity");
             }
             assert_eq!(soon(receive(&socket)).await, b"early");
             let dropped = || drops.load(Ordering::SeqCst) as usize > round;
             until_in_runtime("the buffer is dropped", dropped).await;
-            all_is_well(cell, &neighbours).await;
-            send(&peer, b"late").expect("room");
+            all_is_well(cell, &neighbors).await;
+            send(&peer, b"late").expect("capacity");
             assert_eq!(soon(receive(&socket)).await, b"late");
             drop(socket);
             until_in_runtime("end of stream", || is_at_end(&peer)).await;
@@ -291,7 +291,7 @@ fn a_panic_in_the_destructor_of_a_dropped_receive_stays_there(cell: Cell) {
 
 fn a_panic_in_the_destructor_of_a_dropped_send_does_not_stop_those_behind(cell: Cell) {
     quietly(cell, async move {
-        let neighbours = cell.pair();
+        let neighbors = cell.pair();
         let (socket, peer) = cell.half_fd();
         let socket = Arc::new(socket);
         while socket.try_send(b"filler").is_ok() {}
@@ -332,7 +332,7 @@ fn a_panic_in_the_destructor_of_a_dropped_send_does_not_stop_those_behind(cell: 
         arrived.sort();
         assert_eq!(arrived, [[0], [1], [2]]);
         until_in_runtime("the buffers are dropped", || drops.load(Ordering::SeqCst) == 2).await;
-        all_is_well(cell, &neighbours).await;
+        all_is_well(cell, &neighbors).await;
         soon(socket.send(b"again")).await.expect("sent");
         assert_eq!(recv(&peer).expect("a message"), b"again");
     });
@@ -340,7 +340,7 @@ fn a_panic_in_the_destructor_of_a_dropped_send_does_not_stop_those_behind(cell: 
 
 fn a_panic_in_a_destructor_while_a_socket_is_dropped_closes_it(cell: Cell) {
     quietly(cell, async move {
-        let neighbours = cell.pair();
+        let neighbors = cell.pair();
         let (socket, peer) = cell.half_fd();
         while socket.try_send(b"filler").is_ok() {}
         let drops = Arc::new(AtomicU32::new(0));
@@ -367,7 +367,7 @@ fn a_panic_in_a_destructor_while_a_socket_is_dropped_closes_it(cell: Cell) {
         }
         let _ = catch_unwind(AssertUnwindSafe(|| drop(socket)));
         until_in_runtime("end of stream", || is_at_end(&peer)).await;
-        all_is_well(cell, &neighbours).await;
+        all_is_well(cell, &neighbors).await;
     });
     // A forgotten receive has its buffer for ever.
 }
@@ -399,8 +399,8 @@ fn a_panic_in_a_destructor_while_a_runtime_is_dropped_leaves_nothing(cell: Cell)
     until("the buffers are dropped", || drops.load(Ordering::SeqCst) == 8);
     let other = cell.runtime();
     cell.run_in(&other, async move {
-        let neighbours = cell.pair();
-        all_is_well(cell, &neighbours).await;
+        let neighbors = cell.pair();
+        all_is_well(cell, &neighbors).await;
     });
     drop((peers, other));
     all_closed(base);
@@ -408,7 +408,7 @@ fn a_panic_in_a_destructor_while_a_runtime_is_dropped_leaves_nothing(cell: Cell)
 
 fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
     let failures = quietly(cell, async move {
-        let neighbours = cell.pair();
+        let neighbors = cell.pair();
         let mut failures = 0;
         for (receives, waits) in [(true, false), (true, true), (false, false), (false, true)] {
             let mut fails_at = 1;
@@ -421,7 +421,7 @@ fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
                     while socket.try_send(b"filler").is_ok() {}
                 }
                 if receives && !waits {
-                    send(&peer, b"message").expect("room");
+                    send(&peer, b"message").expect("capacity");
                 }
                 let call: Boxed<'static, bool> = Box::pin({
                     let socket = socket.clone();
@@ -439,7 +439,7 @@ fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
                 if waits {
                     tokio::time::sleep(PARKED).await;
                     if receives {
-                        send(&peer, b"message").expect("room");
+                        send(&peer, b"message").expect("capacity");
                     } else {
                         while recv(&peer).is_ok_and(|message| message == b"filler") {}
                     }
@@ -456,7 +456,7 @@ fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
                 };
                 failures += u32::from(failed);
                 // The socket can be used by the next.
-                send(&peer, b"next").expect("room");
+                send(&peer, b"next").expect("capacity");
                 let next = soon(receive(&socket)).await;
                 if failed && receives && next == b"message" {
                     assert_eq!(soon(receive(&socket)).await, b"next");
@@ -478,7 +478,7 @@ fn a_panic_in_a_buffers_method_ends_that_call_only(cell: Cell) {
                 fails_at += 1;
             }
         }
-        all_is_well(cell, &neighbours).await;
+        all_is_well(cell, &neighbors).await;
         failures
     });
     assert!(failures >= 8, "only {failures} methods failed");

@@ -14,7 +14,7 @@ use super::waiting::starts_waiting;
 
 pub type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Room for 253 descriptors, credentials and a pidfd.
+/// Capacity for 253 descriptors, credentials and a pidfd.
 pub const CONTROL: usize = 1104;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub enum SendBy {
 }
 
 impl SendBy {
-    /// Futures that take their place in the line when they are first polled.
+    /// Futures that take their place in the queue when they are first polled.
     pub const QUEUED: [Self; 8] = [
         Self::Plain,
         Self::Vectored,
@@ -105,7 +105,7 @@ fn owned_halves(message: &[u8]) -> Vec<Vec<u8>> {
 fn written<'a>(control: &'a mut [u8], fds: &'a [OwnedFd]) -> AncillaryMessageWriter<'a> {
     let mut writer = AncillaryMessageWriter::new(control);
     if !fds.is_empty() {
-        writer.add_fds_iter(fds.iter()).expect("room for descriptors");
+        writer.add_fds_iter(fds.iter()).expect("capacity for descriptors");
     }
     writer
 }
@@ -118,7 +118,7 @@ fn duplicates(fds: &[OwnedFd]) -> AncillaryBuffer {
 /// What [`waiting_sends`] send, one each.
 pub const LETTERS: [[u8; 1]; 8] = [*b"a", *b"b", *b"c", *b"d", *b"e", *b"f", *b"g", *b"h"];
 
-/// A send of each queued kind, where there is no room: all wait.
+/// A send of each queued kind, where there is no capacity: all wait.
 pub fn waiting_sends(socket: &UnixSeqpacket) -> Vec<Spawn<Boxed<'_, io::Result<usize>>>> {
     let mut sends: Vec<_> = LETTERS
         .iter()
@@ -242,7 +242,7 @@ pub enum RecvBy {
 }
 
 impl RecvBy {
-    /// Futures that take their place in the line when they are first polled.
+    /// Futures that take their place in the queue when they are first polled.
     pub const QUEUED: [Self; 8] = [
         Self::Plain,
         Self::Vectored,
@@ -305,11 +305,11 @@ impl RecvBy {
     }
 }
 
-/// Space for a message.
+/// Capacity for a message.
 #[derive(Debug, Clone, Copy)]
 pub struct Room {
     pub bytes: usize,
-    /// For the borrowed ways; owned control buffers always have room.
+    /// For the borrowed ways. Owned control buffers always have capacity.
     pub control: usize,
 }
 

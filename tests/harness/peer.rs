@@ -42,7 +42,7 @@ impl From<OwnedFd> for Peer {
 }
 
 impl Peer {
-    /// Connect to a listener that has room.
+    /// Connect to a listener whose backlog has capacity.
     pub fn connect(path: &Path) -> Self {
         let socket = socket();
         rustix::net::connect(&socket, &SocketAddrUnix::new(path).expect("a path"))
@@ -56,19 +56,19 @@ impl Peer {
 
     /// The message has arrived when this returns.
     pub fn send(&self, message: &[u8]) {
-        assert_eq!(self.try_send(message).expect("room in the queue"), message.len());
+        assert_eq!(self.try_send(message).expect("capacity in the queue"), message.len());
     }
 
     pub fn send_fds(&self, message: &[u8], fds: &[OwnedFd]) {
         let sent = self.try_send_fds(message, fds);
-        assert_eq!(sent.expect("room in the queue"), message.len());
+        assert_eq!(sent.expect("capacity in the queue"), message.len());
     }
 
     pub fn try_send_fds(&self, message: &[u8], fds: &[OwnedFd]) -> io::Result<usize> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(|fd| fd.as_fd()).collect();
         let rights = SendAncillaryMessage::ScmRights(&fds);
-        let mut room = vec![MaybeUninit::uninit(); rights.size()];
-        let mut control = SendAncillaryBuffer::new(&mut room);
+        let mut space = vec![MaybeUninit::uninit(); rights.size()];
+        let mut control = SendAncillaryBuffer::new(&mut space);
         assert!(control.push(rights));
         Ok(rustix::net::sendmsg(
             &self.fd,
@@ -84,12 +84,12 @@ impl Peer {
 
     pub fn try_recv_fds(&self) -> io::Result<(Vec<u8>, Vec<OwnedFd>)> {
         thread_local! {
-            // Loops over messages are what these tests do: no new room for each.
-            static ROOM: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
+            // These tests loop over messages: one buffer for all.
+            static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; 256 * 1024]);
         }
-        let mut room = [MaybeUninit::uninit(); 2048];
-        let mut control = RecvAncillaryBuffer::new(&mut room);
-        let bytes = ROOM.with_borrow_mut(|bytes| {
+        let mut space = [MaybeUninit::uninit(); 2048];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let bytes = BUFFER.with_borrow_mut(|bytes| {
             let received = rustix::net::recvmsg(
                 &self.fd,
                 &mut [IoSliceMut::new(bytes)],
@@ -112,7 +112,7 @@ impl Peer {
         self.try_recv().expect("a message in the queue")
     }
 
-    /// Take all messages that are there, to make room; [`arrived`](Self::arrived) tells them. More
+    /// Take all messages that are there, to free the queue. [`arrived`](Self::arrived) returns them. More
     /// can come meanwhile: what waits in a ring goes out by itself.
     pub fn drain(&self) {
         loop {
@@ -125,14 +125,14 @@ impl Peer {
         }
     }
 
-    /// All messages that came since this was last asked, but for the fillers.
+    /// All messages that came since the last call, but for the fillers.
     pub fn arrived(&self) -> Vec<Vec<u8>> {
         let mut messages = self.everything();
         messages.retain(|message| message != FILLER);
         messages
     }
 
-    /// All messages that came since this was last asked.
+    /// All messages that came since the last call.
     pub fn everything(&self) -> Vec<Vec<u8>> {
         self.drain();
         std::mem::take(&mut *self.inbox.lock().unwrap())
@@ -159,7 +159,7 @@ impl Peer {
         socket.async_io(Interest::READABLE, || self.try_recv()).await
     }
 
-    /// Wait for end of stream; a reset before it is passed over, a message is not.
+    /// Wait for end of stream. A reset before it is ignored, a message is an error.
     pub async fn ended(&self) {
         loop {
             match self.next().await {
@@ -177,7 +177,7 @@ impl Peer {
         rustix::fs::fcntl_setfl(&self.fd, flags - rustix::fs::OFlags::NONBLOCK).expect("F_SETFL");
     }
 
-    /// Wait on this thread until there is room. After [`set_blocking`](Self::set_blocking).
+    /// Wait on this thread until there is capacity. After [`set_blocking`](Self::set_blocking).
     pub fn send_waiting(&self, message: &[u8]) {
         rustix::net::send(&self.fd, message, SendFlags::NOSIGNAL).expect("send(2)");
     }

@@ -131,7 +131,7 @@ pub fn main(at_once: AtOnce, mut tests: Vec<Test>) -> ExitCode {
     conclusion.exit_code()
 }
 
-/// Whether tests are to take their time.
+/// Whether tests may take long.
 pub fn is_long() -> bool {
     std::env::var_os("SEQPACKET_TESTS_LONG").is_some_and(|value| value == "1")
 }
@@ -140,17 +140,17 @@ fn patience() -> Duration {
     if is_long() { LONGER * PATIENCE } else { PATIENCE }
 }
 
-/// Run a body on a thread of its own; a panic is a failure, and so is not coming to an end.
+/// Run a body on a thread of its own. A panic is a failure, and so is a body that does not end.
 fn guarded(body: Arc<dyn Fn() + Send + Sync>) -> Result<(), Failed> {
-    let (tell, told) = mpsc::channel();
+    let (tx, rx) = mpsc::channel();
     let name = std::thread::current().name().unwrap_or("test").to_owned();
     let thread = std::thread::Builder::new()
         .name(name)
         .spawn(move || {
-            let _ = tell.send(catch_unwind(AssertUnwindSafe(|| body())));
+            let _ = tx.send(catch_unwind(AssertUnwindSafe(|| body())));
         })
         .expect("a thread");
-    match told.recv_timeout(patience()) {
+    match rx.recv_timeout(patience()) {
         Ok(result) => {
             let _ = thread.join();
             result.map_err(|panic| words(&*panic).into())
@@ -176,17 +176,17 @@ fn in_child(name: &str, nocapture: bool) -> Result<(), Failed> {
         .stderr(Stdio::piped())
         .spawn()?;
     let id = child.id();
-    let (tell, told) = mpsc::channel();
+    let (tx, rx) = mpsc::channel();
     let waiting = std::thread::spawn(move || {
-        let _ = tell.send(child.wait_with_output());
+        let _ = tx.send(child.wait_with_output());
     });
-    let output = match told.recv_timeout(patience()) {
+    let output = match rx.recv_timeout(patience()) {
         Ok(output) => output?,
         Err(_) => {
             let id = rustix::process::Pid::from_raw(id as i32).expect("a process");
             // Not yet waited for, so the number is still this child's.
             let _ = rustix::process::kill_process(id, rustix::process::Signal::KILL);
-            let output = told.recv()??;
+            let output = rx.recv()??;
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(format!("hangs: not done after {:?}\n{text}", patience()).into());
         }

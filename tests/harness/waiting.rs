@@ -24,7 +24,7 @@ pub async fn in_time<F: Future>(future: F) -> Result<F::Output, Late> {
     if begin.elapsed() < SOON { Ok(output) } else { Err(Late) }
 }
 
-/// Wait for what has to come soon; if it does not, the failure says which line waited.
+/// Wait for what has to come soon. If it does not, the failure names the line that waited.
 #[track_caller]
 pub fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
     let line = Location::caller();
@@ -36,14 +36,14 @@ pub fn soon<F: Future>(future: F) -> impl Future<Output = F::Output> {
     }
 }
 
-/// Poll a hand-polled future once; it must not be done.
+/// Poll a hand-polled future once. It must be pending.
 #[track_caller]
 pub fn starts_waiting<F: Future>(task: &mut Spawn<F>) {
     assert!(task.poll().is_pending(), "done at once");
 }
 
-/// Have a hand-polled future wait in earnest: polled until it no longer asks for that by itself, then
-/// submitted, where there is a ring.
+/// Poll a future by hand until it no longer wakes itself, so that it waits for an event. Where there is a ring,
+/// the operation has been submitted then.
 #[track_caller]
 pub fn arm<F: Future>(task: &mut Spawn<F>) -> impl Future<Output = ()> {
     arm_all(std::slice::from_mut(task))
@@ -64,7 +64,7 @@ pub fn arm_all<F: Future>(tasks: &mut [Spawn<F>]) -> impl Future<Output = ()> {
     })
 }
 
-/// Call a `poll_*` method once, for nobody to be woken.
+/// Call a `poll_*` method once, with a waker that wakes no task.
 pub fn once<T>(poll: impl FnOnce(&mut Context<'_>) -> Poll<T>) -> Poll<T> {
     poll(&mut Context::from_waker(Waker::noop()))
 }
@@ -122,7 +122,7 @@ async fn all_as_completed<F: Future + Unpin>(futures: Vec<F>) -> Vec<(usize, F::
     done
 }
 
-/// Wait for something that tells nobody. Panics with `what` if it does not come.
+/// Wait for a state that wakes no task. Panics with `what` if it does not come.
 #[track_caller]
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();

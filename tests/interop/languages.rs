@@ -22,8 +22,8 @@ pub(crate) fn tests() -> Vec<Test> {
     tests
 }
 
-/// Echoes two messages, the last of them empty; then says whose credentials came, passes a file, and
-/// tells what was in the one that it got.
+/// Echoes two messages, the last of them empty; then says which credentials came, passes a file, and
+/// says what was in the one that it got.
 const PYTHON_TALK: &str = r#"
 import array, os, socket, struct, sys, tempfile
 
@@ -32,7 +32,7 @@ def talk(peer):
         message = peer.recv(100)
         assert message == expected, message
         peer.send(message)
-    # SO_PASSCRED, and room for a struct ucred.
+    # SO_PASSCRED, and space for a struct ucred.
     peer.setsockopt(socket.SOL_SOCKET, 16, 1)
     peer.send(b"ready")
     message, ancillary, flags, _ = peer.recvmsg(100, 1000)

@@ -1,4 +1,4 @@
-//! With programs written elsewhere, and the tool `seqpacket` as a user has it. Every body runs on each backend.
+//! With other programs as peers, and the tool `seqpacket`. Every body runs on each backend.
 
 #[path = "../harness/mod.rs"]
 #[macro_use]

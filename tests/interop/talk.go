@@ -31,7 +31,7 @@ func talk(conn *net.UnixConn) {
 		must(conn.Write(buffer[:n]))
 	}
 
-	// A message that does not fit is cut, and the next one whole.
+	// A message that does not fit is truncated, and the next one is whole.
 	must(conn.Write([]byte("now longer than mine")))
 	begin := must(conn.Read(buffer[:5]))
 	n := must(conn.Read(buffer[5:]))

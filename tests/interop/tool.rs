@@ -23,7 +23,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_stale_file_is_replaced_when_asked,
         keep_takes_one_connection_after_the_other,
         a_closed_stdout_is_no_failure,
-        exit_codes_tell_what_went_wrong,
+        exit_codes_say_what_went_wrong,
         the_doctor_names_the_backend,
         the_doctor_names_a_variable_that_no_socket_takes,
         a_short_benchmark,
@@ -157,7 +157,7 @@ fn a_closed_stdout_is_no_failure(backend: Backend) {
     drop(server.stdout());
     run(async {
         let socket = connect(backend, &place.path).await;
-        // Until it notices, and goes.
+        // Until the server ends.
         while socket.send(b"message").await.is_ok() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -170,7 +170,7 @@ fn a_closed_stdout_is_no_failure(backend: Backend) {
     assert_eq!(doctor.end().0, Some(0));
 }
 
-fn exit_codes_tell_what_went_wrong(backend: Backend) {
+fn exit_codes_say_what_went_wrong(backend: Backend) {
     let code = |args: &[&str]| Program::start(&mut tool(backend, args)).end();
     let (failed, _, errors) = code(&["connect", "/nonexistent/socket"]);
     assert_eq!(failed, Some(1));
@@ -222,7 +222,7 @@ fn the_doctor_names_the_call_that_is_refused(backend: Backend) {
         ("io_uring_enter", "EINVAL"),
         ("io_uring_enter", "ENOMEM"),
     ] {
-        // As the user that has not chosen; on epoll it is a user who has.
+        // As a user without a choice of backend. On epoll, the choice is explicit.
         let chosen = if backend == Backend::Epoll { "epoll" } else { "auto" };
         let text = Program::start(
             Command::new("strace")
@@ -282,7 +282,7 @@ fn a_socket_passed_by_name_is_taken(backend: Backend) {
             assert!(errors.contains("control"), "{errors}");
         }
     }
-    assert!(place.path.exists(), "whoever made it removes it");
+    assert!(place.path.exists(), "only its creator removes it");
 }
 
 fn the_tool_talks_to_socat(backend: Backend) {

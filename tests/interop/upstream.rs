@@ -60,8 +60,8 @@ fn descriptors_go_both_ways(backend: Backend) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"passed").unwrap();
 
-        let mut room = [0; 128];
-        let mut writer = upstream::ancillary::AncillaryMessageWriter::new(&mut room);
+        let mut space = [0; 128];
+        let mut writer = upstream::ancillary::AncillaryMessageWriter::new(&mut space);
         writer.add_fds(&[file.as_fd()]).unwrap();
         theirs.send_vectored_with_ancillary(&[IoSlice::new(b"a file")], &mut writer).await.unwrap();
         let (info, _, mut ancillary) =
@@ -70,9 +70,9 @@ fn descriptors_go_both_ways(backend: Backend) {
         let back: AncillaryBuffer = ancillary.drain_fds().collect();
         ours.send_owned_with_ancillary(b"back".to_vec(), back).await.0.unwrap();
 
-        let (mut bytes, mut room) = ([0; 64], [0; 128]);
+        let (mut bytes, mut space) = ([0; 64], [0; 128]);
         let (len, reader) = theirs
-            .recv_vectored_with_ancillary(&mut [IoSliceMut::new(&mut bytes)], &mut room)
+            .recv_vectored_with_ancillary(&mut [IoSliceMut::new(&mut bytes)], &mut space)
             .await
             .unwrap();
         assert_eq!(len, 4);

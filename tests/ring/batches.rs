@@ -106,7 +106,7 @@ async fn all_messages_at_once(halves: &[(Arc<UnixSeqpacket>, OwnedFd)]) {
         .collect();
     parked(before + halves.len() as u64).await;
     for (number, (_, peer)) in halves.iter().enumerate() {
-        send(peer, &number.to_ne_bytes()).expect("room");
+        send(peer, &number.to_ne_bytes()).expect("capacity");
     }
     for (number, receive) in receives.into_iter().enumerate() {
         assert_eq!(soon(receive).await.expect("no panic"), number.to_ne_bytes());
@@ -176,11 +176,11 @@ fn descriptors_of_messages_that_no_receive_claims_are_closed() {
 
 fn send_fd(peer: &OwnedFd, message: &[u8], fd: BorrowedFd<'_>) {
     let fds = [fd];
-    let mut room = [MaybeUninit::uninit(); 64];
-    let mut control = SendAncillaryBuffer::new(&mut room);
+    let mut space = [MaybeUninit::uninit(); 64];
+    let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
     let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-    rustix::net::sendmsg(peer, &[IoSlice::new(message)], &mut control, flags).expect("room");
+    rustix::net::sendmsg(peer, &[IoSlice::new(message)], &mut control, flags).expect("capacity");
 }
 
 /// With 16 KiB of locked memory there is a ring with 32 submissions and 64 completions, and no other.

@@ -66,7 +66,7 @@ fn forty_receives(runtime: &Runtime) -> usize {
                     std::hint::spin_loop();
                 }
                 for (number, peer) in peers.iter().enumerate() {
-                    send(peer, format!("first {number}").as_bytes()).expect("room");
+                    send(peer, format!("first {number}").as_bytes()).expect("capacity");
                 }
                 let taken: Vec<bool> = duplicates
                     .iter()
@@ -99,7 +99,7 @@ fn forty_receives(runtime: &Runtime) -> usize {
         }
         for (number, receive) in waiting {
             assert!(!receive.is_finished(), "{number} received what was taken away");
-            send(&peers[number], format!("second {number}").as_bytes()).expect("room");
+            send(&peers[number], format!("second {number}").as_bytes()).expect("capacity");
             let (socket, message) = soon(receive).await.expect("no panic");
             assert_eq!(message, format!("second {number}").as_bytes());
             would_block(socket.try_recv(&mut [0]));
@@ -124,8 +124,8 @@ fn forgotten_receives_do_not_hinder_other_sockets() {
         let mut futures: Vec<Pin<Box<dyn Future<Output = ()>>>> = Vec::new();
         for (number, socket) in sockets.iter().enumerate() {
             futures.push(if number % 2 == 0 {
-                let room = vec![0; 64].leak();
-                Box::pin(async move { drop(socket.recv(room).await) })
+                let buffer = vec![0; 64].leak();
+                Box::pin(async move { drop(socket.recv(buffer).await) })
             } else {
                 Box::pin(async move { drop(socket.recv_owned(vec![0; 64]).await) })
             });
@@ -146,7 +146,7 @@ fn forgotten_receives_do_not_hinder_other_sockets() {
 
         let (early_a, early_b) = pair();
         for peer in &peers {
-            send(peer, b"for nobody").expect("room");
+            send(peer, b"for no task").expect("capacity");
         }
         echoes(&early_a, &early_b, 100).await;
         let (late_a, late_b) = pair();

@@ -57,7 +57,7 @@ fn a_program_started_in_mid_traffic_inherits_nothing() {
                 );
             }
             soon(busy).await.expect("no panic");
-            send(&peer, b"still here").expect("room");
+            send(&peer, b"still here").expect("capacity");
             let (socket, message) = soon(receive).await.expect("no panic");
             assert_eq!(message, b"still here");
             // The child has no part in it.
@@ -114,7 +114,7 @@ fn a_forked_child_that_only_exits_disturbs_nothing() {
             soon(busy).await.expect("no panic");
             let (a, b) = pair();
             echoes(&a, &b, 100).await;
-            send(&peer, b"to the parent").expect("room");
+            send(&peer, b"to the parent").expect("capacity");
             assert_eq!(soon(receive).await.expect("no panic"), b"to the parent");
             drop(write);
             reap(child);

@@ -113,7 +113,7 @@ fn locking_all_memory_without_the_right_to_means_epoll_or_a_ring() {
         let socket = options.socket_from_fd(ours).expect("a socket");
         let receive = tokio::spawn(async move { socket.recv(&mut [0; 16]).await });
         parked(0).await;
-        send(&peer, b"message").expect("room");
+        send(&peer, b"message").expect("capacity");
         assert_eq!(soon(receive).await.expect("no panic").expect("a message"), 7);
     });
 }
@@ -143,7 +143,7 @@ async fn a_hundred_wait(options: &Options) -> (usize, usize) {
     let space = status("VmSize").saturating_sub(before.0);
     let locked = status("VmLck").saturating_sub(before.1);
     for (number, peer) in peers.iter().enumerate() {
-        send(peer, &number.to_ne_bytes()).expect("room");
+        send(peer, &number.to_ne_bytes()).expect("capacity");
     }
     for (number, receive) in receives.into_iter().enumerate() {
         let message = soon(receive).await.expect("no panic").expect("a message");

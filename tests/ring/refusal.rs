@@ -45,7 +45,7 @@ pub fn tests() -> Vec<Test> {
         the_usual_memory_lock_gives_64_workers_rings,
     ]);
     tests.extend(tests![[Need::Uring, Need::Root, Need::Sysctl];
-        a_sysctl_of_2_means_epoll_for_everybody,
+        a_sysctl_of_2_means_epoll_for_all,
         a_sysctl_of_1_means_epoll_for_the_unprivileged,
         a_sysctl_of_1_leaves_the_privileged_their_rings,
         a_sysctl_set_later_leaves_rings_alone,
@@ -115,7 +115,7 @@ fn a_filter_that_hides_the_system_calls_means_epoll() {
     means_epoll(&current_thread(), "io_uring");
 }
 
-/// What a filter can do to the calls of a ring, and what the words for it contain. It is asked about once.
+/// What a filter can do to the calls of a ring, and what the error message contains. The process asks once.
 const DENIALS: [(i64, &str, i32); 9] = [
     (libc::SYS_io_uring_setup, "io_uring_setup", libc::EPERM),
     (libc::SYS_io_uring_setup, "io_uring_setup", libc::EACCES),
@@ -128,7 +128,7 @@ const DENIALS: [(i64, &str, i32); 9] = [
     // It succeeds and does nothing.
     (libc::SYS_io_uring_enter, "io_uring_enter", 0),
 ];
-/// What can pass: it is asked about again, but not by every socket.
+/// What can pass: the process asks again, but not for every socket.
 const SHORTAGES: [(i64, &str, i32); 4] = [
     (libc::SYS_io_uring_enter, "io_uring_enter", libc::EBADF),
     (libc::SYS_io_uring_enter, "io_uring_enter", libc::ENOMEM),
@@ -243,7 +243,7 @@ fn a_denial_of_any_call_is_not_asked_about_for_every_socket() {
     }
 }
 
-/// Everything that a filter may come upon: receives that are parked, sends that wait for room, pairs in
+/// Everything that a filter may come upon: receives that are parked, sends that wait for capacity, pairs in
 /// mid-traffic. All of it goes on without the ring, nothing is lost, nothing comes twice.
 fn goes_on<F>(runtime: &Runtime, forbidden: &[i64], receive: impl Fn(UnixSeqpacket) -> F)
 where
@@ -278,7 +278,7 @@ where
 
         for (number, (receive, peer, duplicate)) in receives.into_iter().enumerate() {
             let message = format!("message {number}").into_bytes();
-            send(&peer, &message).expect("room");
+            send(&peer, &message).expect("capacity");
             assert_eq!(soon(receive).await.expect("no panic"), message);
             would_block(recv(&duplicate));
         }
@@ -308,7 +308,7 @@ where
         // A socket that did nothing meanwhile.
         soon(kept.send(b"hello?")).await.expect("sent");
         assert_eq!(recv(&its_peer).expect("a message"), b"hello?");
-        send(&its_peer, b"hello!").expect("room");
+        send(&its_peer, b"hello!").expect("capacity");
         assert_eq!(soon(kept.recv(&mut [0; 16])).await.expect("a message"), 6);
         // New ones are on whatever there is.
         for _ in 0..16 {
@@ -318,7 +318,7 @@ where
     });
 }
 
-/// Sends until told to stop. How many went out.
+/// Sends until it must stop. How many went out.
 async fn count_up(socket: UnixSeqpacket, stop: Arc<AtomicBool>) -> u32 {
     let mut sent = 0_u32;
     while !stop.load(Ordering::Relaxed) {
@@ -408,7 +408,7 @@ fn what_is_queued_when_the_ring_breaks_is_called_directly() {
                 .collect();
             let mut tasks = Vec::new();
             for (number, (socket, peer)) in halves.iter().enumerate() {
-                send(peer, &number.to_ne_bytes()).expect("room");
+                send(peer, &number.to_ne_bytes()).expect("capacity");
                 let receiving = socket.clone();
                 tasks.push(tokio::spawn(async move { receive_shared(&receiving).await }));
                 let sending = socket.clone();
@@ -451,7 +451,7 @@ fn a_socket_dropped_when_the_ring_breaks_is_closed() {
         std::mem::forget(receive);
         drop(socket);
         assert!(is_at_end(&peer));
-        // The driver learns of it from others.
+        // The driver learns of it from other calls.
         let (a, b) = pair();
         echoes(&a, &b, 10).await;
     });
@@ -460,7 +460,7 @@ fn a_socket_dropped_when_the_ring_breaks_is_closed() {
 
 // ----- the memory lock -----
 
-/// Become a user of whom nobody else is, with this limit on locked memory.
+/// Become a user without other processes, with this limit on locked memory.
 pub fn become_user(memory_lock: Option<u64>) {
     if let Some(limit) = memory_lock {
         let limit = Rlimit { current: Some(limit), maximum: Some(limit) };
@@ -492,7 +492,7 @@ fn the_smallest_usual_memory_lock_gives_a_working_ring() {
     means_uring(&current_thread());
 }
 
-/// Becomes a user without locked memory, and finds out whether the kernel has rings for it. No library is asked.
+/// Becomes a user without locked memory, and finds out whether the kernel has rings for it. By system calls only.
 pub fn counts_rings() -> bool {
     become_user(Some(4096));
     io_uring::IoUring::new(1).is_err()
@@ -539,7 +539,7 @@ fn the_usual_memory_lock_gives_64_workers_rings() {
         }
         parked(before + 16).await;
         for (number, peer) in peers.iter().enumerate() {
-            send(peer, &vec![0; number]).expect("room");
+            send(peer, &vec![0; number]).expect("capacity");
         }
         for receive in receives {
             soon(receive).await.expect("no panic");
@@ -582,7 +582,7 @@ impl Drop for Disabled {
     }
 }
 
-fn a_sysctl_of_2_means_epoll_for_everybody() {
+fn a_sysctl_of_2_means_epoll_for_all() {
     let _disabled = Disabled::set(2);
     is_unavailable(&Unavailable::DisabledBySysctl { value: 2 }, "kernel.io_uring_disabled");
     means_epoll(&current_thread(), "kernel.io_uring_disabled");

@@ -1,6 +1,6 @@
 //! G8, G10, G11 and G12: sockets and runtimes end while their operations are queued or wait.
 
-#![allow(unsafe_code, reason = "a buffer whose memory outlives it, to be looked at")]
+#![allow(unsafe_code, reason = "a buffer whose memory outlives it, so that a test can read it")]
 
 use std::cell::UnsafeCell;
 use std::io::ErrorKind;
@@ -37,7 +37,7 @@ const SIZE: usize = 4096;
 /// What a buffer is filled with when it is dropped.
 const DEAD: u8 = 0xAA;
 
-/// Memory that is never freed, so that it can be looked at when its buffer is gone.
+/// Memory that is never freed, so that a test can read it when its buffer is gone.
 struct Memory {
     bytes: UnsafeCell<[u8; SIZE]>,
     is_dead: AtomicBool,
@@ -53,7 +53,7 @@ impl Memory {
 
     fn is_untouched(&self) -> bool {
         assert!(self.is_dead());
-        // SAFETY: the buffer is gone. A kernel that writes all the same is what this looks for.
+        // SAFETY: the buffer is gone. A kernel that still writes is what this detects.
         let bytes = unsafe { std::ptr::read_volatile(self.bytes.get()) };
         bytes.iter().all(|byte| *byte == DEAD)
     }
@@ -67,7 +67,7 @@ fn watched() -> Watched {
     Watched(Box::leak(Box::new(memory)))
 }
 
-// SAFETY: the memory is never freed, and all of it is initialised.
+// SAFETY: the memory is never freed, and all of it is initialized.
 unsafe impl IoBuf for Watched {
     fn stable_ptr(&self) -> *const u8 {
         self.0.bytes.get().cast()
@@ -260,7 +260,7 @@ fn dropping_a_socket_closes_it_at_once_when_sends_are_queued_or_wait() {
             for _ in 0..fillers {
                 assert_eq!(recv(&peer).expect("a filler"), b"filler");
             }
-            // The driver runs, and must not know of it.
+            // The driver runs, and must have nothing to do with it.
             runtime.block_on(async { tokio::time::sleep(Duration::from_millis(2)).await });
             assert_eq!(recv(&peer).expect("end of stream"), b"");
         }

@@ -40,7 +40,7 @@ fn a_runtime_driven_by_many_threads_in_turn_has_one_ring() {
                     socket.recv(&mut message).await.expect("a message")
                 });
                 parked(before + 1).await;
-                send(&peer, &vec![0; number]).expect("room");
+                send(&peer, &vec![0; number]).expect("capacity");
                 assert_eq!(soon(receive).await.expect("no panic"), number);
                 // New sockets find the same driver.
                 drop(pair());
@@ -49,7 +49,7 @@ fn a_runtime_driven_by_many_threads_in_turn_has_one_ring() {
         turn.join().expect("no panic");
         assert_eq!(rings().len(), 1, "after {number} threads");
     }
-    send(&its_peer, b"at last").expect("room");
+    send(&its_peer, b"at last").expect("capacity");
     let message = runtime.block_on(async { soon(patient).await }).expect("no panic");
     assert_eq!(message, b"at last");
     drop(runtime);
@@ -105,7 +105,7 @@ fn receives_during_computation(runtime: &tokio::runtime::Runtime) -> Duration {
                 })
                 .collect();
             parked(before + 8).await;
-            // Have the other worker woken: tokio itself may leave nobody with the I/O driver else.
+            // Have the other worker woken: otherwise tokio may leave no worker with the I/O driver.
             for _ in 0..4 {
                 tokio::spawn(async {});
             }
@@ -122,7 +122,7 @@ fn receives_during_computation(runtime: &tokio::runtime::Runtime) -> Duration {
         std::thread::yield_now();
     }
     for peer in &halves {
-        send(peer, b"while it computes").expect("room");
+        send(peer, b"while it computes").expect("capacity");
     }
     // The tasks are not awaited, for the hog has their handles: they drop their sockets.
     let start = Instant::now();
@@ -182,7 +182,7 @@ fn what_waits_on_a_worker_that_can_have_no_ring_goes_on() {
                 }
             })
             .await;
-            send(peer, b"answer").expect("room");
+            send(peer, b"answer").expect("capacity");
         }
         for (task, fillers) in tasks.into_iter().zip(fillers) {
             assert_eq!(soon(task).await.expect("no panic"), fillers);

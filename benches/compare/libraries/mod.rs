@@ -72,11 +72,11 @@ pub fn socketpair(kind: SocketType) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(rustix::net::socketpair(AddressFamily::UNIX, kind, flags, None)?)
 }
 
-pub fn cut_short() -> io::Error {
-    io::Error::other("a message was cut short")
+pub fn truncated() -> io::Error {
+    io::Error::other("a message was truncated")
 }
 
 /// A message is sent whole.
 pub fn whole(sent: usize, message: &[u8]) -> io::Result<()> {
-    if sent == message.len() { Ok(()) } else { Err(cut_short()) }
+    if sent == message.len() { Ok(()) } else { Err(truncated()) }
 }

@@ -79,15 +79,15 @@ impl Socket for BorrowedCalls {
         message: &mut Vec<u8>,
         descriptor: BorrowedFd<'_>,
     ) -> io::Result<()> {
-        let mut room = [0; 64];
-        let mut ancillary = AncillaryMessageWriter::new(&mut room);
+        let mut space = [0; 64];
+        let mut ancillary = AncillaryMessageWriter::new(&mut space);
         ancillary.add_fds(&[descriptor]).map_err(io::Error::other)?;
         whole(self.0.send_with_ancillary(message, &mut ancillary).await?, message)
     }
 
     async fn recv_descriptor(&mut self, buffer: &mut Vec<u8>) -> io::Result<Option<OwnedFd>> {
-        let mut room = [0; 64];
-        let (_, reader) = self.0.recv_with_ancillary(buffer, &mut room).await?;
+        let mut space = [0; 64];
+        let (_, reader) = self.0.recv_with_ancillary(buffer, &mut space).await?;
         Ok(reader.into_messages().find_map(|message| match message {
             OwnedAncillaryMessage::FileDescriptors(mut fds) => fds.next(),
             _ => None,

@@ -9,7 +9,7 @@ use rustix::net::SocketType;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixDatagram, UnixListener, UnixStream};
 
-use super::{Library, Socket, cut_short, socketpair, whole};
+use super::{Library, Socket, socketpair, truncated, whole};
 
 #[derive(Clone)]
 pub struct Datagram;
@@ -119,8 +119,8 @@ impl Socket for Frames {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
             Err(error) => return Err(error),
         };
-        let room = buffer.get_mut(..len).ok_or_else(cut_short)?;
-        self.stream.read_exact(room).await?;
+        let target = buffer.get_mut(..len).ok_or_else(truncated)?;
+        self.stream.read_exact(target).await?;
         Ok(len)
     }
 }

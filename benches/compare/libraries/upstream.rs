@@ -12,14 +12,14 @@ use super::{Library, Socket, socketpair, whole};
 
 #[derive(Clone)]
 pub struct Current;
-/// Its calls never yield by themselves, so that a busy task keeps its worker from all others; tokio's own
-/// sockets and this library do.
+/// Its calls never yield by themselves, so that a busy task keeps its worker from all others. Those of tokio's
+/// own sockets and of this library do.
 #[derive(Clone)]
 pub struct Budgeted;
 #[derive(Clone)]
 pub struct Next;
 
-/// What the calls are wrapped in, and how a receive tells the length.
+/// What the calls are wrapped in, and how a receive returns the length.
 macro_rules! library {
     ($library:ident, $socket:ident, $package:ident, $wrap:expr, $len:expr) => {
         pub struct $socket(Arc<$package::UnixSeqpacket>);
@@ -64,8 +64,8 @@ macro_rules! library {
                 message: &mut Vec<u8>,
                 descriptor: BorrowedFd<'_>,
             ) -> io::Result<()> {
-                let mut room = [0; 64];
-                let mut ancillary = $package::ancillary::AncillaryMessageWriter::new(&mut room);
+                let mut space = [0; 64];
+                let mut ancillary = $package::ancillary::AncillaryMessageWriter::new(&mut space);
                 let descriptors = [descriptor];
                 ancillary.add_fds(&descriptors).map_err(io::Error::other)?;
                 let parts = [IoSlice::new(message)];
@@ -78,9 +78,9 @@ macro_rules! library {
                 buffer: &mut Vec<u8>,
             ) -> io::Result<Option<OwnedFd>> {
                 use $package::ancillary::OwnedAncillaryMessage;
-                let mut room = [0; 64];
+                let mut space = [0; 64];
                 let mut parts = [IoSliceMut::new(buffer)];
-                let received = self.0.recv_vectored_with_ancillary(&mut parts, &mut room);
+                let received = self.0.recv_vectored_with_ancillary(&mut parts, &mut space);
                 let (_, reader) = $wrap(received).await?;
                 Ok(reader.into_messages().find_map(|message| match message {
                     OwnedAncillaryMessage::FileDescriptors(mut fds) => fds.next(),

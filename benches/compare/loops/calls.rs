@@ -1,4 +1,4 @@
-//! The floor for readiness: plain non-blocking system calls, epoll only where there is something to wait for.
+//! Raw loops on readiness: plain non-blocking system calls, epoll only where there is something to wait for.
 
 use std::fs::File;
 use std::io;
@@ -107,7 +107,7 @@ impl Contestant for Calls {
         Ok(Box::new(rig?))
     }
 
-    fn idle(&self, _count: usize, _look: &mut dyn FnMut()) -> Result<(), String> {
+    fn idle(&self, _count: usize, _sample: &mut dyn FnMut()) -> Result<(), String> {
         Err("a plain loop has no tasks; its sockets are the kernel's memory".into())
     }
 }
@@ -160,8 +160,8 @@ fn descriptors(pairs: Pairs) -> io::Result<Turn> {
 }
 
 fn put_descriptor(fd: &OwnedFd, descriptor: impl AsFd) -> io::Result<()> {
-    let mut room = [MaybeUninit::uninit(); 64];
-    let mut control = SendAncillaryBuffer::new(&mut room);
+    let mut space = [MaybeUninit::uninit(); 64];
+    let mut control = SendAncillaryBuffer::new(&mut space);
     let descriptors = [descriptor.as_fd()];
     control.push(SendAncillaryMessage::ScmRights(&descriptors));
     let message = [io::IoSlice::new(&[7; SMALL])];
@@ -170,8 +170,8 @@ fn put_descriptor(fd: &OwnedFd, descriptor: impl AsFd) -> io::Result<()> {
 }
 
 fn take_descriptor(fd: &OwnedFd) -> io::Result<OwnedFd> {
-    let (mut room, mut buffer) = ([MaybeUninit::uninit(); 64], [0; SMALL]);
-    let mut control = RecvAncillaryBuffer::new(&mut room);
+    let (mut space, mut buffer) = ([MaybeUninit::uninit(); 64], [0; SMALL]);
+    let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut message = [io::IoSliceMut::new(&mut buffer)];
     rustix::net::recvmsg(fd, &mut message, &mut control, RecvFlags::CMSG_CLOEXEC)?;
     let received = control.drain().find_map(|message| match message {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::contestants::{Rig, Round};
 
-/// One thread's part of a round: how often, and the times that it took if it takes any.
+/// One thread's part of a round: takes the number of repetitions, returns the times of single operations, if any.
 pub type Turn = Box<dyn FnMut(usize) -> io::Result<Vec<f64>>>;
 /// Makes it on the thread where it stays.
 pub type Maker = Box<dyn FnOnce() -> io::Result<Turn> + Send>;
@@ -54,11 +54,11 @@ impl Threads {
     fn gather(&mut self) -> Result<(Duration, Vec<f64>), String> {
         let (mut longest, mut all) = (Duration::ZERO, Vec::new());
         for _ in 0..self.threads.len() {
-            let told = self.done.recv_timeout(PATIENCE);
-            // Whoever still waits for the one that failed cannot be waited for.
-            let told = told.map_err(|_| format!("hung: no end after {PATIENCE:?}"));
-            let told = told.and_then(|told| told.map_err(|error| error.to_string()));
-            let (took, samples) = told.inspect_err(|_| self.threads.clear())?;
+            let received = self.done.recv_timeout(PATIENCE);
+            // A thread that waits for one that failed never ends.
+            let received = received.map_err(|_| format!("hung: no end after {PATIENCE:?}"));
+            let result = received.and_then(|result| result.map_err(|error| error.to_string()));
+            let (took, samples) = result.inspect_err(|_| self.threads.clear())?;
             longest = longest.max(took);
             all.extend(samples);
         }

@@ -59,8 +59,8 @@ impl Contestant for Monoio {
         Ok(Box::new(rig?))
     }
 
-    fn idle(&self, count: usize, look: &mut dyn FnMut()) -> Result<(), String> {
-        idle(count, look).map_err(|error| error.to_string())
+    fn idle(&self, count: usize, sample: &mut dyn FnMut()) -> Result<(), String> {
+        idle(count, sample).map_err(|error| error.to_string())
     }
 }
 
@@ -237,12 +237,12 @@ fn connections() -> io::Result<Turn> {
     }))
 }
 
-fn idle(count: usize, look: &mut dyn FnMut()) -> io::Result<()> {
+fn idle(count: usize, sample: &mut dyn FnMut()) -> io::Result<()> {
     let mut runtime = runtime()?;
     runtime.block_on(async {
         let (a, b) = UnixSeqpacket::pair()?;
         receive(&b, send(&a, vec![7; SMALL]).await?).await?;
-        look();
+        sample();
         for _ in 0..count.div_ceil(2) {
             let (a, b) = UnixSeqpacket::pair()?;
             for socket in [a, b] {
@@ -250,7 +250,7 @@ fn idle(count: usize, look: &mut dyn FnMut()) -> io::Result<()> {
             }
         }
         monoio::time::sleep(Duration::from_millis(200)).await;
-        look();
+        sample();
         Ok(())
     })
 }

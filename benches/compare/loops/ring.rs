@@ -1,4 +1,4 @@
-//! The floor for io_uring: one ring on each thread, a loop around it, and as little else as possible.
+//! Raw loops on io_uring: one ring on each thread, a loop around it, and as little else as possible.
 //!
 //! A batch is one `io_uring_enter(2)`: first all sends, then all receives. A receive whose message the same batch
 //! sends completes inline. Receives are attempts (`MSG_DONTWAIT`): one that finds nothing is retried in the next
@@ -20,13 +20,14 @@ use rustix::net::SocketType;
 
 use super::{Maker, Threads, Turn};
 use crate::contestants::{Contestant, Rig};
-use crate::libraries::{cut_short, socketpair};
+use crate::libraries::{socketpair, truncated};
 use crate::rig::PAUSE;
 use crate::work::{SMALL, Setting, Work};
 
 /// How often a receive is attempted before it is parked.
 const ATTEMPTS: u8 = 8;
-/// Sends, and receives, of one batch at most: the messages of a larger one leave the cache before they are received.
+/// The largest number of sends, and of receives, in a batch. The messages of a larger one leave the cache before they are
+/// received.
 const BATCH: usize = 128;
 
 /// The operations it is made of.
@@ -96,7 +97,7 @@ impl Contestant for RawRing {
         Ok(Box::new(Threads::new(pairs, threads.into_iter().map(maker).collect())?))
     }
 
-    fn idle(&self, _count: usize, _look: &mut dyn FnMut()) -> Result<(), String> {
+    fn idle(&self, _count: usize, _sample: &mut dyn FnMut()) -> Result<(), String> {
         Err("a plain loop has no tasks".into())
     }
 }
@@ -322,8 +323,8 @@ impl Loop {
         while left > 0 {
             self.submit()?;
             let mut completions = std::mem::take(&mut self.completions);
-            let told = |done: cqueue::Entry| (done.user_data(), done.result(), done.flags());
-            completions.extend(self.ring.completion().map(told));
+            let parts = |done: cqueue::Entry| (done.user_data(), done.result(), done.flags());
+            completions.extend(self.ring.completion().map(parts));
             for (key, result, flags) in completions.drain(..) {
                 let at = (key & (SEND - 1)) as usize;
                 left -= self.completed(at, key & SEND != 0, result, flags)?;
@@ -386,7 +387,7 @@ impl Loop {
         if result != self.plan.size as i32 {
             return Err(match result {
                 error @ ..0 => io::Error::from_raw_os_error(-error),
-                _ => cut_short(),
+                _ => truncated(),
             });
         }
         if !sent {

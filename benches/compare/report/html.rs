@@ -1,4 +1,4 @@
-//! The page: for somebody who has five minutes.
+//! The page, for a reader with five minutes.
 
 use std::fmt::Write;
 
@@ -81,7 +81,7 @@ fn grid(page: &mut String, report: &Report) {
     }));
 }
 
-/// Coloured cells. `show` gives a ratio, the value behind it, and the text for the cell.
+/// Colored cells. `show` gives a ratio, the value behind it, and the text for the cell.
 fn ratios(
     report: &Report,
     mut show: impl FnMut(&Cell, &Measured) -> (Option<Spread>, String, String),
@@ -101,7 +101,7 @@ fn ratios(
                 let _ = write!(table, "<td class=\"no\">{text}");
                 continue;
             };
-            // Twice as good is the full colour, half as good too.
+            // Twice as good is the full color, half as good too.
             let strength = ratio.median.log2().clamp(-1.0, 1.0);
             let hue = if strength < 0.0 { 0 } else { 130 };
             let light = 100.0 - 28.0 * strength.abs();

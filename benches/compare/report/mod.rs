@@ -1,4 +1,4 @@
-//! What was measured, as it is written to compare.json; the other reports are made from it.
+//! What was measured, as it is written to compare.json. The other reports are made from it.
 
 pub mod goals;
 pub mod html;

@@ -5,17 +5,17 @@ use std::fmt::Write;
 use super::{Report, amount};
 use crate::contestants::{EPOLL, REFERENCE, URING};
 
-const COLOURS: [&str; 8] =
+const COLORS: [&str; 8] =
     ["#d1495b", "#2e86ab", "#3a9d5d", "#8d5fb0", "#c98a1b", "#5b6770", "#17a2a2", "#a3562a"];
 
 /// For one contestant the same everywhere.
-fn colour(place: usize) -> &'static str {
-    COLOURS[place % COLOURS.len()]
+fn color(place: usize) -> &'static str {
+    COLORS[place % COLORS.len()]
 }
 
-/// Beyond the eighth contestant colours come again, dashed.
+/// Beyond the eighth contestant colors come again, dashed.
 fn dashes(place: usize) -> &'static str {
-    if place < COLOURS.len() { "" } else { " stroke-dasharray=\"5 3\"" }
+    if place < COLORS.len() { "" } else { " stroke-dasharray=\"5 3\"" }
 }
 
 pub fn escape(text: &str) -> String {
@@ -179,7 +179,7 @@ pub fn lines(
         body += &label(at, top + height + 18.0, "middle", name);
     }
     for (at, line) in lines.iter().enumerate() {
-        let (colour, dashes) = (colour(line.place), dashes(line.place));
+        let (color, dashes) = (color(line.place), dashes(line.place));
         // Those that the page is about stand out.
         let name = report.contestants[line.place].name;
         let stroke = if [URING, EPOLL, REFERENCE].contains(&name) { 3.0 } else { 1.3 };
@@ -190,7 +190,7 @@ pub fn lines(
             .collect();
         let _ = write!(
             body,
-            "<path d=\"M{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"{stroke}\"{dashes}>\
+            "<path d=\"M{}\" fill=\"none\" stroke=\"{color}\" stroke-width=\"{stroke}\"{dashes}>\
              <title>{}</title></path>",
             path.join("L"),
             escape(name)
@@ -199,7 +199,7 @@ pub fn lines(
         let from = left + width + 16.0;
         let _ = write!(
             body,
-            "<path d=\"M{from} {below}h22\" stroke=\"{colour}\" stroke-width=\"{stroke}\"{dashes}/>"
+            "<path d=\"M{from} {below}h22\" stroke=\"{color}\" stroke-width=\"{stroke}\"{dashes}/>"
         );
         body += &label(from + 28.0, below + 4.0, "start", name);
     }

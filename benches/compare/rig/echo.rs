@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::{Runtimes, all};
 use crate::contestants::{Rig, Round};
-use crate::libraries::{Library, Socket, cut_short};
+use crate::libraries::{Library, Socket, truncated};
 use crate::work::{SMALL, Setting};
 
 pub struct Echo<S> {
@@ -73,7 +73,7 @@ impl<S: Socket> Client<S> {
             } else {
                 self.socket.send(&mut self.message).await?;
                 if self.socket.recv(&mut self.message).await? != self.message.len() {
-                    return Err(cut_short());
+                    return Err(truncated());
                 }
             }
         }

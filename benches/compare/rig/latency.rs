@@ -14,7 +14,7 @@ use crate::work::SMALL;
 
 /// Between two round trips.
 pub const PAUSE: Duration = Duration::from_micros(200);
-/// Before a message is sent beside busy tasks: the receiver has long settled down to wait.
+/// Before a message is sent beside busy tasks: the receiver is parked by then.
 const SETTLED: Duration = Duration::from_millis(1);
 /// How long a busy task computes at each poll.
 const COMPUTES: Duration = Duration::from_micros(100);

@@ -77,11 +77,11 @@ impl<L: Library> Contestant for OnTokio<L> {
         made.map_err(|error| error.to_string())
     }
 
-    fn idle(&self, count: usize, look: &mut dyn FnMut()) -> Result<(), String> {
+    fn idle(&self, count: usize, sample: &mut dyn FnMut()) -> Result<(), String> {
         if self.round_trips {
             return Err(ROUND_TRIPS.into());
         }
-        idle(&self.library, count, look).map_err(|error| error.to_string())
+        idle(&self.library, count, sample).map_err(|error| error.to_string())
     }
 }
 
@@ -176,7 +176,7 @@ async fn all<T>(tasks: Vec<tokio::task::JoinHandle<io::Result<T>>>) -> io::Resul
     Ok(results)
 }
 
-fn idle<L: Library>(library: &L, count: usize, look: &mut dyn FnMut()) -> io::Result<()> {
+fn idle<L: Library>(library: &L, count: usize, sample: &mut dyn FnMut()) -> io::Result<()> {
     let runtimes = Runtimes::new(Setting::CurrentThread)?;
     // What the first socket sets up is not the price of a connection.
     let mut first = runtimes.pair(library)?;
@@ -189,7 +189,7 @@ fn idle<L: Library>(library: &L, count: usize, look: &mut dyn FnMut()) -> io::Re
         let (a, b) = library.ends()?;
         ends.extend([a, b]);
     }
-    look();
+    sample();
     runtimes.near.block_on(async {
         for end in ends {
             let mut socket = library.adopt(end)?;
@@ -197,12 +197,12 @@ fn idle<L: Library>(library: &L, count: usize, look: &mut dyn FnMut()) -> io::Re
             // It comes to its receive before the next connection is made, as in a server.
             tokio::task::yield_now().await;
         }
-        // For those that look again before they wait, and for driver tasks.
+        // For receives that retry before they wait, and for driver tasks.
         for _ in 0..count.div_ceil(16) {
             tokio::task::yield_now().await;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
-        look();
+        sample();
         Ok(())
     })
 }
