@@ -5,6 +5,8 @@ use serde::Serialize;
 use crate::contestants::{EPOLL, URING, URING_OWNED};
 
 pub const SMALL: usize = 64;
+pub const PAYLOAD: usize = 1 << 20;
+pub const CHUNK: usize = 64 << 10;
 
 /// Where the two sides of a connection run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,6 +15,8 @@ pub enum Setting {
     CurrentThread,
     /// Servers in one current_thread runtime, clients in another, each on its thread.
     TwoRuntimes,
+    /// As before, and receives poll busily where the library can.
+    TwoBusy,
     /// Both sides are tasks of a multi_thread runtime with two workers.
     MultiThread,
     /// As before, but the client runs in `block_on`, on a thread that is no worker.
@@ -24,10 +28,33 @@ impl Setting {
         match self {
             Self::CurrentThread => "current_thread",
             Self::TwoRuntimes => "two runtimes",
+            Self::TwoBusy => "two runtimes that poll busily",
             Self::MultiThread => "multi_thread",
             Self::BlockOn => "client in block_on",
         }
     }
+}
+
+/// How messages are passed. All but the first are what only this library has: the reference does the same work
+/// plainly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Each by a call of its own.
+    Plain,
+    /// Batches are sent, a stream of messages receives.
+    Streams,
+    /// Batches are sent and received.
+    Batches,
+}
+
+/// How a large payload is passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payload {
+    Chunks,
+    /// Copied into sealed memory, which is passed.
+    Sealed,
+    /// The same sealed memory, over and over.
+    SealedBefore,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,8 +63,12 @@ pub enum Work {
     Echo { pairs: usize, size: usize, descriptor: bool },
     /// Round trips of one pair, then of all pairs, and so on: load that comes and goes.
     Changing { pairs: usize },
+    /// Every pair makes round trips, `at_once` messages at a time.
+    Volleys { pairs: usize, at_once: usize, way: Way },
     /// One side sends, the other receives.
-    OneWay,
+    OneWay { way: Way },
+    /// One side sends [`PAYLOAD`] bytes, which the other reads.
+    Large { payload: Payload },
     /// Tasks that send on one socket.
     Flood { tasks: usize },
     /// A connection is made, accepted and closed.
@@ -56,8 +87,9 @@ impl Work {
     /// What a number of this row counts. Less is better in all of them.
     pub fn unit(self) -> &'static str {
         match self {
-            Self::Echo { .. } | Self::Changing { .. } => "ns per round trip",
-            Self::OneWay | Self::Flood { .. } => "ns per message",
+            Self::Echo { .. } | Self::Changing { .. } | Self::Volleys { .. } => "ns per round trip",
+            Self::Large { .. } => "ns per payload",
+            Self::OneWay { .. } | Self::Flood { .. } => "ns per message",
             Self::Connect => "ns per connection",
             Self::Paced => "ns per round trip, median",
             Self::Beside { .. } => "ns to arrival, median",
@@ -69,8 +101,22 @@ impl Work {
     /// File descriptors of one contestant, with those that a library makes beside its sockets.
     pub fn descriptors(self) -> usize {
         match self {
-            Self::Echo { pairs, .. } | Self::Changing { pairs } => 4 * pairs + 64,
+            Self::Echo { pairs, .. } | Self::Changing { pairs } | Self::Volleys { pairs, .. } => {
+                4 * pairs + 64
+            }
             _ => 64,
+        }
+    }
+
+    /// The same work without streams, batches and sealed memory.
+    pub fn plain(self) -> Self {
+        match self {
+            Self::Volleys { pairs, at_once, .. } => {
+                Self::Volleys { pairs, at_once, way: Way::Plain }
+            }
+            Self::OneWay { .. } => Self::OneWay { way: Way::Plain },
+            Self::Large { .. } => Self::Large { payload: Payload::Chunks },
+            other => other,
         }
     }
 }
@@ -222,15 +268,18 @@ pub fn rows() -> Vec<Row> {
     }
     for (setting, id) in [(Setting::CurrentThread, "current"), (Setting::TwoRuntimes, "two")] {
         let name = format!("one way, {}, 1 pair", setting.name());
-        add(format!("one-way-{id}"), name, setting, Work::OneWay, Some(Wanted::borrowed(1.0, 1.0)));
+        let work = Work::OneWay { way: Way::Plain };
+        add(format!("one-way-{id}"), name, setting, work, Some(Wanted::borrowed(1.0, 1.0)));
     }
-    for (kib, goal) in [(1, 1.35), (16, 1.2), (64, 1.0)] {
+    let goal = |least| Some(Wanted::borrowed(least, 1.0));
+    let sizes = [(1, goal(1.35)), (4, None), (16, goal(1.2)), (64, goal(1.0)), (128, None)];
+    for (kib, wanted) in sizes {
         add(
             format!("echo-{kib}k"),
             format!("echo of {kib} KiB, current_thread, 16 pairs"),
             Setting::CurrentThread,
             Work::Echo { pairs: 16, size: kib * 1024, descriptor: false },
-            Some(Wanted::borrowed(goal, 1.0)),
+            wanted,
         );
     }
     add(
@@ -271,6 +320,47 @@ pub fn rows() -> Vec<Row> {
     for pairs in [1, 16, 128] {
         let name = format!("system calls, echo, current_thread, {}", plural(pairs));
         add(format!("calls-{pairs}"), name, Setting::CurrentThread, Work::Calls { pairs }, None);
+    }
+    rows.extend(only_here());
+    rows
+}
+
+/// What only this library has, beside the same work done plainly. No goals: they are measured, not wanted.
+fn only_here() -> Vec<Row> {
+    let mut rows = Vec::new();
+    let mut add = |id: String, name: String, setting, work| {
+        rows.push(Row { id, name, setting, work, call: None, goals: Vec::new() });
+    };
+    for (way, id, what) in [
+        (Way::Streams, "stream", "batches to a stream"),
+        (Way::Batches, "batch", "batches to batches"),
+    ] {
+        let name = format!("one way, two runtimes, 1 pair, {what}");
+        add(format!("one-way-two-{id}"), name, Setting::TwoRuntimes, Work::OneWay { way });
+    }
+    let here = Setting::CurrentThread;
+    for pairs in [1, 16, 128] {
+        let name = format!("echo through streams, {}, {}", here.name(), plural(pairs));
+        let work = Work::Volleys { pairs, at_once: 1, way: Way::Streams };
+        add(format!("stream-{pairs}"), name, here, work);
+    }
+    for pairs in [1, 128] {
+        for (way, id, what) in
+            [(Way::Plain, "flight", ""), (Way::Streams, "flight-stream", ", streams and batches")]
+        {
+            let name = format!("16 in flight each, {}, {}{what}", here.name(), plural(pairs));
+            add(format!("{id}-{pairs}"), name, here, Work::Volleys { pairs, at_once: 16, way });
+        }
+    }
+    let work = Work::Echo { pairs: 1, size: SMALL, descriptor: false };
+    let name = format!("echo, {}, 1 pair", Setting::TwoBusy.name());
+    add("busy".into(), name, Setting::TwoBusy, work);
+    for (payload, id, what) in [
+        (Payload::Chunks, "payload", "in chunks of 64 KiB"),
+        (Payload::Sealed, "payload-sealed", "as sealed memory, made anew"),
+        (Payload::SealedBefore, "payload-again", "as the same sealed memory"),
+    ] {
+        add(id.into(), format!("payloads of 1 MiB, {what}"), here, Work::Large { payload });
     }
     rows
 }

@@ -6,7 +6,11 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use tokio_seqpacket::SealedMemory;
 
+use crate::work::Way;
+
+mod extras;
 pub mod ours;
 pub mod tokio_net;
 pub mod uds;
@@ -25,6 +29,9 @@ pub trait Library: Clone + Send + Sync + 'static {
     const NO_SHARING: Option<&'static str> = None;
     /// Why there are no listeners, if so.
     const NO_LISTENER: Option<&'static str> = None;
+    /// Why it has no part in rows of streams, batches, busy polling and sealed memory, if so.
+    const NO_EXTRAS: Option<&'static str> =
+        Some("without streams, batches, busy polling and sealed memory");
 
     fn ends(&self) -> io::Result<(Self::End, Self::End)>;
     /// In the runtime that has been entered.
@@ -57,6 +64,45 @@ pub trait Socket: Sized + Send + 'static {
         &mut self,
         _buffer: &mut Vec<u8>,
     ) -> impl Future<Output = io::Result<Option<OwnedFd>>> + Send {
+        async { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
+    /// So many messages of [`SMALL`](crate::work::SMALL) bytes, in batches.
+    fn send_batches(&mut self, _count: usize) -> impl Future<Output = io::Result<()>> + Send {
+        async { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
+    /// So many messages, by a stream or in batches.
+    fn recv_many(
+        &mut self,
+        _way: Way,
+        _count: usize,
+    ) -> impl Future<Output = io::Result<()>> + Send {
+        async { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
+    /// Send back what a stream receives, until the peer goes. It has so many messages under way at a time.
+    fn serve_stream(self, _at_once: usize) -> impl Future<Output = io::Result<()>> + Send {
+        async { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
+    /// The other side: `count` times as many messages as may be under way, and their answers.
+    fn ask_stream(
+        &mut self,
+        _at_once: usize,
+        _count: usize,
+    ) -> impl Future<Output = io::Result<()>> + Send {
+        async { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
+    fn send_sealed(
+        &mut self,
+        _payload: &SealedMemory,
+    ) -> impl Future<Output = io::Result<()>> + Send {
+        async { Err(io::ErrorKind::Unsupported.into()) }
+    }
+
+    fn recv_sealed(&mut self) -> impl Future<Output = io::Result<SealedMemory>> + Send {
         async { Err(io::ErrorKind::Unsupported.into()) }
     }
 

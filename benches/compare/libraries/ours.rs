@@ -7,9 +7,12 @@ use std::sync::Arc;
 
 use rustix::net::SocketType;
 use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageWriter, OwnedAncillaryMessage};
-use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket, UnixSeqpacketListener};
+use tokio_seqpacket::{
+    Backend, Options, SealedMemory, Submission, UnixSeqpacket, UnixSeqpacketListener,
+};
 
-use super::{Library, Socket, socketpair, whole};
+use super::{Library, Socket, cut_short, extras, socketpair, whole};
+use crate::work::{PAYLOAD, Way};
 
 #[derive(Clone)]
 pub struct Borrowed(Backend, Submission);
@@ -24,7 +27,7 @@ pub const URING_OWNED: Owned = Owned(Backend::Uring, Submission::Adaptive);
 pub const EPOLL_OWNED: Owned = Owned(Backend::Epoll, Submission::Adaptive);
 
 macro_rules! library {
-    ($library:ident, $socket:ident) => {
+    ($library:ident, $socket:ident, $no_extras:expr) => {
         impl $library {
             fn options(&self) -> Options {
                 Options::new().backend(self.0).submission(self.1)
@@ -35,6 +38,8 @@ macro_rules! library {
             type End = OwnedFd;
             type Socket = $socket;
             type Listener = UnixSeqpacketListener;
+
+            const NO_EXTRAS: Option<&'static str> = $no_extras;
 
             fn ends(&self) -> io::Result<(OwnedFd, OwnedFd)> {
                 socketpair(SocketType::SEQPACKET)
@@ -59,8 +64,8 @@ macro_rules! library {
     };
 }
 
-library!(Borrowed, BorrowedCalls);
-library!(Owned, OwnedCalls);
+library!(Borrowed, BorrowedCalls, None);
+library!(Owned, OwnedCalls, Some("as where buffers are borrowed"));
 
 pub struct BorrowedCalls(Arc<UnixSeqpacket>);
 pub struct OwnedCalls(Arc<UnixSeqpacket>);
@@ -92,6 +97,34 @@ impl Socket for BorrowedCalls {
             OwnedAncillaryMessage::FileDescriptors(mut fds) => fds.next(),
             _ => None,
         }))
+    }
+
+    async fn send_batches(&mut self, count: usize) -> io::Result<()> {
+        extras::send_batches(&self.0, count).await
+    }
+
+    async fn recv_many(&mut self, way: Way, count: usize) -> io::Result<()> {
+        match way {
+            Way::Streams => extras::recv_stream(&self.0, count).await,
+            Way::Plain | Way::Batches => extras::recv_batches(&self.0, count).await,
+        }
+    }
+
+    async fn serve_stream(self, at_once: usize) -> io::Result<()> {
+        extras::serve(&self.0, at_once).await
+    }
+
+    async fn ask_stream(&mut self, at_once: usize, count: usize) -> io::Result<()> {
+        extras::ask(&self.0, at_once, count).await
+    }
+
+    async fn send_sealed(&mut self, payload: &SealedMemory) -> io::Result<()> {
+        whole(self.0.send_large(b"payload", payload).await?, b"payload")
+    }
+
+    async fn recv_sealed(&mut self) -> io::Result<SealedMemory> {
+        let (_, payload) = self.0.recv_large(&mut [0; 16], PAYLOAD).await?;
+        payload.ok_or_else(cut_short)
     }
 
     fn share(&self) -> io::Result<Self> {

@@ -14,11 +14,11 @@ use rustix::net::{
 };
 use tempfile::TempDir;
 
-use super::{Maker, Threads, Turn};
+use super::{Maker, Threads, Turn, mmsg};
 use crate::contestants::{Contestant, Rig};
 use crate::libraries::{socketpair, whole};
 use crate::rig::PAUSE;
-use crate::work::{SMALL, Setting, Work};
+use crate::work::{SMALL, Setting, Way, Work};
 
 /// How a loop finds out where there is something to receive, if it does not know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,7 +49,10 @@ impl Contestant for Calls {
     fn rig(&self, setting: Setting, work: Work) -> Result<Box<dyn Rig>, String> {
         let how = *self;
         let pairs = match (how, setting, work) {
-            (Self::Sweep, Setting::TwoRuntimes, Work::Echo { pairs, .. }) => pairs,
+            (Self::Sweep, Setting::TwoRuntimes | Setting::TwoBusy, Work::Echo { pairs, .. }) => {
+                pairs
+            }
+            (Self::Epoll, Setting::TwoBusy, _) => return Err("it does not poll busily".into()),
             (Self::Sweep, ..) => {
                 return Err("as raw system calls, which wait with two runtimes only".into());
             }
@@ -74,10 +77,13 @@ impl Contestant for Calls {
             ) => {
                 return Err("a plain loop has no tasks".into());
             }
+            (_, Work::Volleys { .. } | Work::Large { .. }) => {
+                return Err("the loop was not written for this".into());
+            }
             (_, Work::Echo { descriptor: true, .. }) => {
                 Threads::new(pairs, vec![Box::new(move || descriptors(sockets))])
             }
-            (Setting::TwoRuntimes, Work::Echo { size, .. }) => {
+            (Setting::TwoRuntimes | Setting::TwoBusy, Work::Echo { size, .. }) => {
                 let (servers, clients) = sockets.into_iter().unzip();
                 let server = move || serve(servers, size, how);
                 let client = move || ask(clients, size, how);
@@ -89,10 +95,15 @@ impl Contestant for Calls {
             (_, Work::Calls { .. }) => {
                 Threads::new(pairs, vec![Box::new(move || echo(sockets, SMALL))])
             }
-            (Setting::CurrentThread, Work::OneWay) => {
+            (Setting::CurrentThread, Work::OneWay { .. }) => {
                 Threads::new(1, vec![Box::new(move || one_way(sockets))])
             }
-            (Setting::TwoRuntimes, Work::OneWay) => {
+            (_, Work::OneWay { way }) if way != Way::Plain => {
+                let (receiver, sender) = sockets.remove(0);
+                let receiver = move || Ok(mmsg::receive(receiver));
+                Threads::new(1, vec![Box::new(receiver), Box::new(move || Ok(mmsg::send(sender)))])
+            }
+            (_, Work::OneWay { .. }) => {
                 let (receiver, sender) = sockets.remove(0);
                 let receiver = move || Ok(receive(receiver));
                 Threads::new(1, vec![Box::new(receiver), Box::new(move || Ok(send(sender)))])
@@ -282,11 +293,11 @@ fn one_way(pairs: Pairs) -> io::Result<Turn> {
 }
 
 /// Try, and wait if that would block.
-fn patiently(
+pub fn patiently<T>(
     socket: &OwnedFd,
     until: PollFlags,
-    mut call: impl FnMut() -> io::Result<()>,
-) -> io::Result<()> {
+    mut call: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
     loop {
         match call() {
             Err(error) if Errno::from_io_error(&error) == Some(Errno::AGAIN) => {

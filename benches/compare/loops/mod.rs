@@ -1,6 +1,7 @@
 //! Contestants without tokio: a loop on each thread, driven round by round.
 
 pub mod calls;
+mod mmsg;
 pub mod monoio;
 pub mod ring;
 

@@ -37,6 +37,9 @@ impl Contestant for Monoio {
         if matches!(setting, Setting::MultiThread | Setting::BlockOn) {
             return Err("monoio has no runtime of several threads".into());
         }
+        if setting == Setting::TwoBusy || work != work.plain() {
+            return Err("without streams, batches, busy polling and sealed memory".into());
+        }
         let apart = setting == Setting::TwoRuntimes;
         let rig = match work {
             Work::Echo { descriptor: true, .. } => {
@@ -49,9 +52,12 @@ impl Contestant for Monoio {
                 return Err("this row is about the switch between ways of submitting".into());
             }
             Work::Memory => return Err("not in rounds".into()),
+            Work::Volleys { .. } | Work::Large { .. } => {
+                return Err("the loop was not written for this".into());
+            }
             Work::Echo { pairs, size, .. } => sides(apart, pairs, size, Role::Serve, Role::Ask),
             Work::Calls { pairs } => sides(apart, pairs, SMALL, Role::Serve, Role::Ask),
-            Work::OneWay => sides(apart, 1, SMALL, Role::Receive, Role::Send),
+            Work::OneWay { .. } => sides(apart, 1, SMALL, Role::Receive, Role::Send),
             Work::Paced => sides(apart, 1, SMALL, Role::Serve, Role::AskWithPauses),
             Work::Flood { tasks } => Threads::new(tasks, vec![Box::new(move || flood(tasks))]),
             Work::Connect => Threads::new(1, vec![Box::new(connections)]),

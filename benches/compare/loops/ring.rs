@@ -63,14 +63,15 @@ impl Contestant for RawRing {
             _ if setting == Setting::BlockOn => {
                 return Err("a plain loop has no tasks".into());
             }
+            _ if setting == Setting::TwoBusy => return Err("it does not poll busily".into()),
             Work::Echo { descriptor: true, .. } => {
                 return Err("the loop was not written for descriptors".into());
             }
             Work::Echo { pairs, size, .. } => (pairs, size, false),
             Work::Calls { pairs } => (pairs, SMALL, false),
             Work::Paced => (1, SMALL, true),
-            Work::OneWay | Work::Connect => {
-                return Err("the loop was written for round trips".into());
+            Work::OneWay { .. } | Work::Volleys { .. } | Work::Large { .. } | Work::Connect => {
+                return Err("the loop was written for single round trips".into());
             }
             Work::Changing { .. } | Work::Flood { .. } | Work::Beside { .. } | Work::Memory => {
                 return Err("a plain loop has no tasks".into());
@@ -79,7 +80,9 @@ impl Contestant for RawRing {
         let plan = Plan { operations: *self, size, pauses };
         let mut threads = match setting {
             Setting::CurrentThread | Setting::BlockOn => vec![Vec::new()],
-            Setting::TwoRuntimes | Setting::MultiThread => vec![Vec::new(), Vec::new()],
+            Setting::TwoRuntimes | Setting::TwoBusy | Setting::MultiThread => {
+                vec![Vec::new(), Vec::new()]
+            }
         };
         let count = threads.len();
         for pair in 0..pairs {

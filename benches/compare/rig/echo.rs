@@ -47,7 +47,7 @@ impl<S: Socket> Echo<S> {
 }
 
 /// Until the peer goes.
-async fn serve<S: Socket>(mut socket: S, size: usize) -> io::Result<()> {
+pub async fn serve<S: Socket>(mut socket: S, size: usize) -> io::Result<()> {
     let mut buffer = vec![0; size];
     while socket.recv(&mut buffer).await? > 0 {
         socket.send(&mut buffer).await?;

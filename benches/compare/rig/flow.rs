@@ -9,22 +9,31 @@ use tempfile::TempDir;
 use super::{Runtimes, all};
 use crate::contestants::{Rig, Round};
 use crate::libraries::{Library, Socket};
-use crate::work::SMALL;
+use crate::work::{SMALL, Way};
 
 /// A sender and a receiver.
 pub struct OneWay<S> {
     sockets: Option<(S, S)>,
+    way: Way,
     runtimes: Runtimes,
 }
 
 impl<S: Socket> OneWay<S> {
-    pub fn new<L: Library<Socket = S>>(library: L, runtimes: Runtimes) -> io::Result<Self> {
+    pub fn new<L: Library<Socket = S>>(
+        library: L,
+        runtimes: Runtimes,
+        way: Way,
+    ) -> io::Result<Self> {
         let (receiver, sender) = runtimes.pair(&library)?;
-        Ok(Self { sockets: Some((receiver, sender)), runtimes })
+        Ok(Self { sockets: Some((receiver, sender)), way, runtimes })
     }
 }
 
-async fn send<S: Socket>(mut socket: S, count: usize) -> io::Result<S> {
+async fn send<S: Socket>(mut socket: S, way: Way, count: usize) -> io::Result<S> {
+    if way != Way::Plain {
+        socket.send_batches(count).await?;
+        return Ok(socket);
+    }
     let mut message = vec![7; SMALL];
     for _ in 0..count {
         socket.send(&mut message).await?;
@@ -32,7 +41,11 @@ async fn send<S: Socket>(mut socket: S, count: usize) -> io::Result<S> {
     Ok(socket)
 }
 
-async fn receive<S: Socket>(mut socket: S, count: usize) -> io::Result<S> {
+async fn receive<S: Socket>(mut socket: S, way: Way, count: usize) -> io::Result<S> {
+    if way != Way::Plain {
+        socket.recv_many(way, count).await?;
+        return Ok(socket);
+    }
     let mut buffer = vec![0; SMALL];
     for _ in 0..count {
         if socket.recv(&mut buffer).await? != SMALL {
@@ -45,10 +58,12 @@ async fn receive<S: Socket>(mut socket: S, count: usize) -> io::Result<S> {
 impl<S: Socket> Rig for OneWay<S> {
     fn round(&mut self, each: usize) -> Result<Round, String> {
         let (receiver, sender) = self.sockets.take().ok_or("failed before")?;
+        let way = self.way;
         let begin = Instant::now();
-        let receiving = self.runtimes.servers().spawn(receive(receiver, each));
+        let receiving = self.runtimes.servers().spawn(receive(receiver, way, each));
         let sockets = self.runtimes.run(async {
-            let sender = tokio::spawn(send(sender, each)).await.map_err(io::Error::other)??;
+            let sender =
+                tokio::spawn(send(sender, way, each)).await.map_err(io::Error::other)??;
             Ok((receiving.await.map_err(io::Error::other)??, sender))
         })?;
         let took = begin.elapsed();
@@ -71,7 +86,7 @@ impl<S: Socket> Flood<S> {
         tasks: usize,
     ) -> io::Result<Self> {
         let (receiver, socket) = runtimes.pair(&library)?;
-        runtimes.servers().spawn(receive(receiver, usize::MAX));
+        runtimes.servers().spawn(receive(receiver, Way::Plain, usize::MAX));
         Ok(Self { socket, tasks, runtimes })
     }
 }
@@ -81,7 +96,7 @@ impl<S: Socket> Rig for Flood<S> {
         let begin = Instant::now();
         self.runtimes.run(async {
             let tasks: io::Result<Vec<_>> = (0..self.tasks)
-                .map(|_| Ok(tokio::spawn(send(self.socket.share()?, each))))
+                .map(|_| Ok(tokio::spawn(send(self.socket.share()?, Way::Plain, each))))
                 .collect();
             all(tasks?).await
         })?;

@@ -2,7 +2,9 @@
 
 mod echo;
 mod flow;
+mod large;
 mod latency;
+mod volleys;
 
 pub use latency::PAUSE;
 
@@ -14,7 +16,7 @@ use std::time::Duration;
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::oneshot;
 
-use crate::contestants::{Contestant, Rig};
+use crate::contestants::{Contestant, REFERENCE, Rig};
 use crate::libraries::{Library, Socket};
 use crate::work::{SMALL, Setting, Work};
 
@@ -46,7 +48,12 @@ impl<L: Library> Contestant for OnTokio<L> {
     }
 
     fn rig(&self, setting: Setting, work: Work) -> Result<Box<dyn Rig>, String> {
+        // The reference does the same work plainly, for the ratio.
+        let reference = self.name == REFERENCE;
+        let plain = work == work.plain() && setting != Setting::TwoBusy;
+        let work = if reference { work.plain() } else { work };
         let lacking = match work {
+            _ if !plain && !reference && L::NO_EXTRAS.is_some() => L::NO_EXTRAS,
             Work::Echo { .. } | Work::Changing { .. } if self.round_trips => None,
             _ if self.round_trips => Some(ROUND_TRIPS),
             Work::Echo { descriptor: true, .. } => L::NO_DESCRIPTORS,
@@ -67,7 +74,11 @@ impl<L: Library> Contestant for OnTokio<L> {
             Work::Calls { pairs } => {
                 echo::Echo::new(library, runtimes, pairs, SMALL, false).map(boxed)
             }
-            Work::OneWay => flow::OneWay::new(library, runtimes).map(boxed),
+            Work::Volleys { pairs, at_once, way } => {
+                volleys::Volleys::new(library, runtimes, pairs, at_once, way).map(boxed)
+            }
+            Work::Large { payload } => large::Large::new(library, runtimes, payload).map(boxed),
+            Work::OneWay { way } => flow::OneWay::new(library, runtimes, way).map(boxed),
             Work::Flood { tasks } => flow::Flood::new(library, runtimes, tasks).map(boxed),
             Work::Connect => flow::Connect::new(library, runtimes).map(boxed),
             Work::Paced => latency::Paced::new(library, runtimes).map(boxed),
@@ -91,6 +102,9 @@ fn boxed(rig: impl Rig + 'static) -> Box<dyn Rig> {
     Box::new(rig)
 }
 
+/// How long a receive polls busily, in rows where it does: longer than any answer takes.
+const BUSY: Duration = Duration::from_micros(200);
+
 /// The runtimes of one rig. Sockets and tasks go with them.
 pub struct Runtimes {
     setting: Setting,
@@ -101,15 +115,23 @@ pub struct Runtimes {
 impl Runtimes {
     fn new(setting: Setting) -> io::Result<Self> {
         let near = match setting {
-            Setting::CurrentThread | Setting::TwoRuntimes => {
+            Setting::CurrentThread | Setting::TwoRuntimes | Setting::TwoBusy => {
                 Builder::new_current_thread().enable_all().build()
             }
             Setting::MultiThread | Setting::BlockOn => {
                 Builder::new_multi_thread().worker_threads(2).enable_all().build()
             }
         }?;
-        let far = (setting == Setting::TwoRuntimes).then(Far::new).transpose()?;
-        Ok(Self { setting, far, near })
+        let two = matches!(setting, Setting::TwoRuntimes | Setting::TwoBusy);
+        let far = two.then(Far::new).transpose()?;
+        let runtimes = Self { setting, far, near };
+        if setting == Setting::TwoBusy {
+            for handle in [runtimes.near.handle(), runtimes.servers()] {
+                let _entered = handle.enter();
+                tokio_seqpacket::busy_poll(BUSY)?;
+            }
+        }
+        Ok(runtimes)
     }
 
     /// Where servers live.
