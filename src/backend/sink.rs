@@ -263,7 +263,7 @@ impl Sink for ManySink<'_, '_> {
         Ok(())
     }
 
-    /// `recvmmsg(2)` is a batch already, and tells of ancillary data.
+    /// `recvmmsg(2)` is a batch already, and reports ancillary data.
     fn may_batch(&self) -> bool {
         false
     }

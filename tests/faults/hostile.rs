@@ -30,17 +30,17 @@ use crate::sockopt::switch_on;
 
 pub fn tests() -> Vec<Test> {
     alone(blocking![
-        a_flood_of_empty_messages_leaves_a_neighbour_his_turns,
+        a_flood_of_empty_messages_leaves_a_neighbor_its_turns,
         a_flood_of_253_descriptors_each_leaves_none_behind,
         a_storm_of_connections_that_close_leaves_none_behind,
-        five_thousand_idle_peers_cost_little_and_disturb_nobody,
+        five_thousand_idle_peers_cost_little_and_disturb_no_other,
         a_peer_that_never_reads_costs_what_waits_and_no_more,
         control_data_of_any_kind_is_received_and_leaves_nothing,
         a_payload_comes_beside_all_that_options_add,
     ])
 }
 
-/// For so many round trips of the neighbour does an attack last.
+/// An attack lasts for so many round trips of the neighbor.
 fn rounds() -> u64 {
     if is_long() { 20_000 } else { 500 }
 }
@@ -97,7 +97,7 @@ impl Neighbour {
                 before = self.trips.load(Ordering::Relaxed);
                 look();
                 stalled += 1;
-                assert!(stalled < 5000, "the neighbour is not served any more");
+                assert!(stalled < 5000, "the neighbor is not served any more");
             }
         }
         ((before - from) as f64 / begin.elapsed().as_secs_f64()) as u64
@@ -162,11 +162,11 @@ impl Cost {
         Self { memory_before, fds_before, most_memory, most_fds }
     }
 
-    /// Beside how many of the neighbour's round trips in a second this is.
-    async fn beside(&mut self, neighbour: &Neighbour) -> u64 {
+    /// How many round trips a second the neighbor makes beside this.
+    async fn beside(&mut self, neighbor: &Neighbour) -> u64 {
         // To look takes time, on the runtime.
-        let figure = neighbour.goes_on(rounds(), || {}).await;
-        neighbour.goes_on(rounds() / 5, || self.look()).await;
+        let figure = neighbor.goes_on(rounds(), || {}).await;
+        neighbor.goes_on(rounds() / 5, || self.look()).await;
         figure
     }
 
@@ -222,8 +222,8 @@ async fn flood(
     taking: Taking,
     strike: impl FnMut(&OwnedFd) -> bool + Send + 'static,
 ) -> (usize, usize) {
-    let neighbour = Neighbour::new(cell);
-    let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
+    let neighbor = Neighbour::new(cell);
+    let quiet = neighbor.goes_on(4 * rounds(), || {}).await;
     let mut cost = Cost::new();
     let (stop, taken) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
     let (mut tasks, mut peers) = (Vec::new(), Vec::new());
@@ -234,16 +234,16 @@ async fn flood(
     }
     let attack = Attack::new(peers, strike);
     until_in_runtime("the flood comes", || attack.count.load(Ordering::Relaxed) > 0).await;
-    let flooded = cost.beside(&neighbour).await;
+    let flooded = cost.beside(&neighbor).await;
     stop.store(true, Ordering::Relaxed);
     let sent = attack.ends();
     for task in tasks {
         soon(task).await.expect("no panic");
     }
-    neighbour.ends().await;
+    neighbor.ends().await;
     let (memory, fds) = cost.more();
     eprintln!(
-        "*** {}: {name}, {taking:?}: neighbour {quiet}/s alone, {flooded}/s beside; {sent} sent; \
+        "*** {}: {name}, {taking:?}: neighbor {quiet}/s alone, {flooded}/s beside; {sent} sent; \
          {memory} KiB and {fds} descriptors more",
         cell.name()
     );
@@ -263,7 +263,7 @@ fn is_hit<T>(result: Result<T, rustix::io::Errno>) -> bool {
 
 const FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
-fn a_flood_of_empty_messages_leaves_a_neighbour_his_turns(cell: Cell) {
+fn a_flood_of_empty_messages_leaves_a_neighbor_its_turns(cell: Cell) {
     cell.leaves_nothing(async move {
         for taking in [Taking::Bytes, Taking::All, Taking::Nothing] {
             let strike = |fd: &OwnedFd| is_hit(rustix::net::send(fd, &[], FLAGS));
@@ -288,7 +288,7 @@ fn a_flood_of_253_descriptors_each_leaves_none_behind(cell: Cell) {
         let limit = getrlimit(Resource::Nofile).current.map_or(usize::MAX / 2, |it| it as usize);
         for taking in [Taking::Bytes, Taking::All, Taking::Nothing] {
             let strike = |fd: &OwnedFd| {
-                // To oneself: what is in the queue keeps the sockets alive, if somebody forgets it.
+                // To oneself: what is in the queue keeps the sockets alive, if it is forgotten.
                 send_rights(fd, &[fd.as_fd(); 253])
             };
             let (memory, fds) = flood(cell, "253 descriptors each", taking, strike).await;
@@ -314,8 +314,8 @@ fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
     let directory = tempfile::tempdir().expect("a directory");
     let path = directory.path().join("socket");
     let served = cell.leaves_nothing(async move {
-        let neighbour = Neighbour::new(cell);
-        let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
+        let neighbor = Neighbour::new(cell);
+        let quiet = neighbor.goes_on(4 * rounds(), || {}).await;
         let listener = cell.options().bind(&path, 64).expect("a listener");
         let mut cost = Cost::new();
         let (served, alive) = (Arc::<AtomicU64>::default(), Arc::<AtomicUsize>::default());
@@ -330,7 +330,7 @@ fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
                     most_alive.fetch_max(now, Ordering::Relaxed);
                     tokio::spawn(async move {
                         let mut message = [0; 16];
-                        // One hello, perhaps; a reset, since nobody reads the answer; the end.
+                        // One hello, perhaps; a reset, since the answer is not read; the end.
                         while let Ok(1..) | Err(_) = socket.recv(&mut message).await {
                             let _ = socket.send(b"answer").await;
                         }
@@ -353,18 +353,18 @@ fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
             true
         });
         until_in_runtime("the storm comes", || served.load(Ordering::Relaxed) > 0).await;
-        let stormy = cost.beside(&neighbour).await;
+        let stormy = cost.beside(&neighbor).await;
         let tried = attack.ends();
         let all_gone = || alive.load(Ordering::Relaxed) == 0;
         until_in_runtime("all are served", all_gone).await;
         accepting.abort();
         assert!(accepting.await.unwrap_err().is_cancelled());
-        neighbour.ends().await;
+        neighbor.ends().await;
         let (memory, fds) = cost.more();
         let served = served.load(Ordering::Relaxed);
         let most_alive = most_alive.load(Ordering::Relaxed);
         eprintln!(
-            "*** {}: connections: neighbour {quiet}/s alone, {stormy}/s beside; {tried} tried, \
+            "*** {}: connections: neighbor {quiet}/s alone, {stormy}/s beside; {tried} tried, \
              {served} served, {most_alive} at once; {memory} KiB and {fds} descriptors more",
             cell.name()
         );
@@ -376,7 +376,7 @@ fn a_storm_of_connections_that_close_leaves_none_behind(cell: Cell) {
     assert!(served > 0);
 }
 
-fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
+fn five_thousand_idle_peers_cost_little_and_disturb_no_other(cell: Cell) {
     let limit = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })
         .expect("the soft limit");
@@ -387,8 +387,8 @@ fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
         eprintln!("*** RLIMIT_NOFILE allows {count} idle peers only");
     }
     cell.leaves_nothing(async move {
-        let neighbour = Neighbour::new(cell);
-        let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
+        let neighbor = Neighbour::new(cell);
+        let quiet = neighbor.goes_on(4 * rounds(), || {}).await;
         let mut cost = Cost::new();
         let (mut tasks, mut peers) = (Vec::new(), Vec::new());
         let waiting = Arc::<AtomicUsize>::default();
@@ -406,7 +406,7 @@ fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
             peers.push(peer);
         }
         until_in_runtime("they wait", || waiting.load(Ordering::Relaxed) == count).await;
-        let beside = cost.beside(&neighbour).await;
+        let beside = cost.beside(&neighbor).await;
         // They are served, too.
         for (number, peer) in peers.iter().enumerate() {
             send(peer, &number.to_ne_bytes()).expect("room");
@@ -423,7 +423,7 @@ fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
         cost.look();
         let (memory, fds) = cost.more();
         eprintln!(
-            "*** {}: {count} idle peers: neighbour {quiet}/s alone, {beside}/s beside; {} bytes and \
+            "*** {}: {count} idle peers: neighbor {quiet}/s alone, {beside}/s beside; {} bytes and \
              {:.2} descriptors for each",
             cell.name(),
             memory * 1024 / count,
@@ -435,15 +435,15 @@ fn five_thousand_idle_peers_cost_little_and_disturb_nobody(cell: Cell) {
         for task in tasks {
             soon(task).await.expect("no panic");
         }
-        neighbour.goes_on(rounds(), || {}).await;
-        neighbour.ends().await;
+        neighbor.goes_on(rounds(), || {}).await;
+        neighbor.ends().await;
     });
 }
 
 fn a_peer_that_never_reads_costs_what_waits_and_no_more(cell: Cell) {
     cell.leaves_nothing(async move {
-        let neighbour = Neighbour::new(cell);
-        let quiet = neighbour.goes_on(4 * rounds(), || {}).await;
+        let neighbor = Neighbour::new(cell);
+        let quiet = neighbor.goes_on(4 * rounds(), || {}).await;
         let mut cost = Cost::new();
         let sent = Arc::<AtomicU64>::default();
         let (mut tasks, mut peers) = (Vec::new(), Vec::new());
@@ -469,10 +469,10 @@ fn a_peer_that_never_reads_costs_what_waits_and_no_more(cell: Cell) {
             std::mem::replace(&mut before, sent.load(Ordering::Relaxed)) == before && before > 0
         })
         .await;
-        let beside = cost.beside(&neighbour).await;
+        let beside = cost.beside(&neighbor).await;
         let (memory, fds) = cost.more();
         eprintln!(
-            "*** {}: 16 peers that never read: neighbour {quiet}/s alone, {beside}/s beside; {} \
+            "*** {}: 16 peers that never read: neighbor {quiet}/s alone, {beside}/s beside; {} \
              messages in their queues; {memory} KiB and {fds} descriptors more",
             cell.name(),
             sent.load(Ordering::Relaxed)
@@ -484,7 +484,7 @@ fn a_peer_that_never_reads_costs_what_waits_and_no_more(cell: Cell) {
             let kind = soon(task).await.expect("no panic");
             assert!([ErrorKind::BrokenPipe, ErrorKind::ConnectionReset].contains(&kind), "{kind}");
         }
-        neighbour.ends().await;
+        neighbor.ends().await;
     });
 }
 
@@ -509,7 +509,7 @@ fn a_payload_comes_beside_all_that_options_add(cell: Cell) {
 
 fn control_data_of_any_kind_is_received_and_leaves_nothing(cell: Cell) {
     cell.leaves_nothing(async move {
-        let neighbour = Neighbour::new(cell);
+        let neighbor = Neighbour::new(cell);
         let own = UCred {
             pid: rustix::process::getpid(),
             uid: rustix::process::getuid(),
@@ -569,7 +569,7 @@ fn control_data_of_any_kind_is_received_and_leaves_nothing(cell: Cell) {
                         tokio::select! {
                             biased;
                             () = &mut call => panic!("nothing has been sent"),
-                            () = neighbour_turns(&neighbour) => {}
+                            () = neighbor_turns(&neighbor) => {}
                         }
                         send_all();
                     }
@@ -585,20 +585,20 @@ fn control_data_of_any_kind_is_received_and_leaves_nothing(cell: Cell) {
                     }
                 }
             }
-            // A duplicate each for this socket and the neighbours may wait for readiness, and another
+            // A duplicate each for this socket and the neighbors may wait for readiness, and another
             // worker may have its ring by now. What is forgotten would be more.
             let least = || count() <= before + 3 + 4;
             until_in_runtime("all that came is closed", least).await;
             drop(socket);
             until_in_runtime("end of stream", || is_at_end(&peer)).await;
         }
-        neighbour.ends().await;
+        neighbor.ends().await;
         let (a, b) = cell.pair();
         echoes(&a, &b, 10).await;
     });
 }
 
-/// Some turns of everybody else.
-async fn neighbour_turns(neighbour: &Neighbour) {
-    neighbour.goes_on(2, || {}).await;
+/// Some turns of all other tasks.
+async fn neighbor_turns(neighbor: &Neighbour) {
+    neighbor.goes_on(2, || {}).await;
 }

@@ -11,7 +11,7 @@ use tokio_seqpacket::{
     Backend, Options, SealedMemory, Submission, UnixSeqpacket, UnixSeqpacketListener,
 };
 
-use super::{Library, Socket, cut_short, extras, socketpair, whole};
+use super::{Library, Socket, extras, socketpair, truncated, whole};
 use crate::work::{PAYLOAD, Way};
 
 #[derive(Clone)]
@@ -124,7 +124,7 @@ impl Socket for BorrowedCalls {
 
     async fn recv_sealed(&mut self) -> io::Result<SealedMemory> {
         let (_, payload) = self.0.recv_large(&mut [0; 16], PAYLOAD).await?;
-        payload.ok_or_else(cut_short)
+        payload.ok_or_else(truncated)
     }
 
     fn share(&self) -> io::Result<Self> {

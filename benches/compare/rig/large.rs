@@ -7,7 +7,7 @@ use tokio_seqpacket::SealedMemory;
 
 use super::Runtimes;
 use crate::contestants::{Rig, Round};
-use crate::libraries::{Library, Socket, cut_short};
+use crate::libraries::{Library, Socket, truncated};
 use crate::work::{CHUNK, PAYLOAD, Payload};
 
 pub struct Large<S> {
@@ -51,7 +51,7 @@ impl<S: Socket> Large<S> {
         let receiving = async {
             for chunk in &mut *received {
                 if receiver.recv(chunk).await? != CHUNK {
-                    return Err(cut_short());
+                    return Err(truncated());
                 }
             }
             Ok(())

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::{Runtimes, all};
 use crate::contestants::{Rig, Round};
-use crate::libraries::{Library, Socket, cut_short};
+use crate::libraries::{Library, Socket, truncated};
 use crate::work::{SMALL, Way};
 
 pub struct Volleys<S> {
@@ -48,7 +48,7 @@ async fn ask<S: Socket>(mut socket: S, way: Way, at_once: usize, count: usize) -
         }
         for _ in 0..at_once {
             if socket.recv(&mut message).await? != SMALL {
-                return Err(cut_short());
+                return Err(truncated());
             }
         }
     }
