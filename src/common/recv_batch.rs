@@ -59,14 +59,14 @@ pub(crate) struct RecvBatch {
     /// For the next messages.
     buffers: Vec<PooledBuf>,
     size: BatchSize,
-    end: End,
+    end: StreamTail,
     /// What is known of messages whose buffers have not been taken yet. Empty between two calls.
     arrived: Vec<(RecvMeta, AncillaryBuffer)>,
 }
 
 /// What a stream knows of its end.
 #[derive(Debug, Default)]
-struct End {
+struct StreamTail {
     reached: bool,
     /// Empty messages, or the end: received after the peer had closed, while nothing marked messages. The next receive
     /// decides.
@@ -125,7 +125,7 @@ impl RecvBatch {
     }
 }
 
-impl End {
+impl StreamTail {
     /// Adds a message, the end of the stream, or what may be either.
     fn arrive(
         &mut self,

@@ -20,7 +20,7 @@ pub(super) enum ModelWork {
 }
 
 #[derive(Debug)]
-pub(super) struct Worker {
+pub(super) struct ModelWorker {
     pub(super) listed: Vec<ModelWork>,
     awake: bool,
     pub(super) waker: bool,
@@ -35,7 +35,7 @@ pub(super) struct Worker {
     pub(super) pass: Option<Pass>,
 }
 
-impl Worker {
+impl ModelWorker {
     pub(super) fn new(batched: bool) -> Self {
         Self {
             listed: Vec::new(),

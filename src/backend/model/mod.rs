@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Wake, Waker};
 
-use driver::Worker;
+use driver::ModelWorker;
 use kernel::{Kernel, Kind, ModelReadiness};
 use receive::{Readable, Receiver};
 use send::{Sender, Sends, Writable};
@@ -160,7 +160,7 @@ pub(crate) struct Model {
     now: u64,
     kernel: Kernel,
     readiness: ModelReadiness,
-    workers: [Worker; 2],
+    workers: [ModelWorker; 2],
     multi_thread: bool,
     over: bool,
     closed: bool,
@@ -194,7 +194,7 @@ impl Model {
             kernel: Kernel::default(),
             readiness: ModelReadiness::default(),
             // One batches from the start.
-            workers: [Worker::new(true), Worker::new(false)],
+            workers: [ModelWorker::new(true), ModelWorker::new(false)],
             multi_thread: false,
             over: false,
             closed: false,
