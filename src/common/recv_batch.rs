@@ -89,6 +89,11 @@ impl RecvBatch {
                 ancillary.fill(reader);
             }
             arrived.push((meta, ancillary));
+        })
+        .inspect_err(|error| {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                self.size.came(0);
+            }
         })?;
         self.size.came(count);
         for (buffer, (meta, ancillary)) in self.buffers.drain(..count).zip(self.arrived.drain(..)) {
@@ -173,4 +178,36 @@ pub(crate) fn recv_many(
         infos.truncate(infos.len() - ends + 1);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::common::marks::Marks;
+    use crate::sys;
+
+    #[test]
+    fn a_batch_is_as_large_after_nothing_and_of_one_message_after_an_error() {
+        let (ours, theirs) = sys::socketpair().unwrap();
+        let mut marks = Marks::default();
+        let mut source = Source::new(ours.as_fd(), true, &mut marks);
+        let mut batch = RecvBatch::default();
+        batch.size.count = mmsg::MESSAGES_PER_CALL;
+        let pool = Pool::new(mmsg::MESSAGES_PER_CALL, 64);
+        assert!(batch.poll_buffers(&pool, &mut Context::from_waker(Waker::noop())).is_ready());
+
+        let nothing = batch.receive(&mut source).unwrap_err();
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        assert!(!batch.wants_one());
+
+        // A message that the peer has not read resets the connection.
+        sys::send(ours.as_fd(), b"unread").unwrap();
+        drop(theirs);
+        let reset = batch.receive(&mut source).unwrap_err();
+        assert_eq!(reset.raw_os_error(), Some(libc::ECONNRESET));
+        assert!(batch.wants_one());
+    }
 }

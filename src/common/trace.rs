@@ -9,6 +9,10 @@ use std::path::Path;
 
 use crate::types::backend::Backend;
 
+/// Filters name the crate, not a module of it.
+#[cfg(feature = "tracing")]
+const TARGET: &str = "tokio_seqpacket";
+
 /// The span of a socket or a listener. It is open until that is dropped or its descriptor given away. No message enters it.
 ///
 /// Like tokio's spans of its resources it has no parent: it would keep the parent open for as long as it lives. It follows
@@ -27,7 +31,7 @@ impl Span {
         Self {
             #[cfg(feature = "tracing")]
             span: followed(
-                tracing::debug_span!(parent: None, "socket", %backend, fd = fd.as_raw_fd()),
+                tracing::debug_span!(target: TARGET, parent: None, "socket", %backend, fd = fd.as_raw_fd()),
             ),
         }
     }
@@ -36,7 +40,7 @@ impl Span {
         Self {
             #[cfg(feature = "tracing")]
             span: followed(
-                tracing::debug_span!(parent: None, "listener", %backend, fd = fd.as_raw_fd()),
+                tracing::debug_span!(target: TARGET, parent: None, "listener", %backend, fd = fd.as_raw_fd()),
             ),
         }
     }
@@ -45,7 +49,8 @@ impl Span {
     pub(crate) fn accept<T>(&self, fd: OwnedFd, make: impl FnOnce(OwnedFd) -> T) -> T {
         #[cfg(feature = "tracing")]
         let _accept =
-            tracing::debug_span!(parent: &self.span, "accept", fd = fd.as_raw_fd()).entered();
+            tracing::debug_span!(target: TARGET, parent: &self.span, "accept", fd = fd.as_raw_fd())
+                .entered();
         make(fd)
     }
 
@@ -53,14 +58,14 @@ impl Span {
     pub(crate) fn accept_waits(&self, error: &io::Error) {
         #[cfg(feature = "tracing")]
         self.span.in_scope(|| {
-            tracing::warn!(%error, "connections are not accepted until there is room for them");
+            tracing::warn!(target: TARGET, %error, "connections are not accepted until there is room for them");
         });
     }
 
     pub(crate) fn connection_aborted(&self, error: &io::Error) {
         #[cfg(feature = "tracing")]
         self.span.in_scope(|| {
-            tracing::debug!(%error, "a connection was gone before it was accepted");
+            tracing::debug!(target: TARGET, %error, "a connection was gone before it was accepted");
         });
     }
 }
@@ -74,22 +79,22 @@ fn followed(span: tracing::Span) -> tracing::Span {
 /// Reports that `auto` would have taken io_uring, and that no ring could be made.
 pub(crate) fn fell_back(error: &io::Error) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(%error, "no ring can be had, epoll is used instead of io_uring");
+    tracing::warn!(target: TARGET, %error, "no ring can be had, epoll is used instead of io_uring");
 }
 
 /// Reports that a worker begins to batch the operations of its tasks, or stops.
 pub(crate) fn changed_mode(batched: bool, operations: f32) {
     #[cfg(feature = "tracing")]
-    tracing::debug!(batched, operations, "a worker changes how it submits");
+    tracing::debug!(target: TARGET, batched, operations, "a worker changes how it submits");
 }
 
 /// Reports that a ring is gone: its sockets call directly from now on.
 pub(crate) fn lost_ring(why: &str) {
     #[cfg(feature = "tracing")]
-    tracing::warn!(why, "a ring is gone, system calls are used instead");
+    tracing::warn!(target: TARGET, why, "a ring is gone, system calls are used instead");
 }
 
 pub(crate) fn removes_stale(path: &Path) {
     #[cfg(feature = "tracing")]
-    tracing::info!(path = %path.display(), "removes a socket file that no process listens at");
+    tracing::info!(target: TARGET, path = %path.display(), "removes a socket file that no process listens at");
 }
