@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use super::runtime;
-use super::worker;
-use super::worker::{Listed, Work};
+use super::worker::{self, Listed, Work};
 use crate::common::completed::Completed;
 use crate::common::idle_notify::{IdleNotify, WakeList};
 use crate::common::marks::Marks;

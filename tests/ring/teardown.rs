@@ -144,18 +144,7 @@ fn a_runtime_dropped_while_its_thread_computes_leaves_nothing_behind() {
     let base = base_line();
     let runtime = current_thread();
     let (memories, peers) = busy(&runtime);
-    let gone = Arc::new(AtomicBool::new(false));
-    let dropping = std::thread::spawn({
-        let gone = gone.clone();
-        move || {
-            drop(runtime);
-            gone.store(true, Ordering::Release);
-        }
-    });
-    // This thread submitted, and does not enter the kernel.
-    while !gone.load(Ordering::Acquire) {
-        std::hint::spin_loop();
-    }
+    let dropping = drop_elsewhere(runtime);
     nothing_is_left(&memories, peers, base);
     dropping.join().expect("no panic");
 }
@@ -301,6 +290,15 @@ fn a_receive_into_a_buffer_outlives_its_runtime() {
         begin(receive.as_mut());
         parked(before + 1).await;
     });
+    let dropping = drop_elsewhere(runtime);
+    let (received, buffer) = current_thread().block_on(async { soon(receive).await });
+    received.unwrap_err();
+    assert_eq!(buffer.len(), 64);
+    dropping.join().expect("no panic");
+}
+
+/// Drops the runtime on another thread, while this one, which has submitted, computes and does not enter the kernel.
+fn drop_elsewhere(runtime: Runtime) -> std::thread::JoinHandle<()> {
     let gone = Arc::new(AtomicBool::new(false));
     let dropping = std::thread::spawn({
         let gone = gone.clone();
@@ -312,8 +310,5 @@ fn a_receive_into_a_buffer_outlives_its_runtime() {
     while !gone.load(Ordering::Acquire) {
         std::hint::spin_loop();
     }
-    let (received, buffer) = current_thread().block_on(async { soon(receive).await });
-    received.unwrap_err();
-    assert_eq!(buffer.len(), 64);
-    dropping.join().expect("no panic");
+    dropping
 }

@@ -164,13 +164,9 @@ impl UnixSeqpacket {
     async fn recv_parts<P: PartsMut>(
         &self,
         parts: P,
-        mut ancillary: Option<&mut AncillaryBuffer>,
+        ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
-        if let Some(ancillary) = &mut ancillary {
-            // Closing the descriptors that the caller left in it can take long, so it happens
-            // before the lock.
-            ancillary.clear();
-        }
+        let ancillary = cleared(ancillary);
         self.stream_end().await;
         let mut scatter = Scatter::new(parts);
         let received = self.inner.recv_owned(&mut scatter, ancillary).await;
@@ -304,12 +300,9 @@ impl UnixSeqpacket {
     fn try_recv_parts<P: PartsMut>(
         &self,
         parts: P,
-        mut ancillary: Option<&mut AncillaryBuffer>,
+        ancillary: Option<&mut AncillaryBuffer>,
     ) -> (io::Result<MessageInfo>, P) {
-        if let Some(ancillary) = &mut ancillary {
-            // Before the lock, because closing descriptors can take long.
-            ancillary.clear();
-        }
+        let ancillary = cleared(ancillary);
         if let Err(busy) = self.without_stream() {
             return (Err(busy), parts);
         }
@@ -317,4 +310,12 @@ impl UnixSeqpacket {
         let received = self.inner.try_recv_owned(&mut scatter, ancillary);
         (received, scatter.into_parts())
     }
+}
+
+/// Closes the descriptors that the caller left in it. That can take long, so it happens before the lock.
+fn cleared(mut ancillary: Option<&mut AncillaryBuffer>) -> Option<&mut AncillaryBuffer> {
+    if let Some(ancillary) = &mut ancillary {
+        ancillary.clear();
+    }
+    ancillary
 }
