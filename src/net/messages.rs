@@ -9,7 +9,7 @@ use crate::backend;
 use crate::buf::pool::Pool;
 use crate::common::message::Message;
 use crate::common::recv_batch::RecvBatch;
-use crate::net::socket::exclusive::{Exclusive, StreamClaim};
+use crate::net::socket::UnixSeqpacket;
 use crate::sys::LARGEST_MESSAGE;
 use crate::util::coop as budget;
 
@@ -91,8 +91,41 @@ impl MessagesOptions {
     }
 }
 
-/// A stream of the messages that a socket receives, made by
-/// [`UnixSeqpacket::messages`](crate::UnixSeqpacket::messages).
+impl UnixSeqpacket {
+    /// Returns a stream of the received messages, each in a buffer that it leases.
+    ///
+    /// It borrows the socket. [`Messages::new`] makes one that owns or shares it.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if the socket already has a stream.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::MessagesOptions;
+    ///
+    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// a.send(b"one").await?;
+    /// a.send(b"two").await?;
+    /// drop(a);
+    ///
+    /// let mut messages = b.messages(MessagesOptions::new())?;
+    /// let mut count = 0;
+    /// while let Some(message) = messages.next().await {
+    ///     assert_eq!(message?.len(), 3);
+    ///     count += 1;
+    /// }
+    /// assert_eq!(count, 2);
+    /// # Ok(()) }
+    /// ```
+    pub fn messages(&self, options: MessagesOptions) -> io::Result<Messages<&Self>> {
+        Messages::new(self, options)
+    }
+}
+
+/// A stream of the messages that a socket receives.
+///
+/// [`UnixSeqpacket::messages`] makes one that borrows the socket. [`Messages::new`] makes one that
+/// owns or shares it, to return it, to keep it in a struct or to move it to a task.
 ///
 /// Each [`Message`] leases its buffer. One system call (`recvmmsg(2)`) receives all messages that
 /// have arrived, on both backends. Where none has arrived, the stream waits as a receive does.
@@ -100,6 +133,10 @@ impl MessagesOptions {
 /// While there is a stream, other receive calls of the socket wait until it is dropped, and `try_*`
 /// calls return `WouldBlock`. Only a receive that was already waiting goes on beside it. The next
 /// receives get the messages that the stream has not yielded by its end, in order.
+///
+/// A stream that is forgotten ([`std::mem::forget`]) never ends: other receive calls of the socket
+/// wait for good, and messages that it has not yielded are lost. Sends go on. A stream that owns its
+/// socket also leaves it open.
 ///
 /// A consumer that holds all buffers stops the stream, and so in time the sender. No message is
 /// lost.
@@ -119,28 +156,109 @@ impl MessagesOptions {
 /// assert!(messages.next().await.is_none());
 /// # Ok(()) }
 /// ```
-pub struct Messages<'a> {
-    socket: &'a backend::Socket,
-    pool: Arc<Pool>,
-    batch: RecvBatch,
-    _claim: StreamClaim<'a>,
+pub struct Messages<S: AsRef<UnixSeqpacket> = UnixSeqpacket> {
+    received: Received,
+    /// `Some` until [`into_inner`](Self::into_inner).
+    socket: Option<S>,
 }
 
-impl<'a> Messages<'a> {
-    pub(crate) fn new(
-        socket: &'a backend::Socket,
-        exclusive: &'a Exclusive,
-        options: MessagesOptions,
-    ) -> io::Result<Self> {
-        let claim = exclusive.claim()?;
-        socket.mark_messages()?;
-        let pool = Pool::new(options.buffers, options.size.min(LARGEST_MESSAGE));
-        Ok(Self { socket, pool, batch: RecvBatch::default(), _claim: claim })
+impl<S: AsRef<UnixSeqpacket>> Messages<S> {
+    /// Creates a stream of the messages that `socket` receives.
+    ///
+    /// `S` is a socket, an [`Arc`] of one, a half, or a reference to one of these. A type of your own
+    /// has to refer to the same socket each time. The stream is `Send` and `'static` if `S` is.
+    ///
+    /// # Errors
+    /// `ResourceBusy` if the socket already has a stream. `socket` is dropped with every error: pass
+    /// a clone of an `Arc` to keep it.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::io;
+    /// use std::sync::Arc;
+    /// use tokio_seqpacket::{Messages, MessagesOptions, UnixSeqpacket};
+    ///
+    /// struct Client {
+    ///     socket: Arc<UnixSeqpacket>,
+    ///     messages: Messages<Arc<UnixSeqpacket>>,
+    /// }
+    ///
+    /// impl Client {
+    ///     fn new(socket: UnixSeqpacket) -> io::Result<Self> {
+    ///         let socket = Arc::new(socket);
+    ///         let messages = Messages::new(socket.clone(), MessagesOptions::new())?;
+    ///         Ok(Self { socket, messages })
+    ///     }
+    /// }
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut client = Client::new(b)?;
+    /// client.socket.send(b"question").await?;
+    /// assert_eq!(a.recv(&mut [0; 16]).await?, 8);
+    /// a.send(b"answer").await?;
+    /// assert_eq!(&client.messages.next().await.unwrap()?[..], b"answer");
+    /// # Ok(()) }
+    /// ```
+    pub fn new(socket: S, options: MessagesOptions) -> io::Result<Self> {
+        let claimed = socket.as_ref();
+        claimed.exclusive().claim()?;
+        if let Err(error) = claimed.inner.mark_messages() {
+            claimed.exclusive().release();
+            return Err(error);
+        }
+        Ok(Self { received: Received::new(options), socket: Some(socket) })
     }
 
-    /// Restores the marks on messages if an empty one came without: the option may have been reset.
-    fn mark(&self) -> io::Result<()> {
-        if self.batch.is_in_doubt() { self.socket.mark_messages() } else { Ok(()) }
+    /// Returns the socket, for instance to send.
+    ///
+    /// Its receive calls wait for the end of this stream.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Messages, MessagesOptions, UnixSeqpacket};
+    /// # let (a, b) = UnixSeqpacket::pair()?;
+    /// a.send(b"question").await?;
+    /// drop(a.into_split().1);
+    /// let mut messages = Messages::new(b, MessagesOptions::new())?;
+    /// while let Some(message) = messages.next().await {
+    ///     println!("{} bytes for {:?}", message?.len(), messages.get_ref().peer_cred()?);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub fn get_ref(&self) -> &S {
+        self.socket.as_ref().expect("there until `into_inner`")
+    }
+
+    /// Ends the stream and returns the socket.
+    ///
+    /// The next receives of the socket get the messages that the stream has not yielded, in order.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// # use tokio_seqpacket::{Messages, MessagesOptions, UnixSeqpacket};
+    /// # let (a, b) = UnixSeqpacket::pair()?;
+    /// a.send(b"one").await?;
+    /// a.send(b"three").await?;
+    /// let mut messages = Messages::new(b, MessagesOptions::new())?;
+    /// assert_eq!(&messages.next().await.unwrap()?[..], b"one");
+    ///
+    /// let b = messages.into_inner();
+    /// assert_eq!(b.recv(&mut [0; 16]).await?, 5);
+    /// # Ok(()) }
+    /// ```
+    pub fn into_inner(mut self) -> S {
+        self.end();
+        self.socket.take().expect("there until now")
+    }
+
+    /// Leaves what was not yielded to the next receives, and lets them go on.
+    fn end(&mut self) {
+        let Some(socket) = &self.socket else { return };
+        let socket = socket.as_ref();
+        // Copied here, before `end_stream` locks the socket.
+        let left: Vec<_> = self.received.batch.messages.drain(..).map(Message::leave).collect();
+        socket.inner.end_stream(left);
+        socket.exclusive().release();
     }
 
     /// Returns the next message, or `None` at end of stream.
@@ -172,15 +290,11 @@ impl<'a> Messages<'a> {
     /// # Ok(()) }
     /// ```
     pub async fn next(&mut self) -> Option<io::Result<Message>> {
-        if !self.batch.messages.is_empty() {
-            budget::done().await;
+        let (received, socket) = self.parts();
+        match received.fill(socket).await {
+            Ok(()) => received.batch.messages.pop_front().map(Ok),
+            Err(error) => Some(Err(error)),
         }
-        while self.batch.messages.is_empty() && !self.batch.has_ended() {
-            if let Err(error) = self.fill().await {
-                return Some(Err(error));
-            }
-        }
-        self.batch.messages.pop_front().map(Ok)
     }
 
     /// Appends all messages that have arrived to `batch`, and returns how many.
@@ -208,14 +322,10 @@ impl<'a> Messages<'a> {
     /// # Ok(()) }
     /// ```
     pub async fn next_batch(&mut self, batch: &mut Vec<Message>) -> io::Result<usize> {
-        if !self.batch.messages.is_empty() {
-            budget::done().await;
-        }
-        while self.batch.messages.is_empty() && !self.batch.has_ended() {
-            self.fill().await?;
-        }
-        let count = self.batch.messages.len();
-        batch.extend(self.batch.messages.drain(..));
+        let (received, socket) = self.parts();
+        received.fill(socket).await?;
+        let count = received.batch.messages.len();
+        batch.extend(received.batch.messages.drain(..));
         Ok(count)
     }
 
@@ -242,7 +352,7 @@ impl<'a> Messages<'a> {
     /// # Ok(()) }
     /// ```
     pub fn next_buffered(&mut self) -> Option<Message> {
-        self.batch.messages.pop_front()
+        self.received.batch.messages.pop_front()
     }
 
     /// Polls for the next message, and wakes the task when there may be one.
@@ -265,29 +375,76 @@ impl<'a> Messages<'a> {
     /// # Ok(()) }
     /// ```
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Message>>> {
-        // Consumed for messages that were already received, too: a loop over them must yield.
-        ready!(budget::poll_done(cx));
-        while self.batch.messages.is_empty() && !self.batch.has_ended() {
-            ready!(self.batch.poll_buffers(&self.pool, cx));
-            if let Err(error) = self.mark() {
-                return Poll::Ready(Some(Err(error)));
-            }
-            if let Err(error) = ready!(self.socket.poll_recv_many(cx, &mut self.batch)) {
-                return Poll::Ready(Some(Err(error)));
-            }
+        let (received, socket) = self.parts();
+        match ready!(received.poll_fill(socket, cx)) {
+            Ok(()) => Poll::Ready(received.batch.messages.pop_front().map(Ok)),
+            Err(error) => Poll::Ready(Some(Err(error))),
         }
-        Poll::Ready(self.batch.messages.pop_front().map(Ok))
     }
 
-    async fn fill(&mut self) -> io::Result<()> {
-        self.mark()?;
-        std::future::poll_fn(|cx| self.batch.poll_buffers(&self.pool, cx)).await;
-        self.socket.recv_many(&mut self.batch).await
+    fn parts(&mut self) -> (&mut Received, &backend::Socket) {
+        let socket = self.socket.as_ref().expect("there until `into_inner`");
+        (&mut self.received, &socket.as_ref().inner)
     }
 }
 
+/// What a stream has received, and the buffers for more. It does not depend on the type of the
+/// stream's socket, so it is compiled once, in this crate.
+struct Received {
+    pool: Arc<Pool>,
+    batch: RecvBatch,
+}
+
+impl Received {
+    fn new(options: MessagesOptions) -> Self {
+        let pool = Pool::new(options.buffers, options.size.min(LARGEST_MESSAGE));
+        Self { pool, batch: RecvBatch::default() }
+    }
+
+    fn wants_more(&self) -> bool {
+        self.batch.messages.is_empty() && !self.batch.has_ended()
+    }
+
+    /// Restores the marks on messages if an empty one came without: the option may have been reset.
+    fn mark(&self, socket: &backend::Socket) -> io::Result<()> {
+        if self.batch.is_in_doubt() { socket.mark_messages() } else { Ok(()) }
+    }
+
+    /// Receives messages if it has none. Afterwards it has some, or the stream has ended.
+    async fn fill(&mut self, socket: &backend::Socket) -> io::Result<()> {
+        if !self.batch.messages.is_empty() {
+            budget::done().await;
+        }
+        while self.wants_more() {
+            self.mark(socket)?;
+            std::future::poll_fn(|cx| self.batch.poll_buffers(&self.pool, cx)).await;
+            socket.recv_many(&mut self.batch).await?;
+        }
+        Ok(())
+    }
+
+    /// As [`fill`](Self::fill), without an operation that waits between two calls.
+    fn poll_fill(
+        &mut self,
+        socket: &backend::Socket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        // Consumed for messages that were already received, too: a loop over them must yield.
+        ready!(budget::poll_done(cx));
+        while self.wants_more() {
+            ready!(self.batch.poll_buffers(&self.pool, cx));
+            self.mark(socket)?;
+            ready!(socket.poll_recv_many(cx, &mut self.batch))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The socket is not pinned with the stream.
+impl<S: AsRef<UnixSeqpacket>> Unpin for Messages<S> {}
+
 #[cfg(feature = "stream")]
-impl futures_core::Stream for Messages<'_> {
+impl<S: AsRef<UnixSeqpacket>> futures_core::Stream for Messages<S> {
     type Item = io::Result<Message>;
 
     fn poll_next(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -295,22 +452,20 @@ impl futures_core::Stream for Messages<'_> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        (self.batch.messages.len(), None)
+        (self.received.batch.messages.len(), None)
     }
 }
 
-impl fmt::Debug for Messages<'_> {
+impl<S: AsRef<UnixSeqpacket>> fmt::Debug for Messages<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Messages")
-            .field("buffered", &self.batch.messages.len())
+            .field("buffered", &self.received.batch.messages.len())
             .finish_non_exhaustive()
     }
 }
 
-impl Drop for Messages<'_> {
+impl<S: AsRef<UnixSeqpacket>> Drop for Messages<S> {
     fn drop(&mut self) {
-        // Copied here, before `end_stream` locks the socket.
-        let left: Vec<_> = self.batch.messages.drain(..).map(Message::leave).collect();
-        self.socket.end_stream(left);
+        self.end();
     }
 }

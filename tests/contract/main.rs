@@ -27,6 +27,7 @@ mod listeners;
 mod option_changes;
 mod order;
 mod owned;
+mod owned_streams;
 mod peek;
 mod properties;
 mod readiness;
@@ -70,6 +71,7 @@ fn main() -> ExitCode {
         option_changes::tests(),
         execution_contexts::tests(),
         streams::tests(),
+        owned_streams::tests(),
         sealed_memory::tests(),
         peek::tests(),
         #[cfg(feature = "codec")]

@@ -68,7 +68,7 @@ pub fn tests() -> Vec<Test> {
     tests
 }
 
-async fn next(messages: &mut tokio_seqpacket::Messages<'_>) -> Message {
+async fn next(messages: &mut tokio_seqpacket::Messages<&UnixSeqpacket>) -> Message {
     soon(messages.next()).await.expect("not the end").expect("a message")
 }
 

@@ -47,7 +47,7 @@ pub async fn recv_stream(socket: &UnixSeqpacket, count: usize) -> io::Result<()>
     Ok(())
 }
 
-async fn one(messages: &mut Messages<'_>) -> io::Result<()> {
+async fn one(messages: &mut Messages<&UnixSeqpacket>) -> io::Result<()> {
     let message = messages.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
     whole(message.len(), &[0; SMALL])
 }

@@ -28,11 +28,11 @@ impl Exclusive {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Claims the messages for a stream, as long as the claim lives.
+    /// Claims the messages for a stream, until [`release`](Self::release).
     ///
     /// # Errors
     /// `ResourceBusy` if another stream has claimed them.
-    pub(crate) fn claim(&self) -> io::Result<StreamClaim<'_>> {
+    pub(crate) fn claim(&self) -> io::Result<()> {
         let _waiting = self.lock();
         if self.claimed.swap(true, Ordering::AcqRel) {
             return Err(io::Error::new(
@@ -40,7 +40,18 @@ impl Exclusive {
                 "the socket has a stream of messages already",
             ));
         }
-        Ok(StreamClaim { exclusive: self })
+        Ok(())
+    }
+
+    /// Ends the claim of the stream, and wakes all tasks that wait for that.
+    pub(crate) fn release(&self) {
+        let mut wakes = WakeList::default();
+        {
+            let mut waiting = self.lock();
+            self.claimed.store(false, Ordering::Release);
+            waiting.wake().collect(&self.notify, &mut wakes);
+        }
+        wakes.wake_all();
     }
 
     /// Polls for the end of the current stream, and wakes the task then.
@@ -69,23 +80,5 @@ impl Exclusive {
             }
             notified.await;
         }
-    }
-}
-
-/// The claim of a stream. Dropping it wakes all tasks that wait for the end of the stream.
-#[derive(Debug)]
-pub(crate) struct StreamClaim<'a> {
-    exclusive: &'a Exclusive,
-}
-
-impl Drop for StreamClaim<'_> {
-    fn drop(&mut self) {
-        let mut wakes = WakeList::default();
-        {
-            let mut waiting = self.exclusive.lock();
-            self.exclusive.claimed.store(false, Ordering::Release);
-            waiting.wake().collect(&self.exclusive.notify, &mut wakes);
-        }
-        wakes.wake_all();
     }
 }

@@ -29,7 +29,6 @@ use tokio::io::unix::AsyncFd;
 
 use crate::backend::{self, Choice};
 use crate::common::trace::Span;
-use crate::net::messages::{Messages, MessagesOptions};
 use crate::net::send_batch::SendBatch;
 use crate::net::socket::exclusive::Exclusive;
 use crate::types::backend::Backend;
@@ -172,34 +171,6 @@ impl UnixSeqpacket {
     /// ```
     pub fn try_into_fd(self) -> Result<OwnedFd, Self> {
         if self.inner.is_idle() { Ok(self.into()) } else { Err(self) }
-    }
-
-    /// Returns a stream of the received messages, each in a buffer that it leases. See
-    /// [`Messages`].
-    ///
-    /// # Errors
-    /// `ResourceBusy` if the socket already has a stream.
-    ///
-    /// ```
-    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-    /// use tokio_seqpacket::MessagesOptions;
-    ///
-    /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
-    /// a.send(b"one").await?;
-    /// a.send(b"two").await?;
-    /// drop(a);
-    ///
-    /// let mut messages = b.messages(MessagesOptions::new())?;
-    /// let mut count = 0;
-    /// while let Some(message) = messages.next().await {
-    ///     assert_eq!(message?.len(), 3);
-    ///     count += 1;
-    /// }
-    /// assert_eq!(count, 2);
-    /// # Ok(()) }
-    /// ```
-    pub fn messages(&self, options: MessagesOptions) -> io::Result<Messages<'_>> {
-        Messages::new(&self.inner, self.exclusive(), options)
     }
 
     /// Returns an empty batch, for messages that are sent together. See [`SendBatch`].

@@ -182,7 +182,10 @@ impl UnixSeqpacket {
     /// A message of 0 bytes is an empty message or end of stream, as with [`recv`](Self::recv). Of
     /// several such at the end of the stream only one is reported. Ancillary data is discarded,
     /// which [`MessageInfo::ancillary_truncated`] reports. [`messages`](Self::messages) loses
-    /// neither.
+    /// neither. That stream is also the batch that owns its messages: [`Messages::next_batch`] adds
+    /// all that have arrived to a vector.
+    ///
+    /// [`Messages::next_batch`]: crate::Messages::next_batch
     ///
     /// # Cancel safety
     /// Dropping the future loses no message.

@@ -80,3 +80,15 @@ impl Deref for WriteHalf<'_> {
         self.0
     }
 }
+
+impl AsRef<UnixSeqpacket> for ReadHalf<'_> {
+    fn as_ref(&self) -> &UnixSeqpacket {
+        self
+    }
+}
+
+impl AsRef<UnixSeqpacket> for WriteHalf<'_> {
+    fn as_ref(&self) -> &UnixSeqpacket {
+        self
+    }
+}
