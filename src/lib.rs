@@ -175,6 +175,7 @@ pub use net::listener::activation::Activation;
 pub use net::listener::incoming::Incoming;
 pub use net::messages::{Messages, MessagesOptions};
 pub use net::options::Options;
+pub use net::owned_send_batch::OwnedSendBatch;
 pub use net::sealed_memory::{MappedMemory, SealedMemory};
 pub use net::send_batch::SendBatch;
 pub use net::socket::UnixSeqpacket;

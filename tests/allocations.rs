@@ -23,7 +23,8 @@ use harness::descriptors::submitted;
 use harness::{AtOnce, Need, Test};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::sync::Notify;
-use tokio_seqpacket::{Backend, Options, Submission, UnixSeqpacket};
+use tokio_seqpacket::{Backend, Messages, MessagesOptions, Options, OwnedSendBatch};
+use tokio_seqpacket::{Submission, UnixSeqpacket};
 
 struct Counting;
 
@@ -346,15 +347,51 @@ fn busy_echo(place: Place, call: Call) {
     });
 }
 
+/// Batches that are used again, to a stream. The messages of the owned batch are the memory of those
+/// that were sent before.
+fn reused_batches(place: Place, call: Call) {
+    const BATCH: usize = 16;
+    run(async move {
+        let (a, b) = place.pair();
+        let message = [7; SIZE];
+        let mut borrowed = a.batch();
+        let mut owned = OwnedSendBatch::new();
+        let mut spare = vec![message.to_vec(); BATCH];
+        let mut messages = Messages::new(b, MessagesOptions::new()).expect("a stream");
+        measured(async || {
+            let sent = match call {
+                Call::Borrowed => {
+                    borrowed.clear();
+                    (0..BATCH).for_each(|_| borrowed.push(&message));
+                    borrowed.send().await
+                }
+                Call::Owned => {
+                    spare.drain(..).for_each(|message| owned.push(message));
+                    let sent = owned.send(&a).await;
+                    spare.extend(owned.drain_sent().map(|(message, _)| message));
+                    sent
+                }
+            };
+            assert_eq!(sent.expect("sent"), BATCH);
+            for _ in 0..BATCH {
+                let message = messages.next().await.expect("not the end").expect("received");
+                assert_eq!(message.len(), SIZE);
+            }
+        })
+        .await;
+    });
+}
+
 type Scene = fn(Place, Call);
 
 fn main() -> ExitCode {
-    let scenes: [(&str, Scene); 5] = [
+    let scenes: [(&str, Scene); 6] = [
         ("an_echo_allocates_nothing", echo),
         ("an_echo_of_many_allocates_nothing", busy_echo),
         ("receives_that_wait_allocate_nothing", parked_receives),
         ("receives_of_messages_that_come_alone_allocate_nothing", lone_receives),
         ("sends_that_wait_allocate_nothing", parked_sends),
+        ("batches_that_are_used_again_allocate_nothing", reused_batches),
     ];
     let mut tests = Vec::new();
     for (place, name, needs) in [

@@ -8,6 +8,7 @@
 //! | a receive | no message is lost: bytes, descriptors, flags go to the next receive, in order | an owned buffer is lost with the future |
 //! | a send | the message was sent whole, or never will be; it cannot appear behind one that was sent later | which of the two it was |
 //! | [`SendBatch::send`](crate::SendBatch::send) | nothing is lost or doubled; the next call continues at `sent()` | |
+//! | [`OwnedSendBatch::send`](crate::OwnedSendBatch::send) | the same; all messages behind `sent()` are unsent | |
 //! | [`Messages::next`](crate::Messages::next) | the message is still in the stream | |
 //! | `accept` | the connection stays in the queue | |
 //! | `connect` | the socket is closed | whether the listener has seen it |
@@ -105,6 +106,34 @@
 //! batch.send().await?;
 //! assert_eq!(batch.sent(), 2000);
 //! reading.await.unwrap();
+//! # Ok(()) }
+//! ```
+//!
+//! After a dropped call the next message keeps its place in the send queue, and may go out before the next call: `sent()` counts
+//! it. An [`OwnedSendBatch`](crate::OwnedSendBatch) is not bound to a socket, so it leaves the queue: what `sent()` does not count
+//! stays in the batch until the next call, on this or another socket.
+//!
+//! # Streams
+//!
+//! A dropped [`Messages::next`](crate::Messages::next) leaves the message in the stream, and a dropped stream leaves its messages to
+//! the next receives of the socket, with their descriptors. [`Messages::into_inner`](crate::Messages::into_inner) does the
+//! same and returns the socket:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! # use tokio_seqpacket::{Messages, MessagesOptions, UnixSeqpacket};
+//! let (a, b) = UnixSeqpacket::pair()?;
+//! for _ in 0..3 {
+//!     a.send(b"message").await?;
+//! }
+//! let mut messages = Messages::new(b, MessagesOptions::new())?;
+//! assert_eq!(messages.next().await.unwrap()?.len(), 7);
+//!
+//! // However many of the others it had received.
+//! let b = messages.into_inner();
+//! for _ in 0..2 {
+//!     assert_eq!(b.recv(&mut [0; 16]).await?, 7);
+//! }
 //! # Ok(()) }
 //! ```
 //!

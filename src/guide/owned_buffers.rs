@@ -136,6 +136,56 @@
 //! The traits are tokio-uring's, so buffers written for that work here. They are `unsafe` to implement:
 //! the memory has to stay where it is while the kernel may access it.
 //!
+//! # Many messages
+//!
+//! [`Messages`](crate::Messages) receives many messages with one call, each in a buffer that it owns.
+//! [`OwnedSendBatch`](crate::OwnedSendBatch) owns messages and sends them with one call. Neither needs a lifetime, so
+//! both can be fields:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::io;
+//! use tokio_seqpacket::{Message, Messages, MessagesOptions, OwnedSendBatch, UnixSeqpacket};
+//!
+//! struct Echo {
+//!     requests: Messages,
+//!     answers: OwnedSendBatch<Message>,
+//! }
+//!
+//! impl Echo {
+//!     fn new(socket: UnixSeqpacket) -> io::Result<Self> {
+//!         let requests = Messages::new(socket, MessagesOptions::new())?;
+//!         Ok(Self { requests, answers: OwnedSendBatch::new() })
+//!     }
+//!
+//!     async fn serve(mut self) -> io::Result<()> {
+//!         while let Some(request) = self.requests.next().await {
+//!             self.answers.push(request?);
+//!             // Those that came along with it.
+//!             while let Some(request) = self.requests.next_buffered() {
+//!                 self.answers.push(request);
+//!             }
+//!             self.answers.send(self.requests.get_ref()).await?;
+//!             // The stream gets its buffers back.
+//!             self.answers.clear();
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! # let (a, b) = UnixSeqpacket::pair()?;
+//! let serving = tokio::spawn(Echo::new(b)?.serve());
+//! for len in 0..10 {
+//!     a.send(&[7; 10][..len]).await?;
+//! }
+//! for len in 0..10 {
+//!     assert_eq!(a.recv(&mut [0; 16]).await?, len);
+//! }
+//! drop(a);
+//! serving.await??;
+//! # Ok(()) }
+//! ```
+//!
 //! # Dropped futures
 //!
 //! The buffer is lost with the future, the message is not: see [cancel safety](super::cancel_safety).

@@ -10,6 +10,7 @@ pub(crate) mod socket;
 pub(crate) mod listener;
 
 pub(crate) mod messages;
+pub(crate) mod owned_send_batch;
 pub(crate) mod send_batch;
 
 #[cfg(feature = "codec")]

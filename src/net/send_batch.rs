@@ -1,4 +1,7 @@
-//! [`SendBatch`]: many messages with one system call.
+//! [`SendBatch`]: many messages with one system call. [`Batch`] is what it shares with
+//! [`OwnedSendBatch`].
+//!
+//! [`OwnedSendBatch`]: crate::net::owned_send_batch::OwnedSendBatch
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -15,7 +18,10 @@ use crate::net::send_error::refused_send;
 /// [`UnixSeqpacket::batch`](crate::UnixSeqpacket::batch).
 ///
 /// The batch always knows how many of its messages have gone out. It borrows messages and
-/// descriptors. It can be sent, extended and sent again.
+/// descriptors. It can be sent, extended and sent again. [`OwnedSendBatch`] owns its messages, and
+/// borrows a socket only while it is sent.
+///
+/// [`OwnedSendBatch`]: crate::OwnedSendBatch
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -33,22 +39,15 @@ use crate::net::send_error::refused_send;
 /// ```
 pub struct SendBatch<'a> {
     socket: &'a backend::Socket,
-    messages: Vec<Entry<'a>>,
-    /// The control data of all messages that have any.
-    controls: Vec<u8>,
-    sent: usize,
+    /// The batch borrows the ancillary data as long as the messages.
+    batch: Batch<&'a [u8], ()>,
     /// The next message, while it waits for capacity in the peer's queue.
     waiting: Option<WaitingSend<'a>>,
 }
 
-struct Entry<'a> {
-    bytes: &'a [u8],
-    control: Range<usize>,
-}
-
 impl<'a> SendBatch<'a> {
     pub(crate) fn new(socket: &'a backend::Socket) -> Self {
-        Self { socket, messages: Vec::new(), controls: Vec::new(), sent: 0, waiting: None }
+        Self { socket, batch: Batch::new(), waiting: None }
     }
 
     /// Adds a message.
@@ -66,7 +65,7 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub fn push(&mut self, message: &'a [u8]) {
-        self.messages.push(Entry { bytes: message, control: 0..0 });
+        self.batch.push(message, (), &[]);
     }
 
     /// Adds a message with ancillary data.
@@ -99,9 +98,7 @@ impl<'a> SendBatch<'a> {
     ) -> io::Result<()> {
         let mut control = [0; MAX_CONTROL];
         let len = ancillary.encode(&mut control)?;
-        let from = self.controls.len();
-        self.controls.extend_from_slice(&control[..len]);
-        self.messages.push(Entry { bytes: message, control: from..from + len });
+        self.batch.push(message, (), &control[..len]);
         Ok(())
     }
 
@@ -120,7 +117,7 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub fn len(&self) -> usize {
-        self.messages.len()
+        self.batch.messages.len()
     }
 
     /// Returns whether the batch has no messages.
@@ -137,7 +134,7 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub fn is_empty(&self) -> bool {
-        self.messages.is_empty()
+        self.batch.messages.is_empty()
     }
 
     /// Returns how many messages have gone out.
@@ -161,7 +158,7 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub fn sent(&self) -> usize {
-        self.sent + usize::from(self.waiting.as_ref().is_some_and(WaitingSend::has_gone_out))
+        self.batch.sent + usize::from(self.waiting.as_ref().is_some_and(WaitingSend::has_gone_out))
     }
 
     /// Skips the next message, for instance after an error about it.
@@ -188,11 +185,9 @@ impl<'a> SendBatch<'a> {
     /// ```
     pub fn skip(&mut self) {
         if let Some(waiting) = self.waiting.take() {
-            self.sent += usize::from(waiting.withdraw());
+            self.batch.sent += usize::from(waiting.withdraw());
         }
-        if self.sent < self.messages.len() {
-            self.messages.remove(self.sent);
-        }
+        self.batch.skip();
     }
 
     /// Removes all messages, and keeps the memory for others.
@@ -212,9 +207,7 @@ impl<'a> SendBatch<'a> {
     /// ```
     pub fn clear(&mut self) {
         self.waiting = None;
-        self.messages.clear();
-        self.controls.clear();
-        self.sent = 0;
+        self.batch.clear();
     }
 
     /// Sends all messages that have not been sent yet, and returns how many went out in this call.
@@ -255,12 +248,101 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub async fn send(&mut self) -> io::Result<usize> {
-        let before = self.sent();
+        self.batch.send(self.socket, &mut self.waiting).await
+    }
+}
+
+impl fmt::Debug for SendBatch<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.batch.fmt_as("SendBatch", f)
+    }
+}
+
+/// Messages, and how many of them have gone out. `B` is the bytes of a message. `A` owns what its
+/// control data refers to, unless that is borrowed.
+pub(crate) struct Batch<B, A> {
+    messages: Vec<Entry<B, A>>,
+    /// The control data of all messages, in their order.
+    controls: Vec<u8>,
+    sent: usize,
+}
+
+struct Entry<B, A> {
+    bytes: B,
+    ancillary: A,
+    control: Range<usize>,
+}
+
+impl<B, A> Batch<B, A> {
+    pub(crate) fn new() -> Self {
+        Self { messages: Vec::new(), controls: Vec::new(), sent: 0 }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    pub(crate) fn sent(&self) -> usize {
+        self.sent
+    }
+
+    /// Counts a message that has gone out by another way than [`send`](Self::send).
+    pub(crate) fn count_sent(&mut self) {
+        self.sent += 1;
+    }
+
+    pub(crate) fn push(&mut self, bytes: B, ancillary: A, control: &[u8]) {
+        let from = self.controls.len();
+        self.controls.extend_from_slice(control);
+        self.messages.push(Entry { bytes, ancillary, control: from..self.controls.len() });
+    }
+
+    /// Takes out the next message that has not been sent. None of the batch may be waiting.
+    pub(crate) fn skip(&mut self) -> Option<(B, A)> {
+        let next = self.sent < self.messages.len();
+        next.then(|| self.messages.remove(self.sent)).map(Entry::into_parts)
+    }
+
+    /// Takes out the messages that have gone out, and counts from 0 again.
+    pub(crate) fn drain_sent(&mut self) -> impl ExactSizeIterator<Item = (B, A)> {
+        let sent = std::mem::take(&mut self.sent);
+        let kept = self.messages.get(sent).map_or(self.controls.len(), |next| next.control.start);
+        self.controls.drain(..kept);
+        for Entry { control, .. } in &mut self.messages[sent..] {
+            *control = control.start - kept..control.end - kept;
+        }
+        self.messages.drain(..sent).map(Entry::into_parts)
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.messages.clear();
+        self.controls.clear();
+        self.sent = 0;
+    }
+
+    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("len", &self.messages.len())
+            .field("sent", &self.sent)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: AsRef<[u8]>, A> Batch<B, A> {
+    /// Sends what has not been sent yet, and returns how many went out in this call. `waiting` is
+    /// the place of the next message in the send queue, which a dropped call leaves behind.
+    pub(crate) async fn send<'s>(
+        &mut self,
+        socket: &'s backend::Socket,
+        waiting: &mut Option<WaitingSend<'s>>,
+    ) -> io::Result<usize> {
+        let already = usize::from(waiting.as_ref().is_some_and(WaitingSend::has_gone_out));
+        let before = self.sent + already;
         loop {
-            if let Some(waiting) = &mut self.waiting {
-                let (sent, _) = std::future::poll_fn(|cx| waiting.poll(cx)).await;
-                self.waiting = None;
-                self.explained(sent)?;
+            if let Some(send) = waiting {
+                let (sent, _) = std::future::poll_fn(|cx| send.poll(cx)).await;
+                *waiting = None;
+                self.explained(sent, socket)?;
                 self.sent += 1;
                 continue;
             }
@@ -269,11 +351,11 @@ impl<'a> SendBatch<'a> {
             let controls = &self.controls;
             // Counted as soon as they are sent, which can be before this future is polled again.
             let count = &mut self.sent;
-            let sent = self
-                .socket
+            let sent = socket
                 .send_directly(|fd| {
-                    let messages =
-                        rest.iter().map(|entry| (entry.bytes, &controls[entry.control.clone()]));
+                    let messages = rest
+                        .iter()
+                        .map(|entry| (entry.bytes.as_ref(), &controls[entry.control.clone()]));
                     let sent = mmsg::send_many(fd, messages)?;
                     *count += sent;
                     Ok(sent)
@@ -281,23 +363,24 @@ impl<'a> SendBatch<'a> {
                 .await;
             match sent {
                 Ok(sent) => {
-                    self.explained(sent)?;
+                    self.explained(sent, socket)?;
                 }
                 Err((reason, spare)) => {
                     let control = &controls[next.control.clone()];
-                    let payload = PendingSend::copy(&[IoSlice::new(next.bytes)], control, spare)?;
-                    self.waiting = Some(self.socket.wait(payload, reason));
+                    let bytes = IoSlice::new(next.bytes.as_ref());
+                    let payload = PendingSend::copy(&[bytes], control, spare)?;
+                    *waiting = Some(socket.wait(payload, reason));
                 }
             }
         }
     }
 
-    fn explained(&self, sent: io::Result<usize>) -> io::Result<usize> {
+    fn explained(&self, sent: io::Result<usize>, socket: &backend::Socket) -> io::Result<usize> {
         sent.map_err(|error| match self.messages.get(self.sent) {
             Some(entry) => refused_send(
                 error,
-                self.socket.fd(),
-                entry.bytes.len(),
+                socket.fd(),
+                entry.bytes.as_ref().len(),
                 &self.controls[entry.control.clone()],
             ),
             None => error,
@@ -305,11 +388,8 @@ impl<'a> SendBatch<'a> {
     }
 }
 
-impl fmt::Debug for SendBatch<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SendBatch")
-            .field("len", &self.messages.len())
-            .field("sent", &self.sent)
-            .finish_non_exhaustive()
+impl<B, A> Entry<B, A> {
+    fn into_parts(self) -> (B, A) {
+        (self.bytes, self.ancillary)
     }
 }

@@ -27,6 +27,7 @@ mod listeners;
 mod option_changes;
 mod order;
 mod owned;
+mod owned_batches;
 mod owned_streams;
 mod peek;
 mod properties;
@@ -72,6 +73,7 @@ fn main() -> ExitCode {
         execution_contexts::tests(),
         streams::tests(),
         owned_streams::tests(),
+        owned_batches::tests(),
         sealed_memory::tests(),
         peek::tests(),
         #[cfg(feature = "codec")]

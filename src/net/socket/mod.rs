@@ -175,6 +175,9 @@ impl UnixSeqpacket {
 
     /// Returns an empty batch, for messages that are sent together. See [`SendBatch`].
     ///
+    /// It borrows the socket and the messages. An [`OwnedSendBatch`](crate::OwnedSendBatch) borrows
+    /// neither.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// let (a, b) = tokio_seqpacket::UnixSeqpacket::pair()?;
