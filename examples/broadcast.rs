@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::broadcast::{self, Receiver, Sender};
-use tokio_seqpacket::{MessagesOptions, UnixSeqpacket, UnixSeqpacketListener};
+use tokio_seqpacket::{MessagesOptions, OwnedSendBatch, UnixSeqpacket, UnixSeqpacketListener};
 
 /// The sending client, and the message.
 #[derive(Clone)]
@@ -61,29 +61,25 @@ async fn write(
     socket: Arc<UnixSeqpacket>,
     mut shared: Receiver<Shared>,
 ) -> io::Result<()> {
-    let mut next = Vec::with_capacity(BATCH);
+    let notice = |missed| Arc::from(format!("{missed} messages missed").into_bytes());
+    let mut batch = OwnedSendBatch::new();
     loop {
         match shared.recv().await {
-            Ok(message) => next.push(message),
-            Err(RecvError::Lagged(missed)) => {
-                let notice = format!("{missed} messages missed").into_bytes();
-                next.push(Shared { from: usize::MAX, bytes: notice.into() });
-            }
+            Ok(message) if message.from == id => {}
+            Ok(message) => batch.push(message.bytes),
+            Err(RecvError::Lagged(missed)) => batch.push(notice(missed)),
             Err(RecvError::Closed) => return Ok(()),
         }
-        while next.len() < BATCH {
+        while batch.len() < BATCH {
             match shared.try_recv() {
-                Ok(message) => next.push(message),
-                Err(TryRecvError::Empty | TryRecvError::Closed | TryRecvError::Lagged(_)) => break,
+                Ok(message) if message.from == id => {}
+                Ok(message) => batch.push(message.bytes),
+                Err(TryRecvError::Lagged(missed)) => batch.push(notice(missed)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
             }
         }
-        let mut batch = socket.batch();
-        next.iter().filter(|message| message.from != id).for_each(|message| {
-            batch.push(&message.bytes);
-        });
-        batch.send().await?;
-        drop(batch);
-        next.clear();
+        batch.send(&socket).await?;
+        batch.clear();
     }
 }
 
