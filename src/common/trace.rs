@@ -62,6 +62,14 @@ impl Span {
         });
     }
 
+    /// Reports that a connection of this user was closed and not yielded.
+    pub(crate) fn connection_refused(&self, user: libc::uid_t, why: &str) {
+        #[cfg(feature = "tracing")]
+        self.span.in_scope(|| {
+            tracing::debug!(target: TARGET, user, why, "a connection was refused");
+        });
+    }
+
     pub(crate) fn connection_aborted(&self, error: &io::Error) {
         #[cfg(feature = "tracing")]
         self.span.in_scope(|| {

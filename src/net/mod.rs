@@ -21,4 +21,5 @@ mod from_fd;
 mod from_raw_fd;
 
 mod backoff;
+mod places;
 pub(crate) mod send_error;

@@ -59,13 +59,13 @@ fn lingering() -> (OwnedFd, OwnedFd) {
 }
 
 /// Passes one, and keeps none. Returned is what must not be closed meanwhile.
-fn pass(peer: &Peer, message: &[u8]) -> OwnedFd {
+pub fn pass(peer: &Peer, message: &[u8]) -> OwnedFd {
     let (sender, reader) = lingering();
     peer.send_fds(message, &[sender]);
     reader
 }
 
-fn assert_in_time(what: &str, begin: Instant) {
+pub fn assert_in_time(what: &str, begin: Instant) {
     let took = begin.elapsed();
     assert!(took < LINGER / 2, "{what} took {took:?}");
 }

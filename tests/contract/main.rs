@@ -12,6 +12,7 @@ mod busy_poll;
 mod cancel;
 mod closing;
 mod connect;
+mod connection_limits;
 mod drop_races;
 mod execution_contexts;
 mod fairness;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "codec")]
         framed::tests(),
         listeners::tests(),
+        connection_limits::tests(),
         halves::tests(),
         properties::tests(),
         identity::tests(),

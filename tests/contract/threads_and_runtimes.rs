@@ -83,6 +83,7 @@ async fn futures_are_send_and_types_are_send_and_sync(cell: Cell) {
     is_send_and_sync::<UnixSeqpacketListener>();
     is_send_and_sync::<ReadHalf<'static>>();
     is_send_and_sync::<WriteHalf<'static>>();
+    is_send_and_sync::<tokio_seqpacket::Incoming<'static>>();
     is_send_and_sync::<tokio_seqpacket::Options>();
     is_send_and_sync::<tokio_seqpacket::ancillary::AncillaryBuffer>();
     let (a, _b) = cell.pair();

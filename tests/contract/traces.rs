@@ -27,6 +27,7 @@ pub fn tests() -> Vec<Test> {
             each_connection_is_accepted_in_a_span_of_its_own,
             a_socket_does_not_keep_the_span_open_in_which_it_was_made,
             messages_enter_no_span,
+            a_refused_connection_is_an_event_in_the_span_of_its_listener,
         ],
         alone(blocking![a_shortage_is_an_event_in_the_span_of_its_listener]),
     ]
@@ -144,6 +145,25 @@ fn a_shortage_is_an_event_in_the_span_of_its_listener(cell: Cell) {
         let events = log.lock().events.clone();
         let [(event, inside), ..] = &events[..] else { panic!("{log:?}") };
         assert!(event.contains("not accepted until there is room"), "{event}");
+        assert_eq!(*inside, Some(log.named("listener")[0]));
+    });
+}
+
+fn a_refused_connection_is_an_event_in_the_span_of_its_listener(cell: Cell) {
+    let (runtime, log, _guard) = recorded(cell);
+    runtime.block_on(async {
+        let (_directory, path) = place();
+        let listener = cell.bind(&path);
+        let _client = cell.connect(&path).await;
+        let mut incoming = listener.incoming().unwrap().authorize(|_| false);
+        let mut accept = task::spawn(incoming.accept());
+        starts_waiting(&mut accept);
+        let events = log.lock().events.clone();
+        let [(event, inside)] = &events[..] else { panic!("{log:?}") };
+        assert!(event.contains("a connection was refused"), "{event}");
+        assert!(event.contains("not authorized"), "{event}");
+        let user = rustix::process::geteuid().as_raw();
+        assert!(event.contains(&format!("user={user}")), "{event}");
         assert_eq!(*inside, Some(log.named("listener")[0]));
     });
 }

@@ -127,7 +127,7 @@ impl UnixSeqpacketListener {
         Poll::Ready(self.accepted(fd))
     }
 
-    fn accepted(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
+    pub(super) fn accepted(&self, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
         let socket = self.span.accept(fd, |fd| UnixSeqpacket::on(self.inner.choice(), fd))?;
         if self.inner.wants_control() {
             // An accepted socket inherits the socket options that make messages carry control data.

@@ -29,6 +29,7 @@ use tokio::io::unix::AsyncFd;
 
 use crate::backend::{self, Choice};
 use crate::common::trace::Span;
+use crate::net::places::Place;
 use crate::net::send_batch::SendBatch;
 use crate::net::socket::exclusive::Exclusive;
 use crate::types::backend::Backend;
@@ -97,6 +98,11 @@ pub struct UnixSeqpacket {
 struct Extras {
     exclusive: Exclusive,
     async_fd: OnceLock<AsyncFd<FileDesc>>,
+    #[expect(
+        dead_code,
+        reason = "its drop frees the place, after `inner` is closed or given away"
+    )]
+    place: Option<Place>,
 }
 
 impl UnixSeqpacket {
@@ -104,6 +110,12 @@ impl UnixSeqpacket {
         let inner = backend::Socket::on(choice, fd)?;
         let span = Span::socket(inner.backend(), inner.fd());
         Ok(Self { inner, extras: OnceLock::new(), span })
+    }
+
+    /// Makes a new socket hold its place among the connections of its listener.
+    pub(crate) fn in_place(self, place: Place) -> Self {
+        let extras = Extras { place: Some(place), ..Extras::default() };
+        Self { extras: OnceLock::from(Box::new(extras)), ..self }
     }
 
     /// Returns the backend that the socket runs on.
