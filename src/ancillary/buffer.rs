@@ -13,7 +13,8 @@ use crate::util::close::Fds;
 /// It is for the calls that take their buffers. A send call passes duplicates to the peer and gives
 /// the buffer back as it was. A receive call empties it first, which closes what was in it, and then
 /// fills it with everything that came with the message. Its capacity is always that of a whole
-/// message: 253 descriptors (`SCM_MAX_FD`), credentials and a pidfd.
+/// message: 253 descriptors (`SCM_MAX_FD`), credentials and a pidfd. Fewer come where the socket has
+/// a limit: see [`set_max_fds`](crate::UnixSeqpacket::set_max_fds).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -131,9 +131,34 @@ impl<'a> AncillaryMessageReader<'a> {
         }
     }
 
+    /// Closes all descriptors but the first `most`, and counts them as discarded. A pidfd stays.
+    pub(crate) fn limit_fds(&mut self, most: usize) {
+        let mut left = most;
+        let mut at = 0;
+        while let Some(item) = wire::item_at(self.buffer, at) {
+            at = item.end;
+            if !item.is_rights() {
+                continue;
+            }
+            for slot in self.buffer[item.data].as_chunks_mut::<FD_LEN>().0 {
+                let fd = i32::from_ne_bytes(*slot);
+                if left > 0 {
+                    left -= 1;
+                } else if fd >= 0 {
+                    // As where the kernel could not install it: see `wire::slots`.
+                    *slot = (-libc::EMFILE).to_ne_bytes();
+                    // SAFETY: the kernel installed the descriptor for this reader's message (unix(7), `new`). Its raw
+                    // fd has just been removed from the buffer, so this is its only owner.
+                    close(unsafe { OwnedFd::from_raw_fd(fd) });
+                }
+            }
+        }
+    }
+
     /// Returns whether control data was discarded (`MSG_CTRUNC`).
     ///
-    /// Either the buffer was too short, or the process could open no more file descriptors.
+    /// The buffer was too short, the process could open no more file descriptors, or the message
+    /// brought more of them than [`max_fds`](crate::UnixSeqpacket::max_fds) allows.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -1,6 +1,8 @@
 //! Control data that waits, with its message, for a receive call.
 #![allow(unsafe_code, reason = "received bytes become a reader that owns the descriptors in them")]
 
+use std::mem::ManuallyDrop;
+
 use super::buffer::AncillaryBuffer;
 use super::reader::AncillaryMessageReader;
 use super::wire::{self, MAX_CONTROL};
@@ -50,6 +52,16 @@ impl ReceivedControl {
         if let Some(end) = wire::time_at_start(&self.bytes) {
             self.bytes.drain(..end);
         }
+    }
+
+    /// Closes all descriptors but the first `most`: see [`AncillaryMessageReader::limit_fds`].
+    pub(crate) fn limit_fds(&mut self, most: usize) {
+        // SAFETY: the bytes are those that `new` was called with, which the kernel wrote for one
+        // message and nothing else reads. The reader is not dropped, so they stay owned here.
+        let mut reader = ManuallyDrop::new(unsafe {
+            AncillaryMessageReader::new(&mut self.bytes, self.truncated)
+        });
+        reader.limit_fds(most);
     }
 
     /// Returns how many file descriptors were passed.

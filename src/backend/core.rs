@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
 
 use super::runtime;
 use super::worker::{self, Listed, Work};
+use crate::ancillary::wire::{MAX_CONTROL, MAX_FDS};
 use crate::common::completed::Completed;
 use crate::common::idle_notify::{IdleNotify, WakeList};
 use crate::common::marks::Marks;
@@ -39,6 +40,8 @@ pub(crate) struct Core {
     submission: Option<Submission>,
     /// A receive had capacity for ancillary data, or messages carry some. From then on attempts take ancillary data along.
     wants_control: AtomicBool,
+    /// How many descriptors a message may bring: [`MAX_FDS`] unless limited.
+    max_fds: AtomicU8,
     /// The socket is dropped or its descriptor handed out. No inbox takes it any more.
     closed: AtomicBool,
     pub(super) recv: Mutex<RecvDirection>,
@@ -94,6 +97,7 @@ impl Core {
             runtime,
             submission,
             wants_control: AtomicBool::new(false),
+            max_fds: AtomicU8::new(MAX_FDS as u8),
             closed: AtomicBool::new(false),
             recv: Mutex::new(RecvDirection {
                 queue: RecvQueue::new(),
@@ -133,9 +137,19 @@ impl Core {
         self.wants_control.load(Ordering::Relaxed)
     }
 
+    /// Limits how many descriptors a message brings from now on.
+    pub(super) fn set_max_fds(&self, most: usize) {
+        // MAX_FDS is 253.
+        self.max_fds.store(most.min(MAX_FDS) as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn max_fds(&self) -> usize {
+        self.max_fds.load(Ordering::Relaxed).into()
+    }
+
     /// Returns where a receive that asks the kernel gets its message from.
     pub(super) fn source<'a>(&'a self, marks: &'a mut Marks) -> Source<'a> {
-        Source::new(self.fd(), self.wants_control(), marks)
+        Source::new(self.fd(), self.wants_control(), self.max_fds(), marks)
     }
 
     pub(super) fn lock_recv(&self) -> MutexGuard<'_, RecvDirection> {
@@ -416,7 +430,11 @@ impl Core {
 
     pub(super) fn attempt(&self) -> Operation<'_> {
         if self.wants_control() {
-            Operation::RecvMsg(self.fd())
+            let control_len = match self.max_fds() {
+                MAX_FDS => MAX_CONTROL,
+                most => self.lock_recv().marks.control_len(self.fd(), most),
+            };
+            Operation::RecvMsg(self.fd(), control_len)
         } else {
             Operation::Recv(self.fd())
         }
@@ -425,10 +443,15 @@ impl Core {
     /// Completes the attempt with the answer of a batch.
     pub(super) fn attempt_done(
         self: &Arc<Self>,
-        done: Completion<'_>,
+        mut done: Completion<'_>,
         worker: &Worker,
         wakes: &mut WakeList,
     ) -> Attempted {
+        if let Completion::Received { control: Some(control), .. } = &mut done
+            && self.max_fds() < MAX_FDS
+        {
+            control.limit_fds(self.max_fds());
+        }
         let mut recv = self.lock_recv();
         let (woken, closed) = match done {
             Completion::Received { bytes, message_len, control } => {

@@ -58,6 +58,15 @@ impl Listener {
         self.inner.core().wants_control()
     }
 
+    /// Limits how many descriptors a message to an accepted socket brings.
+    pub(crate) fn set_max_fds(&self, most: usize) {
+        self.inner.set_max_fds(most);
+    }
+
+    pub(crate) fn max_fds(&self) -> usize {
+        self.inner.max_fds()
+    }
+
     pub(crate) fn into_fd(self) -> OwnedFd {
         self.inner.into_fd()
     }

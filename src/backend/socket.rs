@@ -90,6 +90,14 @@ impl Socket {
         self.core.want_control();
     }
 
+    pub(crate) fn set_max_fds(&self, most: usize) {
+        self.core.set_max_fds(most);
+    }
+
+    pub(crate) fn max_fds(&self) -> usize {
+        self.core.max_fds()
+    }
+
     /// Makes the kernel mark messages, so that an empty one can be distinguished from the end of the stream.
     pub(crate) fn mark_messages(&self) -> io::Result<()> {
         self.core.lock_recv().marks.mark(self.fd())

@@ -13,6 +13,7 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::ancillary::wire::{FD_LEN, HEADER_LEN, MAX_CONTROL, MAX_FDS};
 use crate::ancillary::{AncillaryMessageReader, ReceivedControl};
 use crate::sys::{self};
 use crate::types::recv_meta::RecvMeta;
@@ -29,6 +30,9 @@ pub(crate) struct Marks {
     attempt_on: bool,
     /// Whether the stream's option was on at some time while an attempt is submitted.
     attempt_time_is_ours: bool,
+    /// What options add to control data, before descriptors and behind them. `None` before a receive with a limit on
+    /// descriptors, and where an option may have changed since.
+    added: Option<(usize, usize)>,
 }
 
 impl Marks {
@@ -39,6 +43,18 @@ impl Marks {
         }
     }
 
+    /// Returns the capacity for control data with which the kernel installs at most `max_fds` descriptors. They come last but
+    /// for a pidfd: in place of that it may install more, which [`AncillaryMessageReader::limit_fds`] closes.
+    pub(crate) fn control_len(&mut self, fd: BorrowedFd<'_>, max_fds: usize) -> usize {
+        if max_fds >= MAX_FDS {
+            return MAX_CONTROL;
+        }
+        let (before, behind) = *self.added.get_or_insert_with(|| sys::added_control(fd));
+        let fds = if max_fds == 0 { 0 } else { HEADER_LEN + max_fds * FD_LEN };
+        let fds = if behind > 0 { fds.next_multiple_of(size_of::<usize>()) } else { fds };
+        (before + fds + behind).min(MAX_CONTROL)
+    }
+
     /// Changes options of the socket.
     pub(crate) fn change<T>(
         &mut self,
@@ -46,6 +62,7 @@ impl Marks {
         change: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
     ) -> io::Result<T> {
         let changed = change(fd);
+        self.added = None;
         self.attempt_on &= self.read(fd);
         changed
     }
@@ -56,7 +73,7 @@ impl Marks {
     /// Returns the errors of `getsockopt(2)` and `setsockopt(2)`.
     pub(crate) fn mark(&mut self, fd: BorrowedFd<'_>) -> io::Result<()> {
         if sys::marks_messages(fd)? {
-            self.on = Some(true);
+            (self.on, self.added) = (Some(true), None);
             return Ok(());
         }
         self.change(fd, |fd| sys::set_timestamps(fd, true))?;
@@ -93,7 +110,7 @@ impl Marks {
         if self.attempt_time_is_ours {
             control.hide_time();
         }
-        let control_truncated = control.is_truncated();
+        let control_truncated = self.note_truncated(control.is_truncated());
         let end_of_stream = if is_message { Some(false) } else { self.end(fd, self.attempt_on) };
         (RecvMeta { message_len, control_truncated, end_of_stream }, control)
     }
@@ -107,9 +124,17 @@ impl Marks {
     ) -> RecvMeta {
         let is_message = is_message(message_len, reader.has_come());
         self.hide_time(reader);
-        let control_truncated = reader.is_truncated();
+        let control_truncated = self.note_truncated(reader.is_truncated());
         let end_of_stream = if is_message { Some(false) } else { self.nothing(fd) };
         RecvMeta { message_len, control_truncated, end_of_stream }
+    }
+
+    /// Notes whether control data was truncated. A duplicate of the socket may have switched on an option that adds some.
+    pub(crate) fn note_truncated(&mut self, truncated: bool) -> bool {
+        if truncated {
+            self.added = None;
+        }
+        truncated
     }
 
     /// Removes the control data that only the library has asked for.

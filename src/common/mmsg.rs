@@ -57,6 +57,7 @@ pub(crate) fn receive_many<'r>(
 ) -> io::Result<usize> {
     let fd = source.fd();
     source.marks.read_first(fd);
+    let control_len = source.control_len();
     let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MESSAGES_PER_CALL];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES_PER_CALL];
     let mut controls =
@@ -67,7 +68,7 @@ pub(crate) fn receive_many<'r>(
         header.msg_iov = vectors[count].write(vector(buffer.as_mut_ptr().cast(), buffer.len()));
         header.msg_iovlen = 1;
         header.msg_control = controls[count].as_mut_ptr().cast();
-        header.msg_controllen = MAX_CONTROL;
+        header.msg_controllen = control_len;
         headers[count].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         count += 1;
     }
@@ -101,10 +102,11 @@ pub(crate) fn receive_many<'r>(
         let control = unsafe { initialized(control, len) };
         // SAFETY: recvmmsg(2) has just written these control messages, and no other code has read them.
         let mut reader = unsafe { AncillaryMessageReader::new(control, is_truncated(header)) };
+        source.limit_fds(&mut reader);
         source.marks.hide_time(&mut reader);
         let received = RecvMeta {
             message_len: header.msg_len as usize,
-            control_truncated: reader.is_truncated(),
+            control_truncated: source.marks.note_truncated(reader.is_truncated()),
             end_of_stream: if index < sure { Some(false) } else { tail },
         };
         each(index, received, reader);

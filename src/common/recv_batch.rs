@@ -186,6 +186,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
+    use crate::ancillary::wire::MAX_FDS;
     use crate::common::marks::Marks;
     use crate::sys;
 
@@ -193,7 +194,7 @@ mod tests {
     fn a_batch_is_as_large_after_nothing_and_of_one_message_after_an_error() {
         let (ours, theirs) = sys::socketpair().unwrap();
         let mut marks = Marks::default();
-        let mut source = Source::new(ours.as_fd(), true, &mut marks);
+        let mut source = Source::new(ours.as_fd(), true, MAX_FDS, &mut marks);
         let mut batch = RecvBatch::default();
         batch.size.count = mmsg::MESSAGES_PER_CALL;
         let pool = Pool::new(mmsg::MESSAGES_PER_CALL, 64);

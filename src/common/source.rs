@@ -2,12 +2,13 @@
 //!
 //! The kernel closes a descriptor for which a receive has no capacity within the call, which takes as long as the peer likes
 //! (see [`crate::util::close`]). So every `recvmsg(2)` here has capacity for everything that can come with a message, whether
-//! its caller asks for it or not.
+//! its caller asks for it or not. Where the socket has a limit on descriptors, that comes first: the kernel installs no more,
+//! and closes the others.
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::BorrowedFd;
 
-use crate::ancillary::wire::MAX_CONTROL;
+use crate::ancillary::wire::{MAX_CONTROL, MAX_FDS};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buf::owned::{Capacity, Scatter};
 use crate::common::marks::{self, Marks};
@@ -20,16 +21,35 @@ pub(crate) struct Source<'a> {
     /// A receive of the socket had capacity for ancillary data, or messages carry some. From then on the kernel discards none.
     /// Before that a plain receive is `recv(2)`, which costs less.
     keeps_control: bool,
+    /// How many descriptors a message may bring.
+    max_fds: usize,
     pub(crate) marks: &'a mut Marks,
 }
 
 impl<'a> Source<'a> {
-    pub(crate) fn new(fd: BorrowedFd<'a>, keeps_control: bool, marks: &'a mut Marks) -> Self {
-        Self { fd, keeps_control, marks }
+    pub(crate) fn new(
+        fd: BorrowedFd<'a>,
+        keeps_control: bool,
+        max_fds: usize,
+        marks: &'a mut Marks,
+    ) -> Self {
+        Self { fd, keeps_control, max_fds, marks }
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'a> {
         self.fd
+    }
+
+    /// Returns the capacity for control data of every receive that has any.
+    pub(crate) fn control_len(&mut self) -> usize {
+        self.marks.control_len(self.fd, self.max_fds)
+    }
+
+    /// Closes the descriptors beyond the limit that the kernel has installed.
+    pub(crate) fn limit_fds(&self, reader: &mut AncillaryMessageReader<'_>) {
+        if self.max_fds < MAX_FDS {
+            reader.limit_fds(self.max_fds);
+        }
     }
 
     /// Receives into one lent buffer, and returns how many bytes were written there.
@@ -44,7 +64,8 @@ impl<'a> Source<'a> {
     pub(crate) fn recv_vectored(&mut self, buffers: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
         let capacity = buffers.iter().map(|buffer| buffer.len()).sum();
         let mut control = [0; MAX_CONTROL];
-        let (message_len, _) = sys::recv_message(self.fd, buffers, &mut &mut control[..])?;
+        let control = &mut control[..self.control_len()];
+        let (message_len, _) = sys::recv_message(self.fd, buffers, &mut &mut *control)?;
         Ok(message_len.min(capacity))
     }
 
@@ -55,12 +76,14 @@ impl<'a> Source<'a> {
         control: &mut &'c mut [u8],
     ) -> io::Result<(RecvMeta, AncillaryMessageReader<'c>)> {
         self.marks.read_first(self.fd);
-        if control.len() >= MAX_CONTROL {
+        if control.len() >= MAX_CONTROL && self.max_fds >= MAX_FDS {
             let (message_len, mut reader) = sys::recv_message(self.fd, buffers, control)?;
             return Ok((self.marks.received(self.fd, message_len, &mut reader), reader));
         }
         let mut all = [0; MAX_CONTROL];
-        let (message_len, mut reader) = sys::recv_message(self.fd, buffers, &mut &mut all[..])?;
+        let all = &mut all[..self.control_len()];
+        let (message_len, mut reader) = sys::recv_message(self.fd, buffers, &mut &mut *all)?;
+        self.limit_fds(&mut reader);
         let mut received = self.marks.received(self.fd, message_len, &mut reader);
         let reader = reader.move_into(std::mem::take(control));
         received.control_truncated |= reader.is_truncated();
@@ -76,7 +99,9 @@ impl<'a> Source<'a> {
     ) -> io::Result<RecvMeta> {
         self.marks.read_first(self.fd);
         let mut control = [0; MAX_CONTROL];
-        let (message_len, mut reader) = sys::recv_scattered(self.fd, scatter, &mut control)?;
+        let control = &mut control[..self.control_len()];
+        let (message_len, mut reader) = sys::recv_scattered(self.fd, scatter, control)?;
+        self.limit_fds(&mut reader);
         let received = self.marks.received(self.fd, message_len, &mut reader);
         match ancillary {
             Some(ancillary) => {
@@ -92,7 +117,8 @@ impl<'a> Source<'a> {
         if self.keeps_control {
             self.marks.read_first(self.fd);
             let mut control = [0; MAX_CONTROL];
-            let (message_len, mut reader) = sys::recvmsg_plain(self.fd, capacity, &mut control)?;
+            let control = &mut control[..self.control_len()];
+            let (message_len, mut reader) = sys::recvmsg_plain(self.fd, capacity, control)?;
             let received = self.marks.received(self.fd, message_len, &mut reader);
             return Ok(received.without(reader.is_empty()));
         }

@@ -29,7 +29,8 @@
 //! # Ok(()) }
 //! ```
 //!
-//! There is always capacity for what comes: 253 descriptors, credentials and a pidfd.
+//! There is always capacity for what comes: 253 descriptors, credentials and a pidfd. Fewer descriptors come where the
+//! socket has a limit: see [`max_fds`](crate::Options::max_fds).
 //!
 //! # In byte arrays
 //!
@@ -135,6 +136,7 @@
 //! |---|---|
 //! | the library: what is left in an [`AncillaryBuffer`] that was received, a reader, a [`Message`](crate::Message), a batch, or refused by [`recv_large`](crate::UnixSeqpacket::recv_large) or `TryFrom<OwnedFd>` | on a thread of its own, soon after; at once if it is known to close quickly: pipes, directories, memory, files on a disk |
 //! | the kernel, inside a receive without capacity: plain receives of a socket on which no call has had capacity for ancillary data | the receive waits |
+//! | the kernel, inside a receive: what a message brings beyond [`max_fds`](crate::Options::max_fds) | the receive waits |
 //! | the kernel, when a socket with unread messages is closed | the close waits |
 //! | the program, which has taken it | the program waits, unless it passes the descriptor to `spawn_blocking` |
 //!
@@ -143,7 +145,8 @@
 //! - **It takes no descriptors:** [`Options::pass_rights`](crate::Options::pass_rights)`(false)` (Linux 6.16). Peers get
 //!   `EPERM`. This closes every row of the table.
 //! - **It takes some, or runs on older kernels:** [`Options::keep_ancillary`](crate::Options::keep_ancillary) closes the
-//!   second row. From the first call with capacity for ancillary data on it is closed anyway.
+//!   second row. From the first call with capacity for ancillary data on it is closed anyway. The third row is open only
+//!   where a limit was set.
 //!
 //! Eight such threads close at a time. If all are held up, and as many descriptors wait behind them as a quarter of
 //! `RLIMIT_NOFILE`, more threads are started. Those switch `SO_LINGER` off first, which other owners of that socket can notice.

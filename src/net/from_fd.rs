@@ -66,7 +66,8 @@ impl Options {
     pub fn listener_from_fd(&self, fd: OwnedFd) -> io::Result<UnixSeqpacketListener> {
         let (fd, (choice, marked)) = self.adopt(fd, true)?;
         let listener = UnixSeqpacketListener::on(choice, fd)?;
-        if marked || self.keep_ancillary {
+        self.set_up(&listener);
+        if marked {
             listener.inner.want_control();
         }
         Ok(listener)

@@ -31,6 +31,7 @@ pub struct Options {
     selection: Selection,
     submission: Option<Submission>,
     pub(super) keep_ancillary: bool,
+    pub(super) max_fds: Option<usize>,
     pass_rights: Option<bool>,
     pub(super) local: Option<SocketAddr>,
     pub(super) file: FileOptions,
@@ -130,6 +131,27 @@ impl Options {
     /// ```
     pub fn keep_ancillary(mut self, keep: bool) -> Self {
         self.keep_ancillary = keep;
+        self
+    }
+
+    /// Sets how many file descriptors one message may bring to the socket, or to the sockets that a
+    /// listener accepts.
+    ///
+    /// The default is 253, the most that a message carries (`SCM_MAX_FD`). The limit applies from
+    /// the first message on. See [`UnixSeqpacket::set_max_fds`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Options, SocketAddr};
+    ///
+    /// let listener = Options::new().max_fds(1).bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
+    /// assert_eq!(listener.accept().await?.max_fds(), 1);
+    /// # drop(client);
+    /// # Ok(()) }
+    /// ```
+    pub fn max_fds(mut self, most: usize) -> Self {
+        self.max_fds = Some(most);
         self
     }
 
@@ -314,6 +336,9 @@ impl Options {
         let socket = UnixSeqpacket::on(choice, fd)?;
         if self.keep_ancillary {
             socket.inner.want_control();
+        }
+        if let Some(most) = self.max_fds {
+            socket.set_max_fds(most);
         }
         Ok(socket)
     }

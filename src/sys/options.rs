@@ -6,7 +6,12 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use rustix::net::sockopt;
 
+use crate::ancillary::wire::{FD_LEN, space};
+use crate::types::ucred::UCred;
 use crate::util::unsupported::too_old;
+
+/// Bytes of a security label (`SO_PASSSEC`) for which there is capacity. Labels have some tens.
+const LONGEST_LABEL: usize = 256;
 
 /// `SO_PASSRIGHTS` (Linux 6.16), which the libc crate does not have yet: `asm/socket.h`.
 const SO_PASSRIGHTS: libc::c_int =
@@ -25,6 +30,26 @@ pub(crate) fn send_buffer_size(fd: BorrowedFd<'_>) -> io::Result<usize> {
 /// (`SO_TIMESTAMP`).
 pub(crate) fn marks_messages(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(pass_credentials(fd)? || timestamps(fd)?)
+}
+
+/// Returns how many bytes of control data options of the socket add to each message: in front of descriptors, and behind them.
+/// An option that this kernel does not have adds none.
+pub(crate) fn added_control(fd: BorrowedFd<'_>) -> (usize, usize) {
+    let is_on = |option| {
+        let value = socket_option(fd, option, size_of::<libc::c_int>());
+        value.is_ok_and(|value| value.iter().any(|byte| *byte != 0))
+    };
+    let mut before = 0;
+    if TIMESTAMPS.into_iter().any(is_on) {
+        before += space(size_of::<libc::timeval>());
+    }
+    if is_on(libc::SO_PASSCRED) {
+        before += space(UCred::WIRE_LEN);
+    }
+    if is_on(libc::SO_PASSSEC) {
+        before += space(LONGEST_LABEL);
+    }
+    (before, if is_on(libc::SO_PASSPIDFD) { space(FD_LEN) } else { 0 })
 }
 
 fn timestamps(fd: BorrowedFd<'_>) -> io::Result<bool> {

@@ -97,8 +97,8 @@ impl MessageInfo {
 
     /// Returns whether ancillary data was discarded (`MSG_CTRUNC`).
     ///
-    /// Either there was no capacity for it, or the process could open no more file descriptors. Descriptors that were
-    /// discarded are closed.
+    /// There was no capacity for it, the process could open no more file descriptors, or the message brought more of them
+    /// than [`max_fds`](crate::UnixSeqpacket::max_fds) allows. Descriptors that were discarded are closed.
     ///
     /// A plain receive into an owned buffer has no capacity for ancillary data and does not ask for it. It may return false
     /// where a peer had passed some. A call with capacity for ancillary data returns the right answer, with one exception: a

@@ -39,8 +39,8 @@ pub(crate) enum Operation<'a> {
     Send(BorrowedFd<'a>, &'a PendingSend),
     /// `RECV`, which discards ancillary data.
     Recv(BorrowedFd<'a>),
-    /// `RECVMSG`, with capacity for all control data that can come with a message.
-    RecvMsg(BorrowedFd<'a>),
+    /// `RECVMSG`, with capacity for so many bytes of control data, [`MAX_CONTROL`] at most.
+    RecvMsg(BorrowedFd<'a>, usize),
 }
 
 const SEND: u16 = 0;
@@ -52,7 +52,7 @@ impl Operation<'_> {
         match self {
             Self::Send(..) => SEND,
             Self::Recv(_) => RECV,
-            Self::RecvMsg(_) => RECVMSG,
+            Self::RecvMsg(..) => RECVMSG,
         }
     }
 }
@@ -359,14 +359,15 @@ fn entry(
             let fd = target(fd);
             opcode::Recv::new(fd, slots.payload(slot), SLOT_LEN as u32).flags(RECV_NOW).build()
         }
-        Operation::RecvMsg(fd) => {
+        Operation::RecvMsg(fd, control_len) => {
             let fd = target(fd);
             let (payload, control) = (slots.payload(slot), slots.control(slot));
             let SlotHeader { header, vector: one } = &mut messages[slot];
             *one = vector(payload, SLOT_LEN);
             *header = empty_header();
             (header.msg_iov, header.msg_iovlen) = (one, 1);
-            (header.msg_control, header.msg_controllen) = (control.cast(), MAX_CONTROL);
+            (header.msg_control, header.msg_controllen) =
+                (control.cast(), control_len.min(MAX_CONTROL));
             opcode::RecvMsg::new(fd, header).flags(RECV_NOW as u32).build()
         }
     }

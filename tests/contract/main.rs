@@ -13,6 +13,7 @@ mod cancel;
 mod closing;
 mod connect;
 mod connection_limits;
+mod descriptor_limits;
 mod drop_races;
 mod execution_contexts;
 mod fairness;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         ancillary::tests(),
         reset::tests(),
         limits::tests(),
+        descriptor_limits::tests(),
         readiness::tests(),
         readiness_waiters::tests(),
         registrations::tests(),

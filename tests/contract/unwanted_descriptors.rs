@@ -30,13 +30,13 @@ pub fn tests() -> Vec<Test> {
 
 const PEERS: usize = 5;
 /// The most that one message carries.
-const MOST: usize = 253;
+pub const MOST: usize = 253;
 
 /// A worker may make its ring meanwhile, or a socket be registered. Far less than one message carries.
-const ALLOWED: usize = 12;
+pub const ALLOWED: usize = 12;
 
 /// As many as fit in a message, of one file.
-fn most() -> Vec<OwnedFd> {
+pub fn most() -> Vec<OwnedFd> {
     let one = file("passed");
     (0..MOST).map(|_| one.try_clone().expect("a duplicate")).collect()
 }
@@ -71,14 +71,14 @@ async fn descriptors_for_plain_receives_that_are_not_polled_open_none(cell: Cell
 }
 
 /// Counts, on a thread of its own, until it is told to stop. Says the most there were.
-struct Watch {
+pub struct Watch {
     stop: Arc<AtomicBool>,
     looked: Arc<AtomicUsize>,
     thread: thread::JoinHandle<usize>,
 }
 
 impl Watch {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let (stop, looked) = (Arc::<AtomicBool>::default(), Arc::<AtomicUsize>::default());
         let thread = thread::spawn({
             let (stop, looked) = (stop.clone(), looked.clone());
@@ -94,7 +94,7 @@ impl Watch {
         Self { stop, looked, thread }
     }
 
-    fn ends(self) -> usize {
+    pub fn ends(self) -> usize {
         self.stop.store(true, Ordering::Release);
         self.thread.join().expect("no panic")
     }

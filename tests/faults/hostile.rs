@@ -504,6 +504,21 @@ fn a_payload_comes_beside_all_that_options_add(cell: Cell) {
         soon(sender.send_large(b"name", &memory)).await.unwrap();
         let (info, payload) = soon(socket.recv_large(&mut [0; 8], 1 << 20)).await.unwrap();
         assert_eq!((info.bytes_read(), payload.unwrap().len()), (4, 5000));
+        // There is capacity for all of that beside a limit on descriptors, too.
+        for most in 0..4 {
+            socket.set_max_fds(most);
+            for sent in 0..8 {
+                let fds = std::iter::repeat_with(|| memory.as_fd().try_clone_to_owned().unwrap());
+                let ancillary = AncillaryBuffer::from_iter(fds.take(sent));
+                soon(sender.send_owned_with_ancillary("name", ancillary)).await.0.unwrap();
+                let (info, _, ancillary) =
+                    soon(socket.recv_owned_with_ancillary(vec![0; 4], AncillaryBuffer::new()))
+                        .await;
+                assert_eq!(info.unwrap().ancillary_truncated(), sent > most, "{sent} of {most}");
+                assert_eq!(ancillary.fds().len(), sent.min(most));
+                assert!(ancillary.credentials().is_some());
+            }
+        }
     });
 }
 

@@ -121,9 +121,17 @@ impl Options {
         // remember that for good. Then accept(2) would be retried without end.
         let file = socket_file::listen(fd.as_fd(), address, backlog, &self.file)?;
         let listener = UnixSeqpacketListener::on(backend, fd)?;
+        self.set_up(&listener);
+        Ok(listener.with_file(file, self.file.unlink_on_drop))
+    }
+
+    /// Sets what the sockets inherit that the listener accepts.
+    pub(in crate::net) fn set_up(&self, listener: &UnixSeqpacketListener) {
         if self.keep_ancillary {
             listener.inner.want_control();
         }
-        Ok(listener.with_file(file, self.file.unlink_on_drop))
+        if let Some(most) = self.max_fds {
+            listener.inner.set_max_fds(most);
+        }
     }
 }

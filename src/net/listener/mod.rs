@@ -133,6 +133,7 @@ impl UnixSeqpacketListener {
             // An accepted socket inherits the socket options that make messages carry control data.
             socket.inner.want_control();
         }
+        socket.inner.set_max_fds(self.inner.max_fds());
         Ok(socket)
     }
 

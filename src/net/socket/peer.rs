@@ -115,7 +115,7 @@ impl UnixSeqpacket {
     /// ```
     pub fn set_pass_pidfd(&self, pass: bool) -> io::Result<()> {
         self.inner.want_control();
-        set_pass_pidfd(self.as_fd(), pass)
+        self.inner.change_marks(|fd| set_pass_pidfd(fd, pass))
     }
 
     /// Returns whether a pidfd of the sending process comes with every message.

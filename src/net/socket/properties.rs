@@ -156,6 +156,61 @@ impl UnixSeqpacket {
         Ok(self.send_buffer_size()?.saturating_sub(SEND_BUFFER_OVERHEAD).min(sys::ONE_PIECE))
     }
 
+    /// Sets how many file descriptors one message may bring to this socket.
+    ///
+    /// The default is 253, the most that a message carries (`SCM_MAX_FD`), and a higher number
+    /// counts as that. The limit holds for every receive: calls with ancillary data, streams, and
+    /// messages that a dropped receive has left for the next. It applies to messages that are
+    /// received from now on. It belongs to this value, not to duplicates of the socket.
+    ///
+    /// A message that brings more is received with all its bytes and its first descriptors.
+    /// [`ancillary_truncated`](crate::MessageInfo::ancillary_truncated) reports it. The surplus never
+    /// gets into the process: the kernel closes it within the receive. So one message takes at most
+    /// this many raw fds. While [`set_pass_pidfd`](Self::set_pass_pidfd) is on, the kernel may
+    /// install up to seven more, which are closed before the call returns.
+    ///
+    /// The limit has a price: where the surplus includes a descriptor that takes long to close, the
+    /// receive waits for that, and with it the thread. Without a limit the library closes such a
+    /// descriptor beside the runtime. See
+    /// [`guide::hostile_peers`](crate::guide::hostile_peers#descriptors). A service that takes no
+    /// descriptors is better served by [`set_pass_rights`](Self::set_pass_rights), from Linux 6.16
+    /// on.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use tokio_seqpacket::UnixSeqpacket;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// b.set_max_fds(1);
+    /// let fds = [File::open("/dev/null")?.into(), File::open("/dev/zero")?.into()];
+    /// a.send_owned_with_ancillary("two files", AncillaryBuffer::from_iter(fds)).await.0?;
+    ///
+    /// let (received, bytes, ancillary) =
+    ///     b.recv_owned_with_ancillary(Vec::with_capacity(64), AncillaryBuffer::new()).await;
+    /// assert!(received?.ancillary_truncated());
+    /// assert_eq!((&bytes[..], ancillary.fds().len()), (&b"two files"[..], 1));
+    /// # Ok(()) }
+    /// ```
+    pub fn set_max_fds(&self, most: usize) {
+        self.inner.set_max_fds(most);
+    }
+
+    /// Returns how many file descriptors one message may bring to this socket.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
+    /// assert_eq!(a.max_fds(), 253);
+    /// a.set_max_fds(8);
+    /// assert_eq!(a.max_fds(), 8);
+    /// # Ok(()) }
+    /// ```
+    pub fn max_fds(&self) -> usize {
+        self.inner.max_fds()
+    }
+
     /// Sets whether messages to this socket may carry file descriptors (`SO_PASSRIGHTS`, Linux
     /// 6.16).
     ///
