@@ -7,6 +7,7 @@
 //! | [`owned_buffers`] | the calls that take their buffers, in ten minutes |
 //! | [`descriptors`] | passing open files, sockets and memory |
 //! | [`credentials`] | which process is at the other end, and what each answer proves |
+//! | [`hostile_peers`] | what a peer can do to a service, and which option limits it |
 //! | [`cancel_safety`] | what a dropped future leaves behind: `select!`, timeouts, aborted tasks |
 //! | [`containers`] | io_uring under seccomp, sysctls and limits, and how to see what was chosen |
 //! | [`tuning`] | send buffers, batches, streams, busy polling, worker threads, sealed memory |
@@ -19,6 +20,7 @@ pub mod cancel_safety;
 pub mod containers;
 pub mod credentials;
 pub mod descriptors;
+pub mod hostile_peers;
 pub mod migration;
 pub mod owned_buffers;
 pub mod tuning;
