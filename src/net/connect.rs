@@ -5,6 +5,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::time::Duration;
 
+use crate::backend::Choice;
+use crate::net::address_error::of_connect;
 use crate::net::backoff::Backoff;
 use crate::net::listener::socket_file::SocketFile;
 use crate::net::options::Options;
@@ -22,11 +24,20 @@ impl UnixSeqpacket {
     /// # Cancel safety
     /// Dropping the future makes no connection: the socket is closed unconnected.
     ///
+    /// A path may have more than the 108 bytes of `sun_path`: see [`SocketAddr`].
+    ///
     /// # Errors
-    /// - `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside.
+    /// - `InvalidInput` for an empty path, one over 4095 bytes or with a NUL byte inside, and for an
+    ///   abstract name over 107 bytes.
     /// - `ECONNREFUSED` if no socket listens at the address.
-    /// - `ENOENT`, `EACCES`, `EPROTOTYPE` and others of `connect(2)`.
+    /// - `ENOENT`, `EACCES`, `EPROTOTYPE` (another type of socket), `EMFILE` and others of
+    ///   `connect(2)` and `socket(2)`.
+    /// - `Unsupported` for a path over 108 bytes where `/proc` cannot be used.
     /// - An error outside a runtime, or in one without its I/O driver.
+    ///
+    /// The text of an error of the operating system names the address and the cause, for example
+    /// the missing directory. Its kind is as usual. The error itself, with its number
+    /// (`raw_os_error`), is the [`source`](std::error::Error::source).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -37,6 +48,13 @@ impl UnixSeqpacket {
     /// let _listener = UnixSeqpacketListener::bind(&name)?;
     /// let socket = UnixSeqpacket::connect(&name).await?;
     /// assert!(socket.local_addr()?.is_unnamed());
+    ///
+    /// use std::error::Error;
+    /// let error = UnixSeqpacket::connect("/nonexistent/socket").await.unwrap_err();
+    /// assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+    /// assert!(error.to_string().contains("directory /nonexistent does not exist"));
+    /// let source = error.source().and_then(|source| source.downcast_ref::<std::io::Error>());
+    /// assert_eq!(source.and_then(std::io::Error::raw_os_error), Some(2));
     /// # Ok(()) }
     /// ```
     pub async fn connect<P: AsRef<Path>>(address: P) -> io::Result<Self> {
@@ -128,9 +146,7 @@ impl Options {
         let backend = self.select()?;
         let (fd, file) = self.connecting(address)?;
         let fd = connect(fd, address).await?;
-        let socket = self.socket_on(backend, fd)?;
-        file.into_iter().for_each(SocketFile::keep);
-        Ok(socket)
+        self.connected(backend, fd, file, address)
     }
 
     /// Connects to a listener, and blocks the thread while the backlog is full.
@@ -157,10 +173,8 @@ impl Options {
         let backend = self.select()?;
         let address = SocketAddr::from_path(address)?;
         let (fd, file) = self.connecting(&address)?;
-        sys::connect_waiting(fd.as_fd(), &address)?;
-        let socket = self.socket_on(backend, fd)?;
-        file.into_iter().for_each(SocketFile::keep);
-        Ok(socket)
+        sys::connect_waiting(fd.as_fd(), &address).map_err(|error| of_connect(error, &address))?;
+        self.connected(backend, fd, file, &address)
     }
 
     /// Makes two connected sockets with these options. See [`UnixSeqpacket::pair`].
@@ -192,13 +206,25 @@ impl Options {
                 "an unnamed address leads to no listener",
             ));
         }
-        let fd = sys::socket()?;
+        let fd = sys::socket().map_err(|error| of_connect(error, to))?;
         self.prepare(fd.as_fd())?;
         let file = match &self.local {
             Some(local) => SocketFile::bind(fd.as_fd(), local)?,
             None => None,
         };
         Ok((fd, file))
+    }
+
+    fn connected(
+        &self,
+        choice: Choice,
+        fd: OwnedFd,
+        file: Option<SocketFile>,
+        to: &SocketAddr,
+    ) -> io::Result<UnixSeqpacket> {
+        let socket = self.socket_on(choice, fd)?;
+        file.into_iter().for_each(SocketFile::keep);
+        Ok(socket.with_long_paths(self.local.as_ref(), Some(to)))
     }
 }
 
@@ -219,7 +245,7 @@ async fn connect(socket: OwnedFd, address: &SocketAddr) -> io::Result<OwnedFd> {
         match sys::connect(socket.as_fd(), address) {
             Ok(()) => return Ok(socket),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            Err(error) => return Err(of_connect(error, address)),
         }
         let backoff = match &mut backoff {
             Some(backoff) => backoff,

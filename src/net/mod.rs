@@ -20,6 +20,7 @@ pub(crate) mod sealed_memory;
 mod from_fd;
 mod from_raw_fd;
 
+mod address_error;
 mod backoff;
 mod places;
 pub(crate) mod send_error;

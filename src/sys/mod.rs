@@ -7,18 +7,19 @@
 #![allow(unsafe_code, reason = "sendmsg, recvmsg and getsockname through libc")]
 
 mod options;
+pub(crate) mod short_path;
 
 pub(crate) use options::*;
 
 use std::io::{self, IoSlice, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::OFlags;
+use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, SocketFlags,
-    SocketType, sockopt,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown,
+    SocketAddrUnix, SocketFlags, SocketType, sockopt,
 };
 
 use tokio::io::{Interest, Ready};
@@ -55,7 +56,7 @@ pub(crate) fn socket() -> io::Result<OwnedFd> {
 }
 
 /// Creates a datagram socket, non-blocking and close-on-exec.
-pub(crate) fn datagram_socket() -> io::Result<OwnedFd> {
+fn datagram_socket() -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     Ok(rustix::net::socket_with(AddressFamily::UNIX, SocketType::DGRAM, flags, None)?)
 }
@@ -70,6 +71,7 @@ pub(crate) fn socketpair() -> io::Result<(OwnedFd, OwnedFd)> {
     )?)
 }
 
+/// Calls `bind(2)`. The address fits `sun_path`.
 pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
     Ok(rustix::net::bind(fd, &address.to_rustix()?)?)
 }
@@ -80,9 +82,42 @@ pub(crate) fn listen(fd: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
 }
 
 /// Calls `connect(2)`. On a non-blocking socket `WouldBlock` means that the backlog is full.
+///
+/// A path that does not fit `sun_path` is opened, and the socket connects to the open file.
 pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
-    let address = address.to_rustix()?;
-    Ok(retry_on_intr(|| rustix::net::connect(fd, &address))?)
+    let connect = |address: &SocketAddrUnix| retry_on_intr(|| rustix::net::connect(fd, address));
+    let Some(path) = address.long_path() else { return Ok(connect(&address.to_rustix()?)?) };
+    let flags = OFlags::PATH | OFlags::CLOEXEC;
+    let file = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))?;
+    let short = SocketAddrUnix::new(short_path::of(file.as_fd()))?;
+    connect(&short).map_err(|error| short_path::explained(error.into(), file.as_fd()))
+}
+
+/// What is bound at an address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Bound {
+    Nothing,
+    Datagram,
+    /// A seqpacket or a stream socket, which need not listen.
+    Connection,
+}
+
+/// Returns what is bound at an address, without being noticed there.
+///
+/// `connect(2)` looks for a socket that is bound to the file, and refuses the connection if there is none. It then compares
+/// the types. For a datagram socket it rejects a listener (`EPROTOTYPE`), which does not notice.
+pub(crate) fn bound_at(address: &SocketAddr) -> io::Result<Bound> {
+    match connect(datagram_socket()?.as_fd(), address) {
+        Ok(()) => Ok(Bound::Datagram),
+        Err(error) => match error.raw_os_error() {
+            // ENOENT: there is no file.
+            Some(libc::ECONNREFUSED | libc::ENOENT) => Ok(Bound::Nothing),
+            // A datagram socket that is connected to another.
+            Some(libc::EPERM) => Ok(Bound::Datagram),
+            Some(libc::EPROTOTYPE) => Ok(Bound::Connection),
+            _ => Err(error),
+        },
+    }
 }
 
 /// Connects a socket to `address`, and blocks this thread while the backlog is full. The socket is non-blocking once it is

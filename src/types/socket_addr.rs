@@ -12,12 +12,28 @@ use std::path::{Path, PathBuf};
 use rustix::net::SocketAddrUnix;
 
 /// Bytes that `sun_path` holds.
-const CAPACITY: usize = 108;
+pub(crate) const CAPACITY: usize = 108;
+
+/// The longest path in bytes that a system call takes (`PATH_MAX` without its NUL byte).
+const LONGEST_PATH: usize = 4095;
 
 /// Holds the address of a Unix socket: a path, a name in the abstract namespace, or none.
 ///
 /// See `unix(7)`. A path may use all 108 bytes of `sun_path`. The terminating NUL byte is left out
 /// then, which Linux accepts.
+///
+/// # Longer paths
+///
+/// Paths of up to 4095 bytes work as well, where `/proc` is mounted. Connecting opens the file
+/// (`O_PATH`), and binding opens the directory. The kernel then gets a path through
+/// `/proc/self/fd`. To bind, the file name may have 83 bytes, or a few more while raw fds are
+/// small.
+///
+/// The kernel reports that short path as the socket's address, and it leads nowhere in other
+/// processes. The sockets and listeners of this crate return the path that they were given. A
+/// listener's accepted sockets do so too. That path is not known to a socket that was made from a
+/// descriptor, and to a client that connected by another path of at most 108 bytes. Those return
+/// the kernel's.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -33,7 +49,7 @@ const CAPACITY: usize = 108;
 /// assert_eq!(name.as_abstract_name(), Some(&b"service"[..]));
 ///
 /// assert!(SocketAddr::unnamed().is_unnamed());
-/// assert!(SocketAddr::from_path("p".repeat(109)).is_err());
+/// assert!(SocketAddr::from_path("p".repeat(4096)).is_err());
 ///
 /// // To std's type and back.
 /// let std = std::os::unix::net::SocketAddr::try_from(name.clone())?;
@@ -60,8 +76,8 @@ impl SocketAddr {
     /// Anything else is a pathname.
     ///
     /// # Errors
-    /// Returns `InvalidInput` for an empty path, for a path or name over 108 bytes (the leading NUL of an
-    /// abstract name counts), and for a NUL byte inside a pathname.
+    /// Returns `InvalidInput` for an empty path, for a path over 4095 bytes, for an abstract name over 108
+    /// bytes (its leading NUL counts), and for a NUL byte inside a pathname.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -79,15 +95,15 @@ impl SocketAddr {
         let path = path.as_ref();
         let bytes = path.as_os_str().as_bytes();
         let invalid = |what: String| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        if bytes.len() > CAPACITY {
+        if bytes.len() > LONGEST_PATH {
             return invalid(format!(
-                "socket path of {} bytes exceeds the limit of {CAPACITY} bytes (sun_path)",
+                "socket path of {} bytes exceeds the limit of {LONGEST_PATH} bytes (PATH_MAX)",
                 bytes.len()
             ));
         }
         let name = match bytes {
             [] => return invalid("socket path is empty".into()),
-            [0, name @ ..] => Name::Abstract(name.to_vec()),
+            [0, name @ ..] => return Self::from_abstract_name(name),
             _ if bytes.contains(&0) => {
                 return invalid(
                     "socket path has a NUL byte inside; only a leading one is allowed, \
@@ -241,6 +257,11 @@ impl SocketAddr {
         Ok(Self { name })
     }
 
+    /// Returns the path if it does not fit `sun_path`.
+    pub(crate) fn long_path(&self) -> Option<&Path> {
+        self.as_pathname().filter(|path| path.as_os_str().len() > CAPACITY)
+    }
+
     pub(crate) fn to_rustix(&self) -> io::Result<SocketAddrUnix> {
         Ok(match &self.name {
             Name::Unnamed => SocketAddrUnix::new_unnamed(),
@@ -264,7 +285,7 @@ impl From<net::SocketAddr> for SocketAddr {
 impl TryFrom<SocketAddr> for net::SocketAddr {
     type Error = io::Error;
 
-    /// Fails with `InvalidInput` for a path of 108 bytes: std requires a terminating NUL byte.
+    /// Fails with `InvalidInput` for a path of 108 bytes or more: std requires a terminating NUL byte.
     fn try_from(address: SocketAddr) -> io::Result<Self> {
         match &address.name {
             // This is std's unnamed address.
@@ -309,12 +330,16 @@ mod tests {
 
     #[test]
     fn limits_are_named() {
-        let error = SocketAddr::from_path("p".repeat(109)).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
-        assert!(error.to_string().contains("108"), "{error}");
+        for (long, limit) in [("p".repeat(4096), "4095"), (format!("\0{}", "n".repeat(108)), "107")]
+        {
+            let error = SocketAddr::from_path(long).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains(limit), "{error}");
+        }
         assert!(SocketAddr::from_path("").is_err());
         assert!(SocketAddr::from_path("a\0b").is_err());
-        assert!(SocketAddr::from_path("p".repeat(108)).is_ok());
+        assert_eq!(SocketAddr::from_path("p".repeat(108)).unwrap().long_path(), None);
+        assert!(SocketAddr::from_path("p".repeat(109)).unwrap().long_path().is_some());
     }
 
     #[test]

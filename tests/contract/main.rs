@@ -31,6 +31,7 @@ mod order;
 mod owned;
 mod owned_batches;
 mod owned_streams;
+mod paths;
 mod peek;
 mod properties;
 mod readiness;
@@ -64,6 +65,7 @@ fn main() -> ExitCode {
         registrations::tests(),
         connect::tests(),
         owned::tests(),
+        paths::tests(),
         fairness::tests(),
         futurelock::tests(),
         first_poll::tests(),

@@ -13,6 +13,7 @@ use crate::harness::call_variants::{self, RecvBy, Room, SendBy};
 use crate::harness::descriptors::{Full, content, file, is_close_on_exec};
 use crate::harness::messages::recv;
 use crate::harness::peer::Peer;
+use crate::harness::syscalls::errno;
 use crate::harness::waiting::{arm, soon, starts_waiting};
 use crate::harness::{Cell, Flavor, Test, alone, only};
 
@@ -137,11 +138,11 @@ async fn making_sockets_without_free_descriptors_is_an_error(cell: Cell) {
                 (free < 1).then(|| cell.options().bind(&path, 1).unwrap_err()),
             ];
             for error in errors.into_iter().flatten() {
-                assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+                assert_eq!(errno(&error), Some(libc::EMFILE), "{error}");
             }
             if free < 1 {
                 let error = soon(cell.options().connect(&there)).await.unwrap_err();
-                assert_eq!(error.raw_os_error(), Some(libc::EMFILE), "{error}");
+                assert_eq!(errno(&error), Some(libc::EMFILE), "{error}");
             }
             full.free(1);
         }

@@ -26,6 +26,12 @@ pub fn recv(fd: impl AsFd) -> io::Result<Vec<u8>> {
     Ok(message)
 }
 
+/// The number of an error, or of the error that it was made from.
+pub fn errno(error: &io::Error) -> Option<i32> {
+    let source = || std::error::Error::source(error)?.downcast_ref::<io::Error>();
+    error.raw_os_error().or_else(|| source()?.raw_os_error())
+}
+
 #[track_caller]
 pub fn would_block<T: std::fmt::Debug>(result: io::Result<T>) {
     match result {

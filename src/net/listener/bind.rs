@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::path::Path;
 
+use crate::net::address_error::of_bind;
 use crate::net::listener::UnixSeqpacketListener;
 use crate::net::listener::socket_file;
 use crate::net::options::Options;
@@ -13,13 +14,19 @@ use crate::types::socket_addr::SocketAddr;
 impl UnixSeqpacketListener {
     /// Listens at `address`, with a backlog of 128.
     ///
-    /// A leading NUL byte makes the address a name in the abstract namespace.
+    /// A leading NUL byte makes the address a name in the abstract namespace. A path may have more
+    /// than the 108 bytes of `sun_path`: see [`SocketAddr`].
     ///
     /// # Errors
-    /// - `InvalidInput` for a path over 108 bytes, an empty one, or one with a NUL byte inside.
+    /// - `InvalidInput` for an empty path, one over 4095 bytes or with a NUL byte inside, and for an
+    ///   abstract name over 107 bytes. Also for a file name over 83 bytes in a path over 108 bytes.
     /// - `EADDRINUSE` if the path exists, even if no socket listens there any more.
-    /// - Others of `bind(2)` and `listen(2)`.
+    /// - `ENOENT`, `EACCES`, `EROFS`, `EMFILE` and others of `socket(2)`, `bind(2)` and `listen(2)`.
+    /// - `Unsupported` for a path over 108 bytes where `/proc` cannot be used.
     /// - An error outside a runtime, or in one without its I/O driver.
+    ///
+    /// The text of an error of the operating system names the address and the cause. The error
+    /// itself is the `source()`, as for [`connect`](crate::UnixSeqpacket::connect).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -115,14 +122,14 @@ impl Options {
         backlog: i32,
     ) -> io::Result<UnixSeqpacketListener> {
         let backend = self.select()?;
-        let fd = sys::socket()?;
+        let fd = sys::socket().map_err(|error| of_bind(error, address))?;
         self.prepare(fd.as_fd())?;
         // Registered only once it listens. Until then tokio would see the socket as hung up, and
         // remember that for good. Then accept(2) would be retried without end.
         let file = socket_file::listen(fd.as_fd(), address, backlog, &self.file)?;
         let listener = UnixSeqpacketListener::on(backend, fd)?;
         self.set_up(&listener);
-        Ok(listener.with_file(file, self.file.unlink_on_drop))
+        Ok(listener.with_file(file, self.file.unlink_on_drop).with_long_path(address))
     }
 
     /// Sets what the sockets inherit that the listener accepts.

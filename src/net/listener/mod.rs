@@ -44,6 +44,8 @@ pub struct UnixSeqpacketListener {
     /// The file to remove. Dropped first, so that the file never exists without its listening
     /// socket.
     file: Option<SocketFile>,
+    /// The path that it is bound to, where the kernel knows only a short one.
+    long_path: Option<SocketAddr>,
     pub(crate) inner: backend::Listener,
     pub(crate) span: Span,
 }
@@ -52,7 +54,7 @@ impl UnixSeqpacketListener {
     pub(crate) fn on(choice: Choice, fd: OwnedFd) -> io::Result<Self> {
         let inner = backend::Listener::new(choice, fd)?;
         let span = Span::listener(inner.backend(), inner.fd());
-        Ok(Self { file: None, inner, span })
+        Ok(Self { file: None, long_path: None, inner, span })
     }
 
     pub(crate) fn with_file(self, file: Option<SocketFile>, unlink: bool) -> Self {
@@ -63,6 +65,11 @@ impl UnixSeqpacketListener {
             }
             file => Self { file, ..self },
         }
+    }
+
+    pub(crate) fn with_long_path(self, address: &SocketAddr) -> Self {
+        let long_path = address.long_path().map(|_| address.clone());
+        Self { long_path, ..self }
     }
 
     /// Accepts a connection.
@@ -134,7 +141,7 @@ impl UnixSeqpacketListener {
             socket.inner.want_control();
         }
         socket.inner.set_max_fds(self.inner.max_fds());
-        Ok(socket)
+        Ok(socket.with_long_paths(self.long_path.as_ref(), None))
     }
 
     /// Returns the address that it listens at, as a path.
@@ -160,6 +167,8 @@ impl UnixSeqpacketListener {
 
     /// Returns the address that it listens at.
     ///
+    /// For a path over 108 bytes see [`SocketAddr`].
+    ///
     /// # Errors
     /// Those of `getsockname(2)`.
     ///
@@ -174,7 +183,10 @@ impl UnixSeqpacketListener {
     /// # Ok(()) }
     /// ```
     pub fn local_socket_addr(&self) -> io::Result<SocketAddr> {
-        sys::local_address(self.as_fd())
+        match &self.long_path {
+            Some(path) => Ok(path.clone()),
+            None => sys::local_address(self.as_fd()),
+        }
     }
 
     /// Takes the pending error of the socket (`SO_ERROR`), if there is one.
@@ -273,7 +285,7 @@ impl IntoRawFd for UnixSeqpacketListener {
 
 impl From<UnixSeqpacketListener> for OwnedFd {
     fn from(listener: UnixSeqpacketListener) -> Self {
-        let UnixSeqpacketListener { file, inner, span: _span } = listener;
+        let UnixSeqpacketListener { file, inner, long_path: _, span: _span } = listener;
         if let Some(file) = file {
             file.keep();
         }

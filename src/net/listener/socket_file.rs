@@ -1,7 +1,7 @@
 //! [`SocketFile`]: the file of a bound socket, its permissions, its removal, and the replacement of
 //! a stale one.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -11,16 +11,10 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
+use crate::net::address_error::{self, directory_of, in_use, with_reason};
 use crate::net::options::FileOptions;
-use crate::sys;
+use crate::sys::{self, Bound, short_path};
 use crate::types::socket_addr::SocketAddr;
-
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
 
 /// The directory and the name of a socket's file. The directory is opened before `bind(2)` makes
 /// the file: the process can change its directory, and the path can come to lead elsewhere.
@@ -62,7 +56,17 @@ impl Place {
     /// Returns a short path of another name in the directory, valid wherever the directory is by
     /// now.
     fn beside(&self, name: &str) -> io::Result<SocketAddr> {
-        SocketAddr::from_path(format!("/proc/self/fd/{}/{name}", self.directory.as_raw_fd()))
+        short_path::in_directory(self.directory.as_fd(), OsStr::new(name))
+    }
+
+    /// Calls `bind(2)`, with a short path if the address does not fit `sun_path`.
+    fn bind(&self, fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
+        if address.long_path().is_none() {
+            return sys::bind(fd, address);
+        }
+        let directory = self.directory.as_fd();
+        let short = short_path::in_directory(directory, &self.name)?;
+        sys::bind(fd, &short).map_err(|error| short_path::explained(error, directory))
     }
 }
 
@@ -89,9 +93,15 @@ pub(crate) struct SocketFile {
 impl SocketFile {
     /// Calls `bind(2)`, which makes the file. Returns `None` for an address that is not a path.
     pub(crate) fn bind(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<Option<Self>> {
-        let place = address.as_pathname().map(Place::of).transpose()?;
-        sys::bind(fd, address)?;
-        place.map(Self::made).transpose()
+        let bind = || {
+            let Some(path) = address.as_pathname() else {
+                return sys::bind(fd, address).map(|()| None);
+            };
+            let place = Place::of(path)?;
+            place.bind(fd, address)?;
+            Self::made(place).map(Some)
+        };
+        bind().map_err(|error| address_error::of_bind(error, address))
     }
 
     /// Takes the file that `bind(2)` has just made.
@@ -133,9 +143,9 @@ pub(crate) fn listen(
                  namespace may connect",
             ));
         }
-        sys::bind(fd, address)?;
+        let file = SocketFile::bind(fd, address)?;
         sys::listen(fd, backlog)?;
-        return Ok(None);
+        return Ok(file);
     };
     if let Some(mode) = options.mode {
         // bind(2) gives the file the mode of the socket, without the bits of the umask. So at no
@@ -143,13 +153,16 @@ pub(crate) fn listen(
         rustix::fs::fchmod(fd, Mode::from_raw_mode(mode & 0o777))?;
     }
     let file = if options.replace_stale {
-        Some(bind_in_place_of_stale(fd, address, path, MAX_CLAIM_DEPTH)?)
+        let bound = bind_in_place_of_stale(fd, address, path, MAX_CLAIM_DEPTH);
+        Some(bound.map_err(|error| address_error::of_bind(error, address))?)
     } else {
         SocketFile::bind(fd, address)?
     };
     // No client can connect before listen(2).
     if let Some(file) = &file {
-        set_owner_and_mode(file, options)?;
+        set_owner_and_mode(file, options).map_err(|error| {
+            with_reason(error, address, "the owner or the mode of the socket file cannot be set")
+        })?;
     }
     sys::listen(fd, backlog)?;
     Ok(file)
@@ -205,7 +218,7 @@ fn bind_in_place_of_stale(
 ) -> io::Result<SocketFile> {
     for _ in 0..MAX_BIND_ATTEMPTS {
         let place = Place::of(path)?;
-        match sys::bind(fd, address) {
+        match place.bind(fd, address) {
             Ok(()) => return SocketFile::made(place),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(error),
@@ -237,10 +250,9 @@ fn bind_in_place_of_stale(
         crate::common::trace::removes_stale(path);
         match place.unlink() {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                let what = format!("{}: a stale socket file stays: {error}", path.display());
-                return Err(io::Error::new(error.kind(), what));
+                return Err(with_reason(error, address, "the stale socket file cannot be removed"));
             }
-            _ => sys::bind(fd, address)?,
+            _ => place.bind(fd, address)?,
         }
         return SocketFile::made(place);
     }
@@ -248,20 +260,10 @@ fn bind_in_place_of_stale(
 }
 
 /// Returns whether a socket is bound to the file at the path, even one that does not listen yet.
-///
-/// `connect(2)` looks for a socket that is bound to the file, and refuses the connection if there
-/// is none. It then compares the types. For a datagram socket it rejects a listener (`EPROTOTYPE`),
-/// which does not notice.
 fn is_bound(path: &Path, address: &SocketAddr) -> io::Result<bool> {
-    match sys::connect(sys::datagram_socket()?.as_fd(), address) {
-        Err(error) => match error.raw_os_error() {
-            // ENOENT: there is no file, which the caller's next attempt finds.
-            Some(libc::ECONNREFUSED | libc::ENOENT) => Ok(false),
-            // EPERM: a datagram socket that is connected to another.
-            Some(libc::EPROTOTYPE | libc::EPERM) => Ok(true),
-            _ => Err(in_use(path, &format!("cannot find out whether it is in use: {error}"))),
-        },
-        Ok(()) => Ok(true),
+    match sys::bound_at(address) {
+        Ok(bound) => Ok(bound != Bound::Nothing),
+        Err(error) => Err(in_use(path, &format!("cannot find out whether it is in use: {error}"))),
     }
 }
 
@@ -311,8 +313,4 @@ fn may_claim(place: &Place, old: &Held, name: &str) -> bool {
     let own = rustix::process::geteuid().as_raw();
     let entitled = [0, own, old.stat.st_uid, directory.st_uid];
     directory.st_mode & libc::S_ISVTX == 0 || entitled.contains(&claim.st_uid)
-}
-
-fn in_use(path: &Path, why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::AddrInUse, format!("{}: {why}", path.display()))
 }

@@ -33,6 +33,7 @@ use crate::net::places::Place;
 use crate::net::send_batch::SendBatch;
 use crate::net::socket::exclusive::Exclusive;
 use crate::types::backend::Backend;
+use crate::types::socket_addr::SocketAddr;
 
 /// A connected Unix seqpacket socket.
 ///
@@ -103,6 +104,9 @@ struct Extras {
         reason = "its drop frees the place, after `inner` is closed or given away"
     )]
     place: Option<Place>,
+    /// Paths that the kernel knows only as short ones.
+    local: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
 }
 
 impl UnixSeqpacket {
@@ -113,9 +117,31 @@ impl UnixSeqpacket {
     }
 
     /// Makes a new socket hold its place among the connections of its listener.
-    pub(crate) fn in_place(self, place: Place) -> Self {
-        let extras = Extras { place: Some(place), ..Extras::default() };
-        Self { extras: OnceLock::from(Box::new(extras)), ..self }
+    pub(crate) fn in_place(mut self, place: Place) -> Self {
+        self.extras_of_new().place = Some(place);
+        self
+    }
+
+    /// Keeps those of the addresses that the kernel does not report as they were given. The socket is new.
+    pub(crate) fn with_long_paths(
+        mut self,
+        local: Option<&SocketAddr>,
+        peer: Option<&SocketAddr>,
+    ) -> Self {
+        let long = |address: Option<&SocketAddr>| {
+            address.filter(|address| address.long_path().is_some()).cloned()
+        };
+        let (local, peer) = (long(local), long(peer));
+        if local.is_some() || peer.is_some() {
+            let extras = self.extras_of_new();
+            (extras.local, extras.peer) = (local, peer);
+        }
+        self
+    }
+
+    fn extras_of_new(&mut self) -> &mut Extras {
+        self.extras.get_or_init(Box::default);
+        self.extras.get_mut().expect("just made")
     }
 
     /// Returns the backend that the socket runs on.

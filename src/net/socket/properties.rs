@@ -5,14 +5,15 @@ use std::os::fd::AsFd;
 
 use crate::net::send_error::SEND_BUFFER_OVERHEAD;
 use crate::net::socket::UnixSeqpacket;
-use crate::sys;
+use crate::sys::{self, short_path};
 use crate::types::socket_addr::SocketAddr;
 
 impl UnixSeqpacket {
     /// Returns the address that this socket is bound to (`getsockname(2)`).
     ///
     /// An accepted socket has the listener's address. A socket that connected without
-    /// [`Options::local_addr`](crate::Options::local_addr) is unnamed.
+    /// [`Options::local_addr`](crate::Options::local_addr) is unnamed. For paths over 108 bytes see
+    /// [`SocketAddr`].
     ///
     /// # Errors
     /// Those of `getsockname(2)`.
@@ -24,7 +25,10 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        sys::local_address(self.as_fd())
+        match self.extras.get().and_then(|extras| extras.local.as_ref()) {
+            Some(given) => Ok(given.clone()),
+            None => sys::local_address(self.as_fd()),
+        }
     }
 
     /// Returns the address that the other end is bound to (`getpeername(2)`). See
@@ -50,7 +54,14 @@ impl UnixSeqpacket {
     /// # Ok(()) }
     /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        sys::peer_address(self.as_fd())
+        let reported = sys::peer_address(self.as_fd())?;
+        let given = self.extras.get().and_then(|extras| extras.peer.as_ref());
+        match (given, reported.as_pathname()) {
+            (Some(given), Some(path)) if path.starts_with(short_path::DIRECTORY) => {
+                Ok(given.clone())
+            }
+            _ => Ok(reported),
+        }
     }
 
     /// Returns the size of the send buffer in bytes (`SO_SNDBUF`, see `socket(7)`).

@@ -1,0 +1,53 @@
+//! Short paths through `/proc/self/fd`, for paths that do not fit `sun_path`.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD};
+
+use crate::types::socket_addr::{CAPACITY, SocketAddr};
+
+/// Where all short paths lie.
+pub(crate) const DIRECTORY: &str = "/proc/self/fd";
+
+/// Returns a path that leads to the open file, wherever it is by now.
+pub(super) fn of(file: BorrowedFd<'_>) -> PathBuf {
+    Path::new(DIRECTORY).join(file.as_raw_fd().to_string())
+}
+
+/// Returns the address of a name in an open directory.
+///
+/// # Errors
+/// Returns `InvalidInput` for a name that does not fit `sun_path` even so.
+pub(crate) fn in_directory(directory: BorrowedFd<'_>, name: &OsStr) -> io::Result<SocketAddr> {
+    let directory = of(directory);
+    let limit = CAPACITY - directory.as_os_str().len() - 1;
+    if name.len() > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            format!(
+                "{}: file name of {} bytes exceeds the limit of {limit} bytes where the path has \
+                 over {CAPACITY} bytes (sun_path)",
+                name.display(),
+                name.len()
+            ),
+        ));
+    }
+    SocketAddr::from_path(directory.join(name))
+}
+
+/// Returns what a call with a short path through `file` failed with: its own error, or the lack of `/proc`.
+pub(crate) fn explained(error: io::Error, file: BorrowedFd<'_>) -> io::Error {
+    match rustix::fs::statat(CWD, of(file), AtFlags::empty()) {
+        Ok(_) => error,
+        Err(missing) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "a path of over {CAPACITY} bytes takes /proc/self/fd, which cannot be used here \
+                 (is /proc mounted?): {missing}"
+            ),
+        ),
+    }
+}
