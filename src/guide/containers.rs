@@ -1,4 +1,4 @@
-//! Containers, sandboxes and io_uring.
+//! Containers, sandboxes and io_uring; services under systemd.
 //!
 //! io_uring is often disabled: by the container's seccomp profile, by a sysctl, by a limit. Nothing breaks then. Sockets for
 //! which io_uring was not chosen explicitly run on epoll. This chapter shows how to see what was chosen, and how to change it.
@@ -118,3 +118,85 @@
 //! `TOKIO_SEQPACKET_BACKEND=epoll` disables io_uring for a program that does not choose by itself. With `uring`, creating the
 //! first socket fails if io_uring is not available, instead of a silent fallback. That is useful in a test that has to run on
 //! io_uring. See [backends](super::backends).
+//!
+//! # Services under systemd
+//!
+//! [`Activation`](crate::Activation) takes over what the manager passes, and
+//! [`activated_or_bind`](crate::Options::activated_or_bind) binds where there is no manager. Both ways have the same options:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use tokio_seqpacket::{Activation, Options};
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("service.sock");
+//! let mut passed = Activation::from_env()?;
+//! let options = Options::new().mode(0o600).replace_stale(true);
+//! let listener = options.activated_or_bind(passed.as_mut(), "control", &path, 128)?;
+//! # drop(listener);
+//! # Ok(()) }
+//! ```
+//!
+//! | for a listener that was bound | for one that was passed, in its unit |
+//! |---|---|
+//! | [`mode`](crate::Options::mode), [`owner`](crate::Options::owner) | `SocketMode=`, `SocketUser=`, `SocketGroup=` |
+//! | [`unlink_on_drop`](crate::Options::unlink_on_drop) | `RemoveOnStop=` |
+//! | [`replace_stale`](crate::Options::replace_stale) | always |
+//! | the backlog | `Backlog=` |
+//! | all other options | the same options |
+//!
+//! # Restarts without a gap
+//!
+//! A socket unit keeps the listener open while the service restarts. Connections end with the process, unless the
+//! service gives them to systemd's fd store (`FileDescriptorStoreMax=`, `FDSTORE=1` of `sd_notify(3)`). The next process
+//! finds them in its [`Activation`](crate::Activation), each under the name that it was stored with.
+//!
+//! Messages in the kernel's queues go along with the descriptor. Those that the library has already taken from there do
+//! not: a message that a dropped receive left (on io_uring), or the rest of a stream's batch (on both backends).
+//! [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) returns the descriptor only when none is left. So a connection is
+//! handed over in this order:
+//!
+//! 1. Drop receives, streams and batches. Wait for the sends.
+//! 2. Call `try_into_fd`. If it returns the socket, handle what [`try_recv`](crate::UnixSeqpacket::try_recv) returns, and
+//!    repeat. At `WouldBlock` an operation is still queued: yield to the runtime first.
+//! 3. Store the descriptor. A listener has nothing ahead and needs no such steps. Its file stays.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::io::ErrorKind;
+//! use std::os::fd::{AsFd, OwnedFd};
+//! use sd_notify::NotifyState;
+//! use tokio_seqpacket::UnixSeqpacket;
+//!
+//! async fn hand_over(mut socket: UnixSeqpacket, mut handle: impl FnMut(&[u8])) -> std::io::Result<OwnedFd> {
+//!     let mut buffer = vec![0; 64 << 10];
+//!     loop {
+//!         match socket.try_into_fd() {
+//!             Ok(fd) => return Ok(fd),
+//!             Err(left) => socket = left,
+//!         }
+//!         match socket.try_recv(&mut buffer) {
+//!             Ok(len) => handle(&buffer[..len]),
+//!             Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::task::yield_now().await,
+//!             Err(error) => return Err(error),
+//!         }
+//!     }
+//! }
+//! # let (connection, _peer) = UnixSeqpacket::pair()?;
+//! let fd = hand_over(connection, |message| println!("{message:?}")).await?;
+//! // Of the crate sd-notify, with its feature `fdstore`.
+//! let state = [NotifyState::FdStore, NotifyState::FdName("connection"), NotifyState::Custom("FDPOLL=0")];
+//! sd_notify::notify_with_fds(&state, &[fd.as_fd()])?;
+//! # Ok(()) }
+//! ```
+//!
+//! Three things to know about the store:
+//!
+//! - Without `FDPOLL=0` systemd closes a connection whose client has gone, and its last messages with it.
+//! - It keeps what it has passed. Until `FDSTOREREMOVE=1`, a connection that the service closes stays open.
+//! - It may handle a notification after its sender has ended, and not accept it then. `BARRIER=1` with a pipe waits
+//!   (`sd_notify_barrier(3)`).
+//!
+//! The example `restart` does all of this, and runs without systemd as well: it counts numbered messages through three restarts.
+//! Options that belong to the socket itself (`set_pass_credentials`, buffer sizes) survive a restart. Those of the library do not:
+//! make the socket again with the same [`Options`](crate::Options).

@@ -22,6 +22,7 @@ mod first_poll;
 mod framed;
 mod futurelock;
 mod halves;
+mod handover;
 mod identity;
 mod limits;
 mod lingering;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         listeners::tests(),
         connection_limits::tests(),
         halves::tests(),
+        handover::tests(),
         properties::tests(),
         identity::tests(),
         #[cfg(feature = "tracing")]

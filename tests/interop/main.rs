@@ -4,6 +4,7 @@
 #[macro_use]
 mod harness;
 
+mod activation;
 mod languages;
 mod tool;
 mod upstream;
@@ -39,7 +40,7 @@ macro_rules! with {
 pub(crate) use with;
 
 fn main() -> ExitCode {
-    let tests = [tool::tests(), languages::tests(), upstream::tests()];
+    let tests = [activation::tests(), tool::tests(), languages::tests(), upstream::tests()];
     harness::main(AtOnce::Many, tests.concat())
 }
 

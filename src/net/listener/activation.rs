@@ -1,13 +1,13 @@
-//! [`Activation`]: sockets that a service manager has opened, by the protocol of
+//! [`Activation`]: sockets that a service manager has opened or stored, by the protocol of
 //! `sd_listen_fds(3)`.
 #![allow(unsafe_code, reason = "raw fds that the environment names become owned descriptors")]
 
 use std::env;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::FileType;
 use rustix::io::FdFlags;
 
 use crate::net::listener::UnixSeqpacketListener;
@@ -23,7 +23,7 @@ const DEFAULT_NAME: &str = "unknown";
 /// The upper bound of `LISTEN_FDS`: the default of the sysctl `fs.nr_open`, see `proc(5)`.
 const MAX_LISTEN_FDS: usize = 1 << 20;
 
-/// The sockets that systemd has opened for this process, or another manager with its protocol.
+/// The descriptors that systemd passes to this process, or another manager with its protocol.
 ///
 /// This unit passes a listening socket under the name `control`:
 ///
@@ -37,17 +37,24 @@ const MAX_LISTEN_FDS: usize = 1 << 20;
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
-/// use tokio_seqpacket::{Activation, UnixSeqpacketListener};
+/// use tokio_seqpacket::{Activation, Options};
 ///
-/// let listener = match Activation::from_env()? {
-///     Some(mut passed) => passed.listener("control")?,
-///     // Started without systemd.
-///     None => UnixSeqpacketListener::bind("/run/service.sock")?,
-/// };
+/// let mut passed = Activation::from_env()?;
+/// let options = Options::new().replace_stale(true);
+/// // Binds where the service was started without systemd.
+/// let listener =
+///     options.activated_or_bind(passed.as_mut(), "control", "/run/service.sock", 128)?;
 /// # drop(listener); Ok(()) }
 /// ```
 /// For a trial without a unit: `systemd-socket-activate --seqpacket --fdname=control
 /// --listen=/tmp/service.sock ./service`.
+///
+/// # Restarting without a gap
+///
+/// Descriptors that the service gave to systemd's fd store (`FileDescriptorStoreMax=`) come back in
+/// the same way, under the names that it chose. Listeners, connections and other files can be
+/// mixed. [`guide::containers`](crate::guide::containers#restarts-without-a-gap) shows how, and the
+/// example `restart` does it.
 ///
 /// Dropping this closes the descriptors that were not taken.
 #[derive(Debug)]
@@ -70,9 +77,8 @@ impl Activation {
     ///
     /// # Errors
     /// `InvalidData` for variables that contradict the protocol, or that name a descriptor which is
-    /// not open, is no socket, or is close-on-exec. Rust programs open all their own descriptors
-    /// close-on-exec. Nothing is taken over on an error. So a unit cannot pass FIFOs or files
-    /// beside its sockets (`ListenFIFO=`, `OpenFile=`).
+    /// not open or is close-on-exec. Rust programs open all their own descriptors close-on-exec.
+    /// Nothing is taken over on an error.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -110,8 +116,8 @@ impl Activation {
             return Ok(None);
         }
         let take = |(raw_fd, name)| {
-            // SAFETY: `is_passed` has found an open socket at `raw_fd` that is not close-on-exec,
-            // so no code that opens descriptors as Rust's standard library does owns it. By
+            // SAFETY: `is_passed` has found an open file at `raw_fd` that is not close-on-exec, so
+            // no code that opens descriptors as Rust's standard library does owns it. By
             // sd_listen_fds(3) it was passed to this process (`LISTEN_PID`), for the first reader
             // of these variables. `TAKEN` makes that this call. The documentation of `from_env`
             // excludes other readers.
@@ -172,10 +178,11 @@ impl Activation {
         self.fds.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Takes the first descriptor of that name, which is a socket of any kind.
+    /// Takes the first descriptor of that name, which can be any file: a socket, a FIFO
+    /// (`ListenFIFO=`), memory from the fd store.
     ///
-    /// It is for [`Options::listener_from_fd`], for example. Returns `None` if none of that name is
-    /// left.
+    /// Use it with [`Options::listener_from_fd`] or [`Options::socket_from_fd`], for example.
+    /// Returns `None` if none of that name is left.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -263,21 +270,59 @@ impl Activation {
     }
 }
 
+impl Options {
+    /// Takes the first descriptor of that name as a listener, or listens at `address` if the manager
+    /// has passed nothing.
+    ///
+    /// These options apply in both cases, except those for the socket file and the backlog. A
+    /// listener that was passed has its file and its backlog from the unit: `SocketMode=`,
+    /// `SocketUser=`, `SocketGroup=`, `RemoveOnStop=`, `Backlog=`. `address` is not compared with its
+    /// address.
+    ///
+    /// # Errors
+    /// - `NotFound` if descriptors were passed, but none of that name. Nothing is bound then, since
+    ///   the unit and the program disagree. The error lists the names that are left.
+    /// - Those of [`listener_from_fd`](Self::listener_from_fd) and [`bind`](Self::bind).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::{Activation, Options};
+    ///
+    /// # let directory = tempfile::tempdir()?;
+    /// # let (path, admin_path) = (directory.path().join("s"), directory.path().join("admin"));
+    /// // Once, for any number of listeners.
+    /// let mut passed = Activation::from_env()?;
+    /// let options = Options::new().mode(0o600).replace_stale(true);
+    /// let listener = options.activated_or_bind(passed.as_mut(), "control", &path, 128)?;
+    /// let admin = options.activated_or_bind(passed.as_mut(), "admin", &admin_path, 128)?;
+    /// # assert_eq!((listener.local_addr()?, admin.local_addr()?), (path, admin_path));
+    /// # Ok(()) }
+    /// ```
+    pub fn activated_or_bind<P: AsRef<Path>>(
+        &self,
+        passed: Option<&mut Activation>,
+        name: &str,
+        address: P,
+        backlog: i32,
+    ) -> io::Result<UnixSeqpacketListener> {
+        match passed {
+            Some(passed) => self.listener_from_fd(passed.wanted(name)?),
+            None => self.bind(address, backlog),
+        }
+    }
+}
+
 /// Checks that `raw_fd` may be a descriptor that was passed, and returns the reason if it is not.
 fn is_passed(raw_fd: RawFd) -> Result<(), String> {
     // SAFETY: `raw_fd` is not -1, it is at least `FIRST_FD`. By sd_listen_fds(3) it is open until
-    // this process closes it. The borrow ends with this function and serves two queries, fcntl(2)
-    // and fstat(2). If the variables are wrong and it is closed, these fail with EBADF.
+    // this process closes it. The borrow ends with this function and serves one query, fcntl(2). If
+    // the variables are wrong and it is closed, that fails with EBADF.
     let fd = unsafe { BorrowedFd::borrow_raw(raw_fd) };
     let flags = rustix::io::fcntl_getfd(fd).map_err(|error| error.to_string())?;
     if flags.contains(FdFlags::CLOEXEC) {
         return Err("it is close-on-exec, so it was not passed".into());
     }
-    let file = rustix::fs::fstat(fd).map_err(|error| error.to_string())?;
-    match FileType::from_raw_mode(file.st_mode) {
-        FileType::Socket => Ok(()),
-        _ => Err("it is not a socket".into()),
-    }
+    Ok(())
 }
 
 /// The content of the variables, if they are meant for this process.
@@ -358,9 +403,6 @@ mod tests {
         assert!(refused(socket.as_raw_fd()).contains("close-on-exec"));
         rustix::io::fcntl_setfd(&socket, FdFlags::empty()).unwrap();
         assert_eq!(is_passed(socket.as_raw_fd()), Ok(()));
-        let file = std::fs::File::open("/dev/null").unwrap();
-        rustix::io::fcntl_setfd(&file, FdFlags::empty()).unwrap();
-        assert!(refused(file.as_raw_fd()).contains("not a socket"));
     }
 
     #[test]
