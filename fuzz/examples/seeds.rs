@@ -40,6 +40,7 @@ async fn main() -> io::Result<()> {
         ("unnamed", "".into()),
         ("abstract", "\0a name\0in the abstract".into()),
         ("longest", "p".repeat(108).into()),
+        ("beyond_sun_path", "p".repeat(300).into()),
     ] {
         let address = SocketAddr::from_path(&path);
         let bytes = path.as_os_str().as_encoded_bytes();

@@ -339,7 +339,9 @@ mod tests {
         assert!(SocketAddr::from_path("").is_err());
         assert!(SocketAddr::from_path("a\0b").is_err());
         assert_eq!(SocketAddr::from_path("p".repeat(108)).unwrap().long_path(), None);
-        assert!(SocketAddr::from_path("p".repeat(109)).unwrap().long_path().is_some());
+        let long = SocketAddr::from_path("p".repeat(109)).unwrap();
+        assert!(long.long_path().is_some());
+        assert_eq!(long.to_rustix().unwrap_err().raw_os_error(), Some(libc::ENAMETOOLONG));
     }
 
     #[test]

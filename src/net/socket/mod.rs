@@ -201,6 +201,9 @@ impl UnixSeqpacket {
     /// - A receive that is queued for a batch, or a send. Both are complete after the runtime has
     ///   run for a moment.
     ///
+    /// [`guide::containers`](crate::guide::containers#restarts-without-a-gap) has the steps for a
+    /// handover that loses nothing.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// let (a, _b) = tokio_seqpacket::UnixSeqpacket::pair()?;
