@@ -99,10 +99,7 @@ pub struct UnixSeqpacket {
 struct Extras {
     exclusive: Exclusive,
     async_fd: OnceLock<AsyncFd<FileDesc>>,
-    #[expect(
-        dead_code,
-        reason = "its drop frees the place, after `inner` is closed or given away"
-    )]
+    /// Its drop frees the place, after `inner` is closed or given away.
     place: Option<Place>,
     /// Paths that the kernel knows only as short ones.
     local: Option<SocketAddr>,
