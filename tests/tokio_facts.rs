@@ -1,14 +1,15 @@
 //! What the library takes for granted about tokio's schedulers, shown without it: tasks, wakers and runtimes.
 //!
 //! tokio promises none of these orders. A failure here says that tokio has changed, and which rule to check: the retries
-//! of a receive (`src/common/policy.rs`), the turns of a driver (`src/backend/driver.rs`), or where an operation may be left
-//! to one (`src/backend/runtime.rs`).
+//! of a receive (`src/common/policy.rs`), the turns of a driver (`src/backend/driver.rs`), where an operation may be left
+//! to one (`src/backend/runtime.rs`), or how a missing I/O driver is found (`src/common/io_driver.rs`).
 
 #[path = "harness/mod.rs"]
 #[macro_use]
 mod harness;
 
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -17,11 +18,13 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Handle, Runtime, RuntimeFlavor, worker_index};
 use tokio::sync::Notify;
 use tokio::task::{block_in_place, spawn_blocking, yield_now};
 
 use harness::AtOnce;
+use harness::descriptors::descriptors;
 use harness::waiting::{soon, until};
 
 fn main() -> ExitCode {
@@ -43,6 +46,8 @@ fn main() -> ExitCode {
         a_park_is_counted_where_a_worker_waits_and_not_where_it_yields,
         a_runtime_drops_its_tasks_when_it_ends,
         a_runtime_that_is_gone_drops_what_is_spawned_on_it,
+        an_io_driver_is_an_epoll_instance_and_there_is_none_without_one,
+        a_descriptor_that_is_registered_where_no_io_driver_is_panics,
     ];
     harness::main(AtOnce::One, tests)
 }
@@ -495,4 +500,35 @@ fn a_runtime_that_is_gone_drops_what_is_spawned_on_it() {
         handle.spawn(Dropped(dropped.clone()));
         assert!(dropped.load(Ordering::SeqCst));
     }
+}
+
+/// So a process without one has no I/O driver. `src/common/io_driver.rs` checks this where it would refuse a socket.
+fn an_io_driver_is_an_epoll_instance_and_there_is_none_without_one() {
+    let epolls = || {
+        let files = descriptors().into_iter().filter(|(_, file)| file == "anon_inode:[eventpoll]");
+        files.count()
+    };
+    let mut builders = [Builder::new_current_thread(), Builder::new_multi_thread()];
+    for builder in &mut builders {
+        let before = epolls();
+        let runtime = builder.enable_time().build().expect("a runtime");
+        assert_eq!(epolls(), before);
+        drop(runtime);
+        let runtime = builder.enable_io().build().expect("a runtime");
+        assert!(epolls() > before);
+        drop(runtime);
+        until("it is closed", || epolls() == before);
+    }
+}
+
+/// If this becomes an error, or a call to ask exists (tokio-rs/tokio#8362 adds one for timers), use that.
+fn a_descriptor_that_is_registered_where_no_io_driver_is_panics() {
+    let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    let _entered = runtime.enter();
+    let (socket, _peer) = UnixStream::pair().expect("a pair");
+    socket.set_nonblocking(true).expect("non-blocking");
+    std::panic::set_hook(Box::new(|_| {}));
+    let registered = catch_unwind(AssertUnwindSafe(|| AsyncFd::try_new(socket).is_ok()));
+    drop(std::panic::take_hook());
+    assert!(registered.is_err());
 }

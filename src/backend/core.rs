@@ -92,7 +92,8 @@ impl Core {
         runtime: Arc<Runtime>,
         submission: Option<Submission>,
     ) -> io::Result<Arc<Self>> {
-        let core = Arc::new(Self {
+        runtime.check_io_driver(fd.as_fd())?;
+        Ok(Arc::new(Self {
             fd: Arc::new(fd),
             runtime,
             submission,
@@ -109,13 +110,7 @@ impl Core {
             send: SharedSendQueue::new(),
             readiness: Readiness::default(),
             notify: IdleNotify::default(),
-        });
-        if !core.runtime.has_driver() {
-            // Registering is the only way to find out whether there is an I/O driver.
-            Readiness::probe(&core.fd, core.runtime.handle())?;
-            core.runtime.found_driver();
-        }
-        Ok(core)
+        }))
     }
 
     pub(crate) fn fd(&self) -> BorrowedFd<'_> {

@@ -92,7 +92,7 @@ mod metrics;
 pub(crate) mod model;
 mod recv;
 mod runtime;
-mod runtimes;
+pub(crate) mod runtimes;
 mod select;
 mod send;
 mod sink;

@@ -4,6 +4,7 @@
 //! The driver task of the first worker is dropped with the runtime, which shows that it is gone.
 
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::worker::{Listed, Worker};
+use crate::common::io_driver;
 use crate::common::trial::{Trial, Way};
 
 /// What the layers above do for a runtime.
@@ -26,8 +28,8 @@ pub(super) struct Hooks<S> {
 #[derive(Debug)]
 pub(crate) struct Runtime<S> {
     over: AtomicBool,
-    /// Something has been registered with the I/O driver, so there is one.
-    has_driver: AtomicBool,
+    /// Whether there is an I/O driver, once that was found out.
+    has_io_driver: OnceLock<bool>,
     handle: Handle,
     multi_thread: bool,
     /// How long receives spin before they park, in nanoseconds.
@@ -52,7 +54,7 @@ impl<S: Listed> Runtime<S> {
         let trial = Trial::new();
         Self {
             over: AtomicBool::new(false),
-            has_driver: AtomicBool::new(false),
+            has_io_driver: OnceLock::new(),
             handle,
             multi_thread,
             busy: AtomicU64::new(0),
@@ -91,13 +93,17 @@ impl<S: Listed> Runtime<S> {
         f()
     }
 
-    /// Returns whether the runtime is known to have its I/O driver.
-    pub(crate) fn has_driver(&self) -> bool {
-        self.has_driver.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn found_driver(&self) {
-        self.has_driver.store(true, Ordering::Relaxed);
+    /// Checks that the runtime has its I/O driver. `fd` may be registered and removed again for that.
+    ///
+    /// # Errors
+    /// Fails if it has none.
+    pub(crate) fn check_io_driver(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        let exists = self.has_io_driver.get().copied().unwrap_or_else(|| {
+            // Not within `get_or_init`: a panic hook may run in here, and make a socket itself.
+            let exists = self.enter(|| io_driver::exists(fd));
+            *self.has_io_driver.get_or_init(|| exists)
+        });
+        if exists { Ok(()) } else { Err(no_io_driver()) }
     }
 
     /// Returns the worker with that index, and gives it a driver.
@@ -210,6 +216,19 @@ impl<S: Listed> Runtime<S> {
     pub(crate) fn check(&self) -> io::Result<()> {
         if self.over.load(Ordering::Acquire) { Err(gone()) } else { Ok(()) }
     }
+}
+
+/// Returns the error of calls that make a socket outside a runtime.
+pub(super) fn missing() -> io::Error {
+    io::Error::other(
+        "no tokio runtime here: sockets are created inside one (Runtime::enter, block_on or a task)",
+    )
+}
+
+fn no_io_driver() -> io::Error {
+    io::Error::other(
+        "this tokio runtime has no I/O driver: build it with Builder::enable_io or enable_all",
+    )
 }
 
 /// Returns the error of every call on a socket whose runtime is gone.

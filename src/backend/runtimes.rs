@@ -9,8 +9,7 @@ use tokio::runtime::{Handle, Id};
 
 use super::core::{Runtime, Worker};
 use super::driver::DriverTask;
-use super::runtime::Hooks;
-use crate::common::async_fd;
+use super::runtime::{self, Hooks};
 
 /// An id can be used again when its runtime is gone. The entry is removed before that.
 static RUNTIMES: Mutex<Option<HashMap<Id, Weak<Runtime>>>> = Mutex::new(None);
@@ -20,7 +19,7 @@ static RUNTIMES: Mutex<Option<HashMap<Id, Weak<Runtime>>>> = Mutex::new(None);
 /// # Errors
 /// Fails without a runtime, or while it shuts down.
 pub(crate) fn here() -> io::Result<Arc<Runtime>> {
-    let handle = Handle::try_current().map_err(|_| async_fd::no_runtime())?;
+    let handle = Handle::try_current().map_err(|_| runtime::missing())?;
     let runtime = {
         let mut runtimes = runtimes();
         let runtimes = runtimes.get_or_insert_default();

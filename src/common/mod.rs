@@ -4,6 +4,7 @@
 pub(crate) mod async_fd;
 pub(crate) mod completed;
 pub(crate) mod idle_notify;
+pub(crate) mod io_driver;
 #[cfg(all(test, seqpacket_loom))]
 mod loom_tests;
 pub(crate) mod marks;

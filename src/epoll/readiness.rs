@@ -63,7 +63,7 @@ impl Readiness {
     /// receive queue's lock. No lock of the socket is held for [`Direction::Write`].
     ///
     /// # Errors
-    /// Fails if the runtime is gone or has no I/O driver, and with the errors of `epoll_ctl(2)` and of `call`.
+    /// Fails if the runtime is gone, and with the errors of `epoll_ctl(2)` and of `call`.
     pub(crate) fn park<T>(
         &self,
         direction: Direction,
@@ -137,14 +137,6 @@ impl Readiness {
     /// Notes that the waker was called.
     pub(crate) fn fired(&self) {
         self.lock().armed = false;
-    }
-
-    /// Makes a registration, to find out whether that is possible, and drops it.
-    ///
-    /// It does not wait for an event: the readiness of a socket whose peer is gone never ends.
-    pub(crate) fn probe(fd: &Arc<OwnedFd>, runtime: &Handle) -> io::Result<()> {
-        let _guard = runtime.enter();
-        make(fd, Interest::READABLE).map(drop)
     }
 
     /// Notes an operation that did not wait.

@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::os::fd::AsFd;
 use std::panic::catch_unwind;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -17,6 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::time::Sleep;
 
+use crate::backend::runtimes;
 use crate::common::async_fd;
 
 /// A wait on a timer of its own, made in advance. So a wait needs neither tokio's time driver nor a
@@ -44,6 +46,7 @@ impl Backoff {
             TimerfdClockId::Monotonic,
             TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
         )?;
+        runtimes::here()?.check_io_driver(timer.as_fd())?;
         Ok(Self {
             timer: async_fd::register(timer, Interest::READABLE)?,
             paused: None,
@@ -70,8 +73,8 @@ impl Backoff {
         self.next = (self.next * 2).min(self.longest);
         self.paused = None;
         if !self.timeless && clock_is_paused() {
-            // Without a time driver `sleep` panics, and tokio has no call to ask for one. A paused
-            // clock does not move there, so the timer serves as well.
+            // Without a time driver `sleep` panics, and tokio 1.54 has no call to ask for one. A
+            // paused clock does not move there, so the timer serves as well. Only tests pause it.
             let sleep = || Box::pin(tokio::time::sleep(Duration::from_nanos(wait)));
             self.paused = catch_unwind(sleep).ok();
             self.timeless = self.paused.is_none();

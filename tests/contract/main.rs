@@ -27,6 +27,7 @@ mod identity;
 mod limits;
 mod lingering;
 mod listeners;
+mod missing_drivers;
 mod option_changes;
 mod order;
 mod owned;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         futurelock::tests(),
         first_poll::tests(),
         threads_and_runtimes::tests(),
+        missing_drivers::tests(),
         drop_races::tests(),
         closing::tests(),
         unwanted_descriptors::tests(),

@@ -56,7 +56,6 @@ pub fn tests() -> Vec<Test> {
             &[Flavor::CurrentThread],
             blocking![
                 without_a_runtime_making_a_socket_is_an_error,
-                without_the_io_driver_making_a_socket_is_an_error,
                 a_socket_whose_runtime_is_not_driven_waits,
                 a_socket_dropped_on_another_thread_ends_the_stream_when_its_runtime_is_driven,
             ],
@@ -911,38 +910,6 @@ fn without_a_runtime_making_a_socket_is_an_error(cell: Cell) {
     // What was refused is closed.
     assert!(Peer::from(theirs).sees_end());
     drop(listening);
-}
-
-fn without_the_io_driver_making_a_socket_is_an_error(cell: Cell) {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("socket");
-    // One to connect to, which has nothing to do with that runtime.
-    let listening = peer::socket();
-    let there = directory.path().join("there");
-    rustix::net::bind(&listening, &rustix::net::SocketAddrUnix::new(&there).unwrap()).unwrap();
-    rustix::net::listen(&listening, 8).unwrap();
-    for multi in [false, true] {
-        let mut builder = if multi {
-            let mut builder = Builder::new_multi_thread();
-            builder.worker_threads(1);
-            builder
-        } else {
-            Builder::new_current_thread()
-        };
-        let runtime = builder.enable_time().build().unwrap();
-        runtime.block_on(async {
-            let errors = [
-                cell.options().pair().unwrap_err(),
-                cell.options().bind(&path, 1).unwrap_err(),
-                cell.options().connect(&there).await.unwrap_err(),
-                cell.options().socket_from_fd(peer::socketpair().0).unwrap_err(),
-            ];
-            for error in errors {
-                assert!(error.to_string().contains("enable_io"), "{error}");
-            }
-        });
-    }
-    assert!(!path.exists(), "a file is left");
 }
 
 fn a_socket_whose_runtime_is_not_driven_waits(cell: Cell) {
