@@ -179,6 +179,7 @@ pub use net::owned_send_batch::OwnedSendBatch;
 pub use net::sealed_memory::{MappedMemory, SealedMemory};
 pub use net::send_batch::SendBatch;
 pub use net::socket::UnixSeqpacket;
+pub use net::socket::counters::SocketCounters;
 pub use net::socket::split::{ReadHalf, WriteHalf};
 pub use net::socket::split_owned::{OwnedReadHalf, OwnedWriteHalf, ReuniteError};
 pub use types::backend::{Backend, Selection, Submission};

@@ -12,7 +12,7 @@ use crate::ancillary::wire::{MAX_CONTROL, MAX_FDS};
 use crate::common::completed::Completed;
 use crate::common::idle_notify::{IdleNotify, WakeList};
 use crate::common::marks::Marks;
-use crate::common::metrics::Counter;
+use crate::common::metrics::{Carried, Counter, Traffic};
 use crate::common::pending_send::PendingSend;
 use crate::common::policy::RecvPolicy;
 use crate::common::recv_queue::{RecvQueue, Wakes};
@@ -48,6 +48,8 @@ pub(crate) struct Core {
     pub(super) send: SharedSendQueue,
     pub(super) readiness: Readiness,
     pub(super) notify: IdleNotify,
+    pub(super) sent: Traffic,
+    pub(super) received: Traffic,
 }
 
 /// The receive direction.
@@ -110,6 +112,8 @@ impl Core {
             send: SharedSendQueue::new(),
             readiness: Readiness::default(),
             notify: IdleNotify::default(),
+            sent: Traffic::default(),
+            received: Traffic::default(),
         }))
     }
 
@@ -257,6 +261,11 @@ impl Core {
         let found = self.readiness.park(direction, &self.fd, handle, &waker, call)?;
         if found.is_none() {
             self.runtime.some_worker().counters.add(Counter::Parked, 1);
+            let traffic = match direction {
+                Direction::Read => &self.received,
+                Direction::Write => &self.sent,
+            };
+            traffic.parked.add(1);
         }
         Ok(found)
     }
@@ -348,6 +357,10 @@ impl Core {
         wakes: &mut WakeList,
         then: impl FnOnce(&mut SendQueue<Box<PendingSend>>) -> T,
     ) -> T {
+        if let Ok(len) = &result {
+            // Before the lock, so that no other send counts at the same time.
+            self.sent.add(Carried::message(*len, payload.count_fds()));
+        }
         let (spare, payload) = payload.sent();
         let mut send = self.send.lock();
         if let Some(spare) = spare {

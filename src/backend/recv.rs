@@ -155,15 +155,7 @@ impl<S: Sink> Receive<'_, S> {
         result: io::Result<S::Output>,
     ) -> io::Result<S::Output> {
         recv.policy.found(&self.state, conditions);
-        if let Ok(output) = &result {
-            let (len, has_descriptors) = self.sink.measure(output);
-            recv.policy.note_message(len, has_descriptors);
-        }
-        let wakes = recv.queue.served(&mut self.id);
-        drop(recv);
-        self.core.called();
-        self.core.apply(wakes);
-        result
+        self.core.received_directly(recv, &mut self.id, &self.sink, result)
     }
 
     fn leave(&mut self) {
@@ -194,6 +186,7 @@ fn claim<S: Sink>(
         Some(Ok(mut message)) if message.control.is_empty() => {
             let control = std::mem::take(&mut message.control);
             let output = sink.deliver(&message.bytes, message.received, control);
+            count_claimed(core, message.counted, sink, &output);
             if message.bytes.capacity() <= policy::COPY_MAX {
                 recv.spare = Some(message);
             }
@@ -207,9 +200,20 @@ fn claim<S: Sink>(
             core.did_without();
             core.apply(wakes);
             // Closing descriptors that the receive does not take can be slow, so it is not done under the lock.
-            let Completed { bytes, control, received } = *from_errno(outcome)?;
-            sink.deliver(&bytes, received, control)
+            let Completed { bytes, control, received, counted } = *from_errno(outcome)?;
+            let output = sink.deliver(&bytes, received, control);
+            count_claimed(core, counted, sink, &output);
+            output
         }
+    }
+}
+
+/// Counts a completed message, unless the stream that left it has counted it.
+fn count_claimed<S: Sink>(core: &Core, counted: bool, sink: &S, output: &io::Result<S::Output>) {
+    if let Ok(output) = output
+        && !counted
+    {
+        core.received.add(sink.measure(output));
     }
 }
 
@@ -250,18 +254,28 @@ impl Core {
                 }
                 Err(error)
             }
-            result => {
-                if let Ok(output) = &result {
-                    let (len, has_descriptors) = sink.measure(output);
-                    recv.policy.note_message(len, has_descriptors);
-                }
-                let wakes = recv.queue.served(&mut None);
-                drop(recv);
-                self.called();
-                self.apply(wakes);
-                result
-            }
+            result => self.received_directly(recv, &mut None, sink, result),
         }
+    }
+
+    /// Completes a receive with the message or error of a direct call.
+    fn received_directly<S: Sink>(
+        self: &Arc<Self>,
+        mut recv: MutexGuard<'_, RecvDirection>,
+        id: &mut Option<WaiterId>,
+        sink: &S,
+        result: io::Result<S::Output>,
+    ) -> io::Result<S::Output> {
+        if let Ok(output) = &result {
+            let carried = sink.measure(output);
+            self.received.add(carried);
+            recv.policy.note_message(sink.message_len(output), carried.fds > 0);
+        }
+        let wakes = recv.queue.served(id);
+        drop(recv);
+        self.called();
+        self.apply(wakes);
+        result
     }
 
     /// Receives, or registers the task to be woken when there may be a message. Only the waker is left waiting.

@@ -10,8 +10,9 @@ use tokio::task::coop;
 
 use super::core::{Core, Worker};
 use super::worker::Work;
-use crate::ancillary::AncillaryBuffer;
+use crate::ancillary::{AncillaryBuffer, wire};
 use crate::buf::owned::Parts;
+use crate::common::metrics::Carried;
 use crate::common::pending_send::PendingSend;
 use crate::common::policy::COPY_MAX;
 use crate::common::send_queue::Withdrawn;
@@ -38,12 +39,13 @@ pub(crate) enum LentMessage<'a> {
 }
 
 impl LentMessage<'_> {
-    fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        match *self {
-            Self::Bytes(bytes) => sys::send(fd, bytes),
-            Self::Message([one], []) => sys::send(fd, one),
-            Self::Message(message, control) => sys::send_message(fd, message, control),
-        }
+    pub(super) fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<Carried> {
+        let (sent, control) = match *self {
+            Self::Bytes(bytes) => (sys::send(fd, bytes), &[][..]),
+            Self::Message([one], []) => (sys::send(fd, one), &[][..]),
+            Self::Message(message, control) => (sys::send_message(fd, message, control), control),
+        };
+        Ok(Carried::message(sent?, wire::count_fds(control)))
     }
 
     /// Returns whether to copy it for a batch. Descriptors would have to be duplicated, which costs more than it saves.
@@ -97,11 +99,12 @@ impl<'a> LentSend<'a> {
                 self.state = LentState::Waiting(waiting);
                 return Poll::Pending;
             }
-            match self.message.send_now(core.fd()) {
+            match core.send_now(|fd| self.message.send_now(fd)) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     reason = WaitReason::Full
                 }
-                result => {
+                sent => {
+                    let result = sent.map(|sent| sent.bytes);
                     core.called();
                     match coop {
                         Poll::Ready(coop) => {
@@ -162,6 +165,16 @@ impl Future for LentSend<'_> {
     }
 }
 
+/// Sends what the caller gives away, if that is possible without waiting.
+pub(super) fn send_given_now(
+    fd: BorrowedFd<'_>,
+    message: &[IoSlice<'_>],
+    ancillary: &AncillaryBuffer,
+) -> io::Result<Carried> {
+    let sent = sys::send_with_ancillary(fd, message, ancillary)?;
+    Ok(Carried::message(sent, ancillary.fds().len()))
+}
+
 impl Core {
     /// Sends what the caller gives away.
     pub(super) async fn send_given<P: Parts>(
@@ -177,8 +190,9 @@ impl Core {
                 // A copy is cheaper than giving the buffer away and back, and needs no allocation.
                 Ok(LentSend::new(self, LentMessage::Message(&message, &[])).await)
             } else {
-                let call = |fd: BorrowedFd<'_>| sys::send_with_ancillary(fd, &message, &ancillary);
-                self.send_directly(call).await
+                let call = |fd: BorrowedFd<'_>| send_given_now(fd, &message, &ancillary);
+                let sent = self.send_directly(call).await;
+                sent.map(|sent| sent.map(|sent| sent.bytes))
             }
         };
         match sent {
@@ -208,11 +222,21 @@ impl Core {
         (sent, parts, ancillary)
     }
 
+    /// Makes a system call, and counts what it sends. All sends that no driver makes come through here.
+    fn send_now(
+        &self,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<Carried>,
+    ) -> io::Result<Carried> {
+        let sent = call(self.fd())?;
+        self.sent.add(sent);
+        Ok(sent)
+    }
+
     /// Makes one system call, if no send is ahead. Otherwise returns the reason to wait, with a spare payload.
     pub(super) async fn send_directly(
         self: &Arc<Self>,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> Result<io::Result<usize>, (WaitReason, Spare)> {
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<Carried>,
+    ) -> Result<io::Result<Carried>, (WaitReason, Spare)> {
         let mut done = None;
         std::future::poll_fn(|cx| {
             let coop = coop::poll_proceed(cx);
@@ -223,7 +247,7 @@ impl Core {
                 if !self.send.is_idle() {
                     return Poll::Ready(Err((WaitReason::Queued, self.send.spare())));
                 }
-                match call(self.fd()) {
+                match self.send_now(&mut call) {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         return Poll::Ready(Err((WaitReason::Full, self.send.spare())));
                     }
@@ -252,24 +276,22 @@ impl Core {
 
     pub(super) fn try_send_with(
         self: &Arc<Self>,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        call: impl FnOnce(BorrowedFd<'_>) -> io::Result<Carried>,
     ) -> io::Result<usize> {
         self.runtime.check()?;
         if !self.send.is_idle() {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let sent = call(self.fd());
-        if sent.is_ok() {
-            self.called();
-        }
-        sent
+        let sent = self.send_now(call)?;
+        self.called();
+        Ok(sent.bytes)
     }
 
     /// Sends, or registers the task to be woken when the peer's queue may have capacity. Only the waker is left waiting.
     pub(super) fn poll_send_with(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
-        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
+        mut call: impl FnMut(BorrowedFd<'_>) -> io::Result<Carried>,
     ) -> Poll<io::Result<usize>> {
         let coop = ready!(coop::poll_proceed(cx));
         loop {

@@ -8,6 +8,7 @@ use tokio::task::coop;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader, ReceivedControl};
 use crate::buf::owned::{Capacity, PartsMut, Scatter};
 use crate::common::completed::{capacity, scatter};
+use crate::common::metrics::Carried;
 use crate::common::recv_batch::{RecvBatch, recv_many};
 use crate::common::source::Source;
 use crate::sys;
@@ -39,8 +40,11 @@ pub(crate) trait Sink {
         true
     }
 
-    /// The length of what was received directly, and whether descriptors may have come with it.
-    fn measure(&self, output: &Self::Output) -> (usize, bool);
+    /// What the call has received.
+    fn measure(&self, output: &Self::Output) -> Carried;
+
+    /// The whole length of a message that was received directly, also if it was truncated.
+    fn message_len(&self, output: &Self::Output) -> usize;
 
     /// Pays tokio's budget. Quick calls share a unit.
     fn pay(budget: coop::RestoreOnPending) {
@@ -69,9 +73,17 @@ impl<S: Sink> Sink for &mut S {
         S::may_batch(self)
     }
 
-    fn measure(&self, output: &S::Output) -> (usize, bool) {
+    fn measure(&self, output: &S::Output) -> Carried {
         S::measure(self, output)
     }
+
+    fn message_len(&self, output: &S::Output) -> usize {
+        S::message_len(self, output)
+    }
+}
+
+fn carried(info: &MessageInfo, fds: usize) -> Carried {
+    Carried::received(info.message_len(), info.end_of_stream(), info.bytes_read(), fds)
 }
 
 /// One lent buffer, no ancillary data.
@@ -90,8 +102,12 @@ impl Sink for BytesSink<'_> {
         Ok(len)
     }
 
-    fn measure(&self, len: &usize) -> (usize, bool) {
-        (*len, false)
+    fn measure(&self, len: &usize) -> Carried {
+        Carried::received(*len, None, *len, 0)
+    }
+
+    fn message_len(&self, len: &usize) -> usize {
+        *len
     }
 }
 
@@ -109,8 +125,12 @@ impl Sink for VectoredSink<'_, '_> {
         Ok(scatter(bytes, self.0))
     }
 
-    fn measure(&self, len: &usize) -> (usize, bool) {
-        (*len, false)
+    fn measure(&self, len: &usize) -> Carried {
+        Carried::received(*len, None, *len, 0)
+    }
+
+    fn message_len(&self, len: &usize) -> usize {
+        *len
     }
 }
 
@@ -140,8 +160,12 @@ impl<'c> Sink for BorrowedSink<'_, '_, 'c> {
         Ok((MessageInfo::new(&received, len), reader))
     }
 
-    fn measure(&self, (info, reader): &Self::Output) -> (usize, bool) {
-        (info.message_len(), reader.count_fds() > 0)
+    fn measure(&self, (info, reader): &Self::Output) -> Carried {
+        carried(info, reader.count_fds())
+    }
+
+    fn message_len(&self, (info, _): &Self::Output) -> usize {
+        info.message_len()
     }
 }
 
@@ -167,8 +191,12 @@ impl Sink for PlainSink<'_, '_> {
         Ok(MessageInfo::new(&received.without(control.is_empty()), len))
     }
 
-    fn measure(&self, info: &MessageInfo) -> (usize, bool) {
-        (info.message_len(), false)
+    fn measure(&self, info: &MessageInfo) -> Carried {
+        carried(info, 0)
+    }
+
+    fn message_len(&self, info: &MessageInfo) -> usize {
+        info.message_len()
     }
 }
 
@@ -200,10 +228,12 @@ impl<P: PartsMut> Sink for OwnedSink<'_, P> {
         Ok(MessageInfo::new(&received, len))
     }
 
-    fn measure(&self, info: &MessageInfo) -> (usize, bool) {
-        let descriptors =
-            self.ancillary.as_ref().is_some_and(|ancillary| !ancillary.fds().is_empty());
-        (info.message_len(), descriptors)
+    fn measure(&self, info: &MessageInfo) -> Carried {
+        carried(info, self.ancillary.as_ref().map_or(0, |ancillary| ancillary.fds().len()))
+    }
+
+    fn message_len(&self, info: &MessageInfo) -> usize {
+        info.message_len()
     }
 }
 
@@ -232,15 +262,27 @@ impl Sink for StreamSink<'_> {
         self.0.wants_one()
     }
 
-    fn measure(&self, _: &()) -> (usize, bool) {
-        (0, false)
+    fn measure(&self, _: &()) -> Carried {
+        self.0.arrived()
+    }
+
+    fn message_len(&self, _: &()) -> usize {
+        0
     }
 }
 
 /// Lent buffers for a message each.
 pub(super) struct ManySink<'b, 'v> {
-    pub(super) buffers: &'b mut [IoSliceMut<'v>],
-    pub(super) infos: &'b mut Vec<MessageInfo>,
+    buffers: &'b mut [IoSliceMut<'v>],
+    infos: &'b mut Vec<MessageInfo>,
+    before: usize,
+}
+
+impl<'b, 'v> ManySink<'b, 'v> {
+    pub(super) fn new(buffers: &'b mut [IoSliceMut<'v>], infos: &'b mut Vec<MessageInfo>) -> Self {
+        let before = infos.len();
+        Self { buffers, infos, before }
+    }
 }
 
 impl Sink for ManySink<'_, '_> {
@@ -268,8 +310,14 @@ impl Sink for ManySink<'_, '_> {
         false
     }
 
-    fn measure(&self, _: &()) -> (usize, bool) {
-        (0, false)
+    fn measure(&self, _: &()) -> Carried {
+        let mut all = Carried::default();
+        self.infos[self.before..].iter().for_each(|info| all += carried(info, 0));
+        all
+    }
+
+    fn message_len(&self, _: &()) -> usize {
+        0
     }
 }
 
@@ -287,8 +335,13 @@ impl Sink for AcceptSink {
         Err(io::Error::other("a listener makes no attempts, and has no messages"))
     }
 
-    fn measure(&self, _: &OwnedFd) -> (usize, bool) {
-        (0, false)
+    /// A connection is no message.
+    fn measure(&self, _: &OwnedFd) -> Carried {
+        Carried::default()
+    }
+
+    fn message_len(&self, _: &OwnedFd) -> usize {
+        0
     }
 
     /// A unit each, as for tokio's listeners: what was accepted holds a descriptor until its task has run.

@@ -13,12 +13,13 @@ use super::core::Core;
 use super::recv::Receive;
 use super::runtimes;
 use super::select::Choice;
-use super::send::{LentMessage, LentSend, Spare, WaitReason, WaitingSend};
+use super::send::{LentMessage, LentSend, Spare, WaitReason, WaitingSend, send_given_now};
 use super::sink::{BorrowedSink, BytesSink, ManySink, OwnedSink, Sink, StreamSink, VectoredSink};
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buf::owned::{Parts, PartsMut, Scatter};
 use crate::common::async_fd;
 use crate::common::completed::{Completed, capacity};
+use crate::common::metrics::{Carried, Traffic};
 use crate::common::pending_send::PendingSend;
 use crate::common::recv_batch::RecvBatch;
 use crate::sys;
@@ -82,6 +83,16 @@ impl Socket {
 
     pub(super) fn core(&self) -> &Arc<Core> {
         &self.core
+    }
+
+    /// What was sent.
+    pub(crate) fn sent(&self) -> &Traffic {
+        &self.core.sent
+    }
+
+    /// What was received, by calls and by streams.
+    pub(crate) fn received(&self) -> &Traffic {
+        &self.core.received
     }
 
     /// Makes attempts take ancillary data along from now on. With it, plain receives distinguish an empty message from the end of
@@ -192,8 +203,8 @@ impl Socket {
     /// Sends with one call, if no send is ahead. Otherwise returns the reason to wait, with a spare payload.
     pub(crate) async fn send_directly(
         &self,
-        call: impl FnMut(BorrowedFd<'_>) -> io::Result<usize>,
-    ) -> Result<io::Result<usize>, (WaitReason, Spare)> {
+        call: impl FnMut(BorrowedFd<'_>) -> io::Result<Carried>,
+    ) -> Result<io::Result<Carried>, (WaitReason, Spare)> {
         self.core.send_directly(call).await
     }
 
@@ -202,7 +213,7 @@ impl Socket {
     }
 
     pub(crate) fn try_send(&self, message: &[u8]) -> io::Result<usize> {
-        self.core.try_send_with(|fd| sys::send(fd, message))
+        self.core.try_send_with(|fd| LentMessage::Bytes(message).send_now(fd))
     }
 
     pub(crate) fn try_send_message(
@@ -210,7 +221,7 @@ impl Socket {
         message: &[IoSlice<'_>],
         control: &[u8],
     ) -> io::Result<usize> {
-        self.core.try_send_with(|fd| sys::send_message(fd, message, control))
+        self.core.try_send_with(|fd| LentMessage::Message(message, control).send_now(fd))
     }
 
     pub(crate) fn try_send_owned<P: Parts>(
@@ -219,7 +230,7 @@ impl Socket {
         ancillary: &AncillaryBuffer,
     ) -> io::Result<usize> {
         let message = parts.slices();
-        self.core.try_send_with(|fd| sys::send_with_ancillary(fd, &message, ancillary))
+        self.core.try_send_with(|fd| send_given_now(fd, &message, ancillary))
     }
 
     pub(crate) fn poll_send(
@@ -227,7 +238,7 @@ impl Socket {
         cx: &mut Context<'_>,
         message: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.core.poll_send_with(cx, |fd| sys::send(fd, message))
+        self.core.poll_send_with(cx, |fd| LentMessage::Bytes(message).send_now(fd))
     }
 
     pub(crate) fn poll_send_message(
@@ -236,7 +247,7 @@ impl Socket {
         message: &[IoSlice<'_>],
         control: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.core.poll_send_with(cx, |fd| sys::send_message(fd, message, control))
+        self.core.poll_send_with(cx, |fd| LentMessage::Message(message, control).send_now(fd))
     }
 
     // ----- receive -----
@@ -307,7 +318,7 @@ impl Socket {
         buffers: &mut [IoSliceMut<'_>],
         infos: &mut Vec<MessageInfo>,
     ) -> io::Result<()> {
-        Receive::new(&self.core, ManySink { buffers, infos }).await
+        Receive::new(&self.core, ManySink::new(buffers, infos)).await
     }
 
     pub(crate) fn poll_recv(

@@ -13,6 +13,8 @@ pub(crate) struct Completed {
     pub(crate) bytes: Vec<u8>,
     pub(crate) control: ReceivedControl,
     pub(crate) received: RecvMeta,
+    /// A stream has received it, which was counted.
+    pub(crate) counted: bool,
 }
 
 impl Completed {
@@ -25,10 +27,10 @@ impl Completed {
     ) -> Box<Self> {
         let mut message = match spare {
             Some(mut spare) => {
-                (spare.received, spare.control) = (received, control);
+                (spare.received, spare.control, spare.counted) = (received, control, false);
                 spare
             }
-            None => Box::new(Self { bytes: Vec::new(), control, received }),
+            None => Box::new(Self { bytes: Vec::new(), control, received, counted: false }),
         };
         message.bytes.clear();
         message.bytes.reserve_exact(bytes.len());

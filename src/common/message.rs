@@ -129,7 +129,9 @@ impl Message {
             end_of_stream: Some(false),
         };
         let control = ReceivedControl::of(self.ancillary, meta.control_truncated);
-        Completed::of(None, &self.buffer.bytes, meta, control)
+        let mut left = Completed::of(None, &self.buffer.bytes, meta, control);
+        left.counted = true;
+        left
     }
 
     /// Takes everything that came with the message.

@@ -6,7 +6,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::ancillary::AncillaryMessageReader;
-use crate::ancillary::wire::{HEADER_LEN, MAX_CONTROL};
+use crate::ancillary::wire::{self, HEADER_LEN, MAX_CONTROL};
+use crate::common::metrics::Carried;
 use crate::common::pending_send::vector;
 use crate::common::source::Source;
 use crate::sys::{RECV_NOW, SEND_NOW, empty_header, retry};
@@ -18,15 +19,15 @@ pub(crate) const MESSAGES_PER_CALL: usize = 32;
 /// A message to send: its bytes, and its control data.
 pub(crate) type ToSend<'a> = (&'a [u8], &'a [u8]);
 
-/// Sends messages, in order, without waiting. Returns how many were sent, or an error if none was.
+/// Sends messages, in order, without waiting. Returns what was sent, or an error if nothing was.
 pub(crate) fn send_many<'a>(
     fd: BorrowedFd<'_>,
-    messages: impl Iterator<Item = ToSend<'a>>,
-) -> io::Result<usize> {
+    messages: impl Iterator<Item = ToSend<'a>> + Clone,
+) -> io::Result<Carried> {
     let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MESSAGES_PER_CALL];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES_PER_CALL];
     let mut count = 0;
-    for (bytes, control) in messages.take(MESSAGES_PER_CALL) {
+    for (bytes, control) in messages.clone().take(MESSAGES_PER_CALL) {
         let mut header = empty_header();
         header.msg_iov = vectors[count].write(vector(bytes.as_ptr(), bytes.len()));
         header.msg_iovlen = 1;
@@ -37,13 +38,18 @@ pub(crate) fn send_many<'a>(
         headers[count].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         count += 1;
     }
-    retry(|| {
+    let sent = retry(|| {
         // SAFETY: the first `count` headers are initialized by the loop above. They point to `vectors` and to bytes that
         // are borrowed until this function returns. sendmmsg(2) reads those, and writes to `msg_len` only.
         unsafe {
             libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr().cast(), count as u32, SEND_NOW as _)
         }
-    })
+    })?;
+    let mut carried = Carried::default();
+    for (bytes, control) in messages.take(sent) {
+        carried += Carried::message(bytes.len(), wire::count_fds(control));
+    }
+    Ok(carried)
 }
 
 /// Receives as many messages as there are buffers, and at most [`MESSAGES_PER_CALL`], without waiting.
@@ -193,7 +199,6 @@ pub(crate) fn lent<'r>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ancillary::wire;
 
     #[test]
     fn padding_that_the_kernel_leaves_out_is_set_to_zero() {

@@ -205,6 +205,11 @@ impl PendingSend {
         })
     }
 
+    /// Returns how many descriptors go with the message.
+    pub(crate) fn count_fds(&self) -> usize {
+        wire::count_fds(&self.control)
+    }
+
     /// Returns what can be kept of a payload that has been sent, and what its caller gets back. If the caller gave something,
     /// it gets all of the payload, and otherwise nothing.
     pub(crate) fn sent(self: Box<Self>) -> (Option<Box<Self>>, Option<Box<Self>>) {

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use crate::ancillary::{AncillaryBuffer, ReceivedControl};
 use crate::buf::pool::{Pool, PooledBuf};
 use crate::common::message::Message;
+use crate::common::metrics::Carried;
 use crate::common::mmsg;
 use crate::common::source::Source;
 use crate::types::message_info::MessageInfo;
@@ -62,6 +63,8 @@ pub(crate) struct RecvBatch {
     end: StreamTail,
     /// What is known of messages whose buffers have not been taken yet. Empty between two calls.
     arrived: Vec<(RecvMeta, AncillaryBuffer)>,
+    /// What the last call has added to `messages`.
+    carried: Carried,
 }
 
 /// What a stream knows of its end.
@@ -96,14 +99,16 @@ impl RecvBatch {
             }
         })?;
         self.size.came(count);
+        self.carried = Carried::default();
         for (buffer, (meta, ancillary)) in self.buffers.drain(..count).zip(self.arrived.drain(..)) {
-            self.end.arrive(&mut self.messages, buffer, meta, ancillary);
+            self.carried += self.end.arrive(&mut self.messages, buffer, meta, ancillary);
         }
         Ok(())
     }
 
     /// Adds a message that was received elsewhere.
     pub(crate) fn deliver(&mut self, bytes: &[u8], meta: RecvMeta, control: ReceivedControl) {
+        self.carried = Carried::default();
         let Some(mut buffer) = self.buffers.pop() else { return };
         let len = bytes.len().min(buffer.bytes.capacity());
         buffer.bytes.clear();
@@ -111,7 +116,12 @@ impl RecvBatch {
         let mut ancillary = AncillaryBuffer::new();
         control.fill(&mut ancillary);
         self.size.came(1);
-        self.end.arrive(&mut self.messages, buffer, meta, ancillary);
+        self.carried = self.end.arrive(&mut self.messages, buffer, meta, ancillary);
+    }
+
+    /// Returns what the last call has received that is known to be messages.
+    pub(crate) fn arrived(&self) -> Carried {
+        self.carried
     }
 
     /// Returns whether it asks for one message, for which an attempt is enough.
@@ -131,27 +141,31 @@ impl RecvBatch {
 }
 
 impl StreamTail {
-    /// Adds a message, the end of the stream, or what may be either.
+    /// Adds a message, the end of the stream, or what may be either. Returns what was added to `messages`.
     fn arrive(
         &mut self,
         messages: &mut VecDeque<Message>,
         buffer: PooledBuf,
         meta: RecvMeta,
         ancillary: AncillaryBuffer,
-    ) {
+    ) -> Carried {
+        let mut carried = Carried::default();
         match meta.end_of_stream {
             Some(true) => *self = Self { reached: true, doubtful: 0 },
             None => self.doubtful += 1,
             Some(false) => {
                 // Nothing follows the end, so those were empty messages.
                 for _ in 0..std::mem::take(&mut self.doubtful) {
+                    carried += Carried::message(0, 0);
                     let empty = RecvMeta { message_len: 0, control_truncated: false, ..meta };
                     let message = Message::new(PooledBuf::none(), empty, AncillaryBuffer::new());
                     messages.push_back(message);
                 }
+                carried += Carried::message(buffer.bytes.len(), ancillary.fds().len());
                 messages.push_back(Message::new(buffer, meta, ancillary));
             }
         }
+        carried
     }
 }
 

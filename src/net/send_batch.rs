@@ -357,7 +357,7 @@ impl<B: AsRef<[u8]>, A> Batch<B, A> {
                         .iter()
                         .map(|entry| (entry.bytes.as_ref(), &controls[entry.control.clone()]));
                     let sent = mmsg::send_many(fd, messages)?;
-                    *count += sent;
+                    *count += sent.messages;
                     Ok(sent)
                 })
                 .await;
@@ -375,7 +375,7 @@ impl<B: AsRef<[u8]>, A> Batch<B, A> {
         }
     }
 
-    fn explained(&self, sent: io::Result<usize>, socket: &backend::Socket) -> io::Result<usize> {
+    fn explained<T>(&self, sent: io::Result<T>, socket: &backend::Socket) -> io::Result<T> {
         sent.map_err(|error| match self.messages.get(self.sent) {
             Some(entry) => refused_send(
                 error,

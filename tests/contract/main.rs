@@ -14,6 +14,7 @@ mod closing;
 mod connect;
 mod connection_limits;
 mod descriptor_limits;
+mod counters;
 mod drop_races;
 mod execution_contexts;
 mod fairness;
@@ -73,6 +74,7 @@ fn main() -> ExitCode {
         first_poll::tests(),
         threads_and_runtimes::tests(),
         missing_drivers::tests(),
+        counters::tests(),
         drop_races::tests(),
         closing::tests(),
         unwanted_descriptors::tests(),

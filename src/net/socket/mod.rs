@@ -10,6 +10,7 @@ mod recv_owned;
 mod peek;
 mod readiness;
 
+pub(crate) mod counters;
 mod properties;
 
 pub(crate) mod peer;

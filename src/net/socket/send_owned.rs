@@ -6,12 +6,14 @@
 )]
 
 use std::io;
+use std::os::fd::BorrowedFd;
 
 use tokio_uring::BufResult;
 use tokio_uring::buf::BoundedBuf;
 
 use crate::ancillary::AncillaryBuffer;
 use crate::buf::owned::{self, One, Parts};
+use crate::common::metrics::Carried;
 use crate::common::policy::COPY_MAX;
 use crate::net::socket::UnixSeqpacket;
 use crate::sys;
@@ -63,8 +65,11 @@ impl UnixSeqpacket {
                 (self.inner.send(owned::filled(&slice)).await, slice)
             } else {
                 let message = owned::filled(&slice);
-                match self.inner.send_directly(move |fd| sys::send(fd, message)).await {
-                    Ok(sent) => (sent, slice),
+                let call = move |fd: BorrowedFd<'_>| {
+                    sys::send(fd, message).map(|len| Carried::message(len, 0))
+                };
+                match self.inner.send_directly(call).await {
+                    Ok(sent) => (sent.map(|sent| sent.bytes), slice),
                     Err(waits) => {
                         let waiting =
                             self.inner.wait_owned(One(slice), AncillaryBuffer::new(), waits);
