@@ -227,7 +227,8 @@ pub(super) fn missing() -> io::Error {
 
 fn no_io_driver() -> io::Error {
     io::Error::other(
-        "this tokio runtime has no I/O driver: build it with Builder::enable_io or enable_all",
+        "this tokio runtime has no I/O driver: build it with Builder::enable_io or enable_all \
+         (if tokio has panicked over it just now, that was caught)",
     )
 }
 
