@@ -1,95 +1,63 @@
-//! A channel of typed values between two processes' ends: serde and postcard behind a codec, one value a
-//! message.
+//! A channel of typed values, one value a message. Values may have descriptors in them.
 //!
-//! `cargo run --example typed --features codec`
+//! `cargo run --example typed --features postcard`
 
-use std::io;
-use std::marker::PhantomData;
+use std::io::{self, Read, Write};
 
 use futures_util::{SinkExt, StreamExt};
-use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use tokio_seqpacket::codec::{Passed, Postcard};
 use tokio_seqpacket::{Framed, UnixSeqpacket};
-use tokio_util::bytes::{BufMut, BytesMut};
-use tokio_util::codec::{Decoder, Encoder};
-
-/// Sends values of one type, receives those of another.
-struct Postcard<Out, In>(PhantomData<(Out, In)>);
-
-type Channel<Out, In> = Framed<Postcard<Out, In>>;
-
-fn channel<Out, In>(socket: UnixSeqpacket) -> Channel<Out, In> {
-    Framed::new(socket, Postcard(PhantomData))
-}
-
-impl<Out: Serialize, In> Encoder<Out> for Postcard<Out, In> {
-    type Error = io::Error;
-
-    fn encode(&mut self, value: Out, to: &mut BytesMut) -> io::Result<()> {
-        postcard::to_io(&value, to.writer()).map(drop).map_err(invalid)
-    }
-}
-
-impl<Out, In: DeserializeOwned> Decoder for Postcard<Out, In> {
-    type Item = In;
-    type Error = io::Error;
-
-    /// Messages keep their boundaries: all that is there is one value.
-    fn decode(&mut self, from: &mut BytesMut) -> io::Result<Option<In>> {
-        let bytes = from.split();
-        let (value, rest) = postcard::take_from_bytes(&bytes).map_err(invalid)?;
-        if !rest.is_empty() {
-            return Err(invalid("more bytes than the value has"));
-        }
-        Ok(Some(value))
-    }
-
-    fn decode_eof(&mut self, from: &mut BytesMut) -> io::Result<Option<In>> {
-        self.decode(from)
-    }
-}
-
-fn invalid(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, error)
-}
 
 #[derive(Debug, Serialize, Deserialize)]
 enum Request {
     Add(i64, i64),
     Reverse(String),
+    /// The answer has the end that reads of a pipe.
+    Report,
 }
 
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Answer {
     Number(i64),
     Text(String),
+    Report(Passed<io::PipeReader>),
 }
 
 #[tokio::main]
 async fn main() -> io::Result<()> {
     let (client, server) = UnixSeqpacket::pair()?;
-    let serving = tokio::spawn(serve(channel(server)));
+    let serving = tokio::spawn(serve(server));
 
-    let mut client: Channel<Request, Answer> = channel(client);
-    for (request, expected) in [
-        (Request::Add(40, 2), Answer::Number(42)),
-        (Request::Reverse("tekcapqes".into()), Answer::Text("seqpacket".into())),
-    ] {
+    let mut client = Framed::new(client, Postcard::<Request, Answer>::new()).max_fds(1);
+    for request in [Request::Add(40, 2), Request::Reverse("tekcapqes".into()), Request::Report] {
         println!("{request:?}");
         client.send(request).await?;
-        let answer = client.next().await.ok_or(io::ErrorKind::UnexpectedEof)??;
-        println!("  {answer:?}");
-        assert_eq!(answer, expected);
+        match client.next().await.ok_or(io::ErrorKind::UnexpectedEof)?? {
+            Answer::Number(number) => assert_eq!(number, 42),
+            Answer::Text(text) => assert_eq!(text, "seqpacket"),
+            Answer::Report(Passed(mut pipe)) => {
+                let mut report = String::new();
+                pipe.read_to_string(&mut report)?;
+                println!("  {report}");
+            }
+        }
     }
     client.close().await?;
     serving.await?
 }
 
-async fn serve(mut channel: Channel<Answer, Request>) -> io::Result<()> {
+async fn serve(socket: UnixSeqpacket) -> io::Result<()> {
+    let mut channel = Framed::new(socket, Postcard::<Answer, Request>::new()).max_fds(1);
     while let Some(request) = channel.next().await {
         let answer = match request? {
             Request::Add(a, b) => Answer::Number(a.wrapping_add(b)),
             Request::Reverse(text) => Answer::Text(text.chars().rev().collect()),
+            Request::Report => {
+                let (reader, mut writer) = io::pipe()?;
+                writer.write_all(b"all is well")?;
+                Answer::Report(Passed(reader))
+            }
         };
         channel.send(answer).await?;
     }

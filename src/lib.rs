@@ -169,6 +169,8 @@ mod util;
 pub use backend::{Counters, Metrics, Mode, WorkerMetrics, busy_poll, metrics};
 pub use common::message::Message;
 #[cfg(feature = "codec")]
+pub use net::codec;
+#[cfg(feature = "codec")]
 pub use net::framed::Framed;
 pub use net::listener::UnixSeqpacketListener;
 pub use net::listener::activation::Activation;

@@ -32,6 +32,51 @@
 //! There is always capacity for what comes: 253 descriptors, credentials and a pidfd. Fewer descriptors come where the
 //! socket has a limit: see [`max_fds`](crate::Options::max_fds).
 //!
+//! # Inside values
+//!
+//! `codec::Passed` is a descriptor inside a value of serde (feature `serde`), in any format. With `codec::Postcard` (feature
+//! `postcard`) a `Framed` sends and receives such values:
+//!
+//! ```
+//! # #[cfg(feature = "postcard")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use std::fs::File;
+//! use futures_util::{SinkExt, StreamExt};
+//! use serde::{Deserialize, Serialize};
+//! use tokio_seqpacket::codec::{Passed, Postcard};
+//! use tokio_seqpacket::{Framed, UnixSeqpacket};
+//!
+//! #[derive(Serialize, Deserialize)]
+//! enum Request { Open(String) }
+//! #[derive(Serialize, Deserialize)]
+//! enum Reply { Opened { file: Passed<File> }, Failed(String) }
+//!
+//! let (client, server) = UnixSeqpacket::pair()?;
+//! let mut client = Framed::new(client, Postcard::<Request, Reply>::new()).max_fds(1);
+//! let mut server = Framed::new(server, Postcard::<Reply, Request>::new()).max_fds(1);
+//! client.send(Request::Open("/proc/self/comm".into())).await?;
+//!
+//! let Request::Open(path) = server.next().await.expect("a request")?;
+//! let reply = match File::open(path) {
+//!     Ok(file) => Reply::Opened { file: Passed(file) },
+//!     Err(error) => Reply::Failed(error.to_string()),
+//! };
+//! server.send(reply).await?;
+//! match client.next().await.expect("a reply")? {
+//!     Reply::Opened { file: Passed(file) } => assert!(file.metadata()?.is_file()),
+//!     Reply::Failed(why) => panic!("{why}"),
+//! }
+//! # Ok(()) }
+//! # #[cfg(not(feature = "postcard"))] fn main() {}
+//! ```
+//!
+//! - Every descriptor of a message has to be named by its value, once. Otherwise the value is an error, and all are closed.
+//! - `Framed::max_fds` limits both directions. Without it no value has descriptors.
+//! - The type in `Passed` checks what came: `Passed<UnixSeqpacket>` refuses what is no connected seqpacket socket, and
+//!   `Passed<SealedMemory>` memory that can change.
+//! - `codec::WithFds` and `codec::WithCredentials` add the descriptors or the sender's credentials to the items of any
+//!   codec. `codec::encode_with_fds` and `codec::decode_with_fds` serve calls without `Framed`.
+//!
 //! # In byte arrays
 //!
 //! The calls of tokio-seqpacket, which allocate nothing. The array has to be large enough: 16 bytes for the
@@ -138,7 +183,7 @@
 //! | the kernel, inside a receive without capacity: plain receives of a socket on which no call has had capacity for ancillary data | the receive waits |
 //! | the kernel, inside a receive: what a message brings beyond [`max_fds`](crate::Options::max_fds) | the receive waits |
 //! | the kernel, when a socket with unread messages is closed | the close waits |
-//! | the program, which has taken it | the program waits, unless it passes the descriptor to `spawn_blocking` |
+//! | the program, which has taken it; a value with `codec::Passed` that is dropped, also by its decoder | the program waits, unless it passes the descriptor to `spawn_blocking` |
 //!
 //! So a service chooses one of these:
 //!

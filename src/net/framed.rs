@@ -1,6 +1,6 @@
 //! [`Framed`]: a codec of tokio-util over a socket, one frame per message.
 
-use std::io::{self, IoSliceMut};
+use std::io::{self, IoSlice, IoSliceMut};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,6 +10,9 @@ use futures_core::Stream;
 use futures_sink::Sink;
 use tokio_util::codec::{Decoder, Encoder};
 
+use crate::ancillary::AncillaryBuffer;
+use crate::ancillary::wire::{self, FD_LEN, MAX_CONTROL, MAX_FDS};
+use crate::net::codec::scope;
 use crate::net::socket::UnixSeqpacket;
 
 /// The capacity for a received message without [`Framed::with_capacity`], in bytes.
@@ -28,7 +31,8 @@ const DEFAULT_CAPACITY: usize = 64 << 10;
 /// the capacity, does not decode, or has bytes behind its frame. The capacity is 64 KiB unless
 /// [`with_capacity`](Self::with_capacity) sets another. The stream goes on with the next message. A
 /// codec that keeps half a frame, as `LengthDelimitedCodec` does, may misread what follows. An empty
-/// message that decodes to nothing is skipped. Descriptors that come with a message are closed.
+/// message that decodes to nothing is skipped. Descriptors that come with a message are closed, unless
+/// [`max_fds`](Self::max_fds) takes them along for the codec: see [`codec`](crate::codec).
 ///
 /// As a sink it holds one message. Closing the sink shuts down writing, which ends the peer's
 /// stream. Where the codec encodes several types, the call to close names one, as below.
@@ -57,11 +61,17 @@ pub struct Framed<C, S = UnixSeqpacket> {
     socket: S,
     codec: C,
     capacity: usize,
+    /// The most descriptors of a message, if ancillary data is taken along.
+    max_fds: Option<usize>,
     /// All of its length is initialized memory to receive into. Between two calls it holds no
     /// message.
     buffer: BytesMut,
     /// The encoded message that has not been sent yet.
     outgoing: Option<BytesMut>,
+    /// What goes out with that message.
+    outgoing_ancillary: AncillaryBuffer,
+    /// What came with the message that is decoded next.
+    ancillary: AncillaryBuffer,
 }
 
 impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
@@ -100,7 +110,55 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
     /// # Ok(()) }
     /// ```
     pub fn with_capacity(socket: S, codec: C, bytes: usize) -> Self {
-        Self { socket, codec, capacity: bytes, buffer: BytesMut::new(), outgoing: None }
+        Self {
+            socket,
+            codec,
+            capacity: bytes,
+            max_fds: None,
+            buffer: BytesMut::new(),
+            outgoing: None,
+            outgoing_ancillary: AncillaryBuffer::new(),
+            ancillary: AncillaryBuffer::new(),
+        }
+    }
+
+    /// Takes ancillary data along: up to `max_fds` file descriptors with each message, and credentials.
+    ///
+    /// Without this call descriptors are closed, and none can be sent. With it the codecs in
+    /// [`codec`](crate::codec) pass them. A limit above 253 (`SCM_MAX_FD`) counts as that. 0 suits a codec that needs
+    /// credentials only.
+    ///
+    /// A value with more descriptors is refused by the sink, and nothing is sent. A received message with more
+    /// is an error of the stream, which goes on with the next message. So is one whose value does not
+    /// name each of its descriptors. All descriptors of a refused message are closed. At most 24 more than `max_fds`
+    /// ever take a slot of this process.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use std::fs::File;
+    /// use futures_util::StreamExt;
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    /// use tokio_seqpacket::codec::WithFds;
+    /// use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// use tokio_util::codec::LinesCodec;
+    ///
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut b = Framed::new(b, WithFds(LinesCodec::new())).max_fds(1);
+    /// for count in [2, 1] {
+    ///     let files = (0..count).map(|_| File::open("/dev/null").map(Into::into));
+    ///     let ancillary = files.collect::<std::io::Result<AncillaryBuffer>>()?;
+    ///     a.send_owned_with_ancillary("files", ancillary).await.0?;
+    /// }
+    /// let refused = b.next().await.expect("not the end").unwrap_err();
+    /// assert!(refused.to_string().contains("max_fds"));
+    /// let (_, files) = b.next().await.expect("not the end").unwrap();
+    /// assert_eq!(files.len(), 1);
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn max_fds(mut self, max_fds: usize) -> Self {
+        self.max_fds = Some(max_fds.min(MAX_FDS));
+        self
     }
 
     /// Returns the socket.
@@ -186,8 +244,25 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         let socket = self.socket.as_ref();
         let buffers = &mut [IoSliceMut::new(&mut self.buffer)];
         ready!(socket.poll_stream_end(cx));
-        let (info, _) = ready!(socket.inner.poll_recv_message(cx, buffers, &mut []))?;
+        let mut control;
+        let control = match self.max_fds {
+            None => &mut [][..],
+            Some(max_fds) => {
+                control = [0; MAX_CONTROL];
+                &mut control[..control_len(max_fds)]
+            }
+        };
+        let (info, reader) = ready!(socket.inner.poll_recv_message(cx, buffers, control))?;
+        if let Some(max_fds) = self.max_fds {
+            self.ancillary.fill(reader);
+            let fds = self.ancillary.fds().len();
+            if info.ancillary_truncated() || fds > max_fds {
+                self.ancillary.clear();
+                return Poll::Ready(Err(refused_fds(fds, max_fds)));
+            }
+        }
         if info.truncated() {
+            self.ancillary.clear();
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
@@ -213,11 +288,24 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         Poll::Ready(Ok(Some(message)))
     }
 
+    fn poll_send(&self, cx: &mut Context<'_>, message: &[u8]) -> Poll<io::Result<usize>> {
+        let socket = self.socket.as_ref();
+        if self.outgoing_ancillary.is_empty() {
+            return socket.poll_send(cx, message);
+        }
+        let mut control = [0; MAX_CONTROL];
+        let len = self.outgoing_ancillary.encode(&mut control)?;
+        let (parts, control) = ([IoSlice::new(message)], &control[..len]);
+        let sent = ready!(socket.inner.poll_send_message(cx, &parts, control));
+        Poll::Ready(socket.explained(sent, || message.len(), control))
+    }
+
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(message) = &self.outgoing {
-            let sent = ready!(self.socket.as_ref().poll_send(cx, message));
+            let sent = ready!(self.poll_send(cx, message));
             // The message was sent, or refused for good.
             self.outgoing = None;
+            self.outgoing_ancillary.clear();
             sent?;
         }
         Poll::Ready(Ok(()))
@@ -234,7 +322,12 @@ impl<C: Decoder + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Stream for Framed<C, S
             let message = ready!(this.poll_message(cx))?;
             coop.made_progress();
             let Some(mut message) = message else { return Poll::Ready(None) };
-            match this.codec.decode_eof(&mut message)? {
+            let mut decode = || this.codec.decode_eof(&mut message);
+            let decoded = match this.max_fds {
+                None => decode(),
+                Some(_) => scope::decode_with_fds(&mut this.ancillary, decode),
+            };
+            match decoded? {
                 Some(_) if !message.is_empty() => {
                     let what = format!("{} bytes behind the frame in a message", message.len());
                     return Poll::Ready(Some(Err(io::Error::new(
@@ -268,7 +361,11 @@ impl<I, C: Encoder<I> + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Sink<I> for Fram
     fn start_send(self: Pin<&mut Self>, item: I) -> Result<(), C::Error> {
         let this = self.get_mut();
         let mut message = BytesMut::new();
-        this.codec.encode(item, &mut message)?;
+        let encode = || this.codec.encode(item, &mut message);
+        match this.max_fds {
+            None => encode()?,
+            Some(max_fds) => scope::encode_up_to(max_fds, &mut this.outgoing_ancillary, encode)?,
+        }
         this.outgoing = Some(message);
         Ok(())
     }
@@ -290,4 +387,23 @@ impl<I, C: Encoder<I> + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Sink<I> for Fram
             _ => Poll::Ready(Ok(())),
         }
     }
+}
+
+/// Returns the capacity for control data with so many descriptors, and all that can come beside them.
+fn control_len(max_fds: usize) -> usize {
+    MAX_CONTROL - wire::space(MAX_FDS * FD_LEN) + wire::space(max_fds * FD_LEN)
+}
+
+fn refused_fds(came: usize, max_fds: usize) -> io::Error {
+    let text = if came > max_fds {
+        format!(
+            "a message brought more file descriptors than the limit of {max_fds} (Framed::max_fds)"
+        )
+    } else {
+        format!(
+            "{came} file descriptors of a message came, and others did not: no descriptor was free \
+             in this process, or more came than the limit of {max_fds} (Framed::max_fds)"
+        )
+    };
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }

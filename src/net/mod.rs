@@ -14,6 +14,8 @@ pub(crate) mod owned_send_batch;
 pub(crate) mod send_batch;
 
 #[cfg(feature = "codec")]
+pub mod codec;
+#[cfg(feature = "codec")]
 pub(crate) mod framed;
 pub(crate) mod sealed_memory;
 

@@ -35,6 +35,8 @@ mod owned;
 mod owned_batches;
 mod owned_streams;
 mod paths;
+#[cfg(feature = "postcard")]
+mod passed;
 mod peek;
 mod properties;
 mod readiness;
@@ -88,6 +90,8 @@ fn main() -> ExitCode {
         peek::tests(),
         #[cfg(feature = "codec")]
         framed::tests(),
+        #[cfg(feature = "postcard")]
+        passed::tests(),
         listeners::tests(),
         connection_limits::tests(),
         halves::tests(),

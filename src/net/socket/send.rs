@@ -324,7 +324,7 @@ impl UnixSeqpacket {
         Poll::Ready(self.explained(sent, || total(buffer), ancillary.control()))
     }
 
-    pub(super) fn explained(
+    pub(crate) fn explained(
         &self,
         sent: io::Result<usize>,
         len: impl FnOnce() -> usize,
