@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`backends`] | io_uring or epoll: how it is chosen, what differs, what it costs |
 //! | [`migration`] | moving from tokio-seqpacket 0.3, 0.8 or 0.9: what is the same, what to change |
+//! | [`from_streams`] | coming from `UnixStream`, `AsyncRead` and `LengthDelimitedCodec` |
 //! | [`owned_buffers`] | the calls that take their buffers, in ten minutes |
 //! | [`descriptors`] | passing open files, sockets and memory |
 //! | [`credentials`] | which process is at the other end, and what each answer proves |
@@ -21,6 +22,7 @@ pub mod containers;
 pub mod credentials;
 pub mod descriptors;
 pub mod hostile_peers;
+pub mod from_streams;
 pub mod migration;
 pub mod owned_buffers;
 pub mod tuning;

@@ -13,10 +13,15 @@ use tokio_util::codec::{Decoder, Encoder};
 use crate::ancillary::AncillaryBuffer;
 use crate::ancillary::wire::{self, FD_LEN, MAX_CONTROL, MAX_FDS};
 use crate::net::codec::scope;
+use crate::net::send_error::SEND_BUFFER_OVERHEAD;
 use crate::net::socket::UnixSeqpacket;
+use crate::sys::ONE_PIECE;
 
-/// The capacity for a received message without [`Framed::with_capacity`], in bytes.
+/// The longest message without [`Framed::with_max_message`] or [`Framed::with_capacity`], in bytes.
 const DEFAULT_CAPACITY: usize = 64 << 10;
+
+/// A length in bytes that any socket can send: the kernel makes no send buffer smaller than some 4.5 KiB (`SOCK_MIN_SNDBUF`).
+const ALWAYS_SENDABLE: usize = 4 << 10;
 
 /// A [`Stream`] and [`Sink`] of values over a socket, which needs the feature `codec`.
 ///
@@ -27,14 +32,17 @@ const DEFAULT_CAPACITY: usize = 64 << 10;
 /// Codecs written for byte streams work unchanged, `LengthDelimitedCodec` too. Messages keep their
 /// boundaries, so a codec that takes all bytes as the frame is enough, such as `BytesCodec`.
 ///
+/// A message has at most 64 KiB, in both directions. [`with_max_message`](Self::with_max_message) sets
+/// another limit, and makes the socket's send buffer large enough for it. Give both ends the same.
+///
 /// As a stream it ends with the peer's stream. A message yields an error and is lost if it exceeds
-/// the capacity, does not decode, or has bytes behind its frame. The capacity is 64 KiB unless
-/// [`with_capacity`](Self::with_capacity) sets another. The stream goes on with the next message. A
+/// the limit, does not decode, or has bytes behind its frame. The stream goes on with the next message. A
 /// codec that keeps half a frame, as `LengthDelimitedCodec` does, may misread what follows. An empty
 /// message that decodes to nothing is skipped. Descriptors that come with a message are closed, unless
 /// [`max_fds`](Self::max_fds) takes them along for the codec: see [`codec`](crate::codec).
 ///
-/// As a sink it holds one message. Closing the sink shuts down writing, which ends the peer's
+/// As a sink it holds one message. A value whose message exceeds the limit, or what the socket can
+/// send, is `InvalidInput` at once, and nothing is sent. The sink goes on with the next value. Closing the sink shuts down writing, which ends the peer's
 /// stream. Where the codec encodes several types, the call to close names one, as below.
 ///
 /// # Cancel safety
@@ -61,6 +69,8 @@ pub struct Framed<C, S = UnixSeqpacket> {
     socket: S,
     codec: C,
     capacity: usize,
+    /// The longest message that the socket is known to send.
+    sendable: usize,
     /// The most descriptors of a message, if ancillary data is taken along.
     max_fds: Option<usize>,
     /// All of its length is initialized memory to receive into. Between two calls it holds no
@@ -75,7 +85,7 @@ pub struct Framed<C, S = UnixSeqpacket> {
 }
 
 impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
-    /// Wraps `socket`, with a capacity of 64 KiB for each received message.
+    /// Wraps `socket`, for messages of up to 64 KiB.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -93,7 +103,10 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         Self::with_capacity(socket, codec, DEFAULT_CAPACITY)
     }
 
-    /// Wraps `socket`, with a capacity of `bytes` for each received message.
+    /// Wraps `socket`, for messages of up to `bytes` bytes in both directions.
+    ///
+    /// The socket stays as it is. If its send buffer is too small for such a message, the sink refuses
+    /// it. [`with_max_message`](Self::with_max_message) changes that.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -114,12 +127,51 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
             socket,
             codec,
             capacity: bytes,
+            sendable: bytes.min(ALWAYS_SENDABLE),
             max_fds: None,
             buffer: BytesMut::new(),
             outgoing: None,
             outgoing_ancillary: AncillaryBuffer::new(),
             ancillary: AncillaryBuffer::new(),
         }
+    }
+
+    /// Wraps `socket`, for messages of up to `bytes` bytes in both directions, and makes its send buffer
+    /// large enough.
+    ///
+    /// This suits a protocol with a longest message: both ends name the same length, as the codec does if
+    /// it has a limit of its own. The send buffer (`SO_SNDBUF`) never becomes smaller. It belongs to the
+    /// socket, and its other users share it. The buffer to receive into takes `bytes` bytes from the first receive
+    /// on. A half that only sends needs none.
+    ///
+    /// # Errors
+    /// `InvalidInput` if the socket cannot send messages of that length. The error names the limit: that of the
+    /// kernel, some 4 MiB, or that of the system for send buffers, `net.core.wmem_max`. For others see
+    /// [`set_send_buffer_size`](UnixSeqpacket::set_send_buffer_size).
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use futures_util::{SinkExt, StreamExt};
+    /// use tokio_seqpacket::{Framed, UnixSeqpacket};
+    /// use tokio_util::codec::LengthDelimitedCodec;
+    ///
+    /// const LONGEST: usize = 300 << 10;
+    /// // On a byte stream its limit would be 8 MiB.
+    /// let codec = LengthDelimitedCodec::builder().max_frame_length(LONGEST - 4).new_codec();
+    /// let (a, b) = UnixSeqpacket::pair()?;
+    /// let mut a = Framed::with_max_message(a, codec.clone(), LONGEST)?;
+    /// let mut b = Framed::with_max_message(b, codec, LONGEST)?;
+    /// a.send(bytes::Bytes::from(vec![7; LONGEST - 4])).await?;
+    /// assert_eq!(b.next().await.expect("not the end")?.len(), LONGEST - 4);
+    ///
+    /// let (a, _b) = UnixSeqpacket::pair()?;
+    /// let refused = Framed::with_max_message(a, LengthDelimitedCodec::new(), 8 << 20).unwrap_err();
+    /// assert!(refused.to_string().contains("SealedMemory"));
+    /// # Ok(()) }
+    /// ```
+    pub fn with_max_message(socket: S, codec: C, bytes: usize) -> io::Result<Self> {
+        ensure_sendable(socket.as_ref(), bytes)?;
+        Ok(Self { sendable: bytes, ..Self::with_capacity(socket, codec, bytes) })
     }
 
     /// Takes ancillary data along: up to `max_fds` file descriptors with each message, and credentials.
@@ -266,7 +318,7 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
             return Poll::Ready(Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!(
-                    "message of {} bytes exceeds the capacity of {} bytes (Framed::with_capacity)",
+                    "message of {} bytes exceeds the capacity of {} bytes (Framed::with_max_message)",
                     info.message_len(),
                     self.capacity
                 ),
@@ -286,6 +338,29 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
             message
         };
         Poll::Ready(Ok(Some(message)))
+    }
+
+    /// Checks the length of a message before it is sent.
+    fn check_sendable(&mut self, len: usize) -> io::Result<()> {
+        if len <= self.sendable {
+            return Ok(());
+        }
+        let refused = |limit: usize, whose: &str| {
+            let text = format!(
+                "message of {len} bytes exceeds the limit of {limit} bytes of this {whose} \
+                 (Framed::with_max_message)"
+            );
+            Err(io::Error::new(io::ErrorKind::InvalidInput, text))
+        };
+        if len > self.capacity {
+            return refused(self.capacity, "Framed");
+        }
+        let limit = self.socket.as_ref().max_message_size()?;
+        if len > limit {
+            return refused(limit, "socket's send buffer");
+        }
+        self.sendable = limit.min(self.capacity);
+        Ok(())
     }
 
     fn poll_send(&self, cx: &mut Context<'_>, message: &[u8]) -> Poll<io::Result<usize>> {
@@ -366,6 +441,10 @@ impl<I, C: Encoder<I> + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Sink<I> for Fram
             None => encode()?,
             Some(max_fds) => scope::encode_up_to(max_fds, &mut this.outgoing_ancillary, encode)?,
         }
+        if let Err(error) = this.check_sendable(message.len()) {
+            this.outgoing_ancillary.clear();
+            return Err(error.into());
+        }
         this.outgoing = Some(message);
         Ok(())
     }
@@ -387,6 +466,31 @@ impl<I, C: Encoder<I> + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Sink<I> for Fram
             _ => Poll::Ready(Ok(())),
         }
     }
+}
+
+/// Makes the send buffer large enough for messages of that length.
+fn ensure_sendable(socket: &UnixSeqpacket, len: usize) -> io::Result<()> {
+    let refused = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    if len > ONE_PIECE {
+        return refused(format!(
+            "messages of {len} bytes exceed what the kernel can hold in one piece, {ONE_PIECE} bytes \
+             (SealedMemory passes more)"
+        ));
+    }
+    if socket.max_message_size()? >= len {
+        return Ok(());
+    }
+    // The kernel doubles it.
+    let wanted = (len + SEND_BUFFER_OVERHEAD).div_ceil(2);
+    socket.set_send_buffer_size(wanted)?;
+    let granted = socket.max_message_size()?;
+    if granted >= len {
+        return Ok(());
+    }
+    refused(format!(
+        "messages of {len} bytes exceed the limit of {granted} bytes that this system allows for a \
+         send buffer (net.core.wmem_max has to be {wanted} or more)"
+    ))
 }
 
 /// Returns the capacity for control data with so many descriptors, and all that can come beside them.

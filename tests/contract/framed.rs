@@ -1,5 +1,6 @@
 //! G5 and G6 through a codec: values over a socket, one a message, and `bytes` buffers.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -18,6 +19,8 @@ pub fn tests() -> Vec<Test> {
         empty_messages_and_the_end_of_a_framed_stream,
         frames_behind_an_empty_message_come_after_the_peer_has_closed,
         a_message_longer_than_the_capacity_is_an_error_and_the_stream_goes_on,
+        a_message_that_exceeds_either_limit_is_refused_at_once_and_the_sink_goes_on,
+        one_option_sets_both_limits_or_says_which_is_too_low,
         a_message_with_more_than_its_frame_is_an_error,
         a_sink_waits_while_the_queue_is_full,
         closing_the_sink_ends_the_peers_stream,
@@ -83,6 +86,62 @@ async fn a_message_longer_than_the_capacity_is_an_error_and_the_stream_goes_on(c
     let error = soon(a.next()).await.unwrap().unwrap_err();
     assert!(error.to_string().contains("9 bytes") && error.to_string().contains("8 bytes"));
     assert_eq!(soon(a.next()).await.unwrap().unwrap(), &b"12345678"[..]);
+}
+
+async fn a_message_that_exceeds_either_limit_is_refused_at_once_and_the_sink_goes_on(cell: Cell) {
+    let (a, peer) = cell.half();
+    a.set_send_buffer_size(16 << 10).unwrap();
+    let sendable = a.max_message_size().unwrap();
+    let mut a = Framed::with_capacity(a, BytesCodec::new(), 40_000);
+    let limits = [(40_000, "this Framed"), (sendable, "send buffer")];
+    for (limit, whose) in limits {
+        let error = a.start_send_unpin(Bytes::from(vec![7; limit + 1])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        let text = error.to_string();
+        for words in [whose, "Framed::with_max_message", &limit.to_string()] {
+            assert!(text.contains(words), "{text}, without {words}");
+        }
+        soon(a.send(Bytes::from_static(b"short"))).await.unwrap();
+        assert_eq!(peer.arrived(), [b"short"]);
+    }
+    soon(a.send(Bytes::from(vec![7; sendable]))).await.unwrap();
+    assert_eq!(peer.recv().len(), sendable);
+    // The default is the same in both directions.
+    let mut a = Framed::new(a.into_inner(), BytesCodec::new());
+    let error = a.start_send_unpin(Bytes::from(vec![7; (64 << 10) + 1])).unwrap_err();
+    assert!(error.to_string().contains("65536"), "{error}");
+}
+
+async fn one_option_sets_both_limits_or_says_which_is_too_low(cell: Cell) {
+    let wmem_max: usize =
+        std::fs::read_to_string("/proc/sys/net/core/wmem_max").unwrap().trim().parse().unwrap();
+    let longest = (2 * wmem_max - 32).min(4 << 20);
+    let (a, b) = cell.pair();
+    let before = b.send_buffer_size().unwrap();
+    let mut a = Framed::with_max_message(a, BytesCodec::new(), longest).unwrap();
+    let mut b = Framed::with_max_message(Arc::new(b), BytesCodec::new(), longest).unwrap();
+    let message = Bytes::from(vec![7; longest]);
+    let (sent, received) = soon(async { tokio::join!(a.send(message), b.next()) }).await;
+    sent.unwrap();
+    assert_eq!(received.unwrap().unwrap().len(), longest);
+
+    // A send buffer that is large enough stays.
+    let raised = b.get_ref().send_buffer_size().unwrap();
+    assert!(raised > before);
+    let b = Framed::with_max_message(b.into_inner(), BytesCodec::new(), 10).unwrap();
+    assert_eq!(b.get_ref().send_buffer_size().unwrap(), raised);
+
+    let refused = |longest| {
+        let error = Framed::with_max_message(b.get_ref(), BytesCodec::new(), longest).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        error.to_string()
+    };
+    assert!(refused((4 << 20) + 1).contains("4194304 bytes (SealedMemory"));
+    if longest < 4 << 20 {
+        let text = refused(longest + 1);
+        let wanted = format!("net.core.wmem_max has to be {} or more", wmem_max + 1);
+        assert!(text.contains(&longest.to_string()) && text.contains(&wanted), "{text}");
+    }
 }
 
 async fn a_message_with_more_than_its_frame_is_an_error(cell: Cell) {
