@@ -9,6 +9,8 @@ mod harness;
 
 mod ancillary;
 mod busy_poll;
+#[cfg(feature = "postcard")]
+mod calls;
 mod cancel;
 mod closing;
 mod connect;
@@ -92,6 +94,8 @@ fn main() -> ExitCode {
         framed::tests(),
         #[cfg(feature = "postcard")]
         passed::tests(),
+        #[cfg(feature = "postcard")]
+        calls::tests(),
         listeners::tests(),
         connection_limits::tests(),
         halves::tests(),
