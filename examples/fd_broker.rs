@@ -16,8 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use calls::{Client, Limits, serve};
 use serde::{Deserialize, Serialize};
-use tokio_seqpacket::codec::Passed;
-use tokio_seqpacket::{Options, SocketAddr};
+use tokio_seqpacket::{Options, SocketAddr, codec::Passed};
 
 #[derive(Serialize, Deserialize)]
 enum Request {

@@ -69,9 +69,11 @@ struct Answer<T> {
     body: Option<T>,
 }
 
+type Channel<Out, In> = Framed<Postcard<Out, In>, Arc<UnixSeqpacket>>;
+
 /// Makes calls with questions `Q` and answers `A`.
 pub struct Client<Q, A> {
-    sink: AsyncMutex<Framed<Postcard<Call<Q>, ()>, Arc<UnixSeqpacket>>>,
+    sink: AsyncMutex<Channel<Call<Q>, ()>>,
     waiting: Arc<Mutex<Waiting<A>>>,
     permits: Semaphore,
     deadline: Duration,
@@ -167,7 +169,7 @@ impl<A> Drop for Registered<'_, A> {
 }
 
 async fn read_answers<A: DeserializeOwned>(
-    mut answers: Framed<Postcard<(), Answer<A>>, Arc<UnixSeqpacket>>,
+    mut answers: Channel<(), Answer<A>>,
     waiting: Arc<Mutex<Waiting<A>>>,
 ) {
     let why = loop {

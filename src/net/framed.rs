@@ -400,7 +400,12 @@ impl<C: Decoder + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Stream for Framed<C, S
             let mut decode = || this.codec.decode_eof(&mut message);
             let decoded = match this.max_fds {
                 None => decode(),
-                Some(_) => scope::decode_with_fds(&mut this.ancillary, decode),
+                Some(_) => {
+                    let decoded = scope::decode_with_fds(&mut this.ancillary, decode);
+                    // Closes a pidfd.
+                    this.ancillary.clear();
+                    decoded
+                }
             };
             match decoded? {
                 Some(_) if !message.is_empty() => {

@@ -18,13 +18,15 @@ use tokio_seqpacket::{Framed, UCred, UnixSeqpacket};
 use tokio_test::task;
 use tokio_util::codec::{BytesCodec, LinesCodec};
 
-use crate::harness::descriptors::{Trace, content, file, is_close_on_exec, traced};
+use crate::harness::descriptors::{
+    Full, Trace, content, descriptors, file, is_close_on_exec, traced,
+};
 use crate::harness::messages::fill;
 use crate::harness::waiting::{arm, soon, until_woken};
-use crate::harness::{Cell, Test};
+use crate::harness::{Cell, Test, alone, with_pidfds};
 
 pub fn tests() -> Vec<Test> {
-    tasks![
+    let shared = tasks![
         values_arrive_with_their_descriptors,
         each_descriptor_of_a_message_is_named_once_or_all_are_closed,
         a_descriptor_of_another_type_is_refused_and_closed,
@@ -36,7 +38,15 @@ pub fn tests() -> Vec<Test> {
         each_value_comes_with_the_credentials_of_its_sender,
         a_dropped_receive_leaves_the_value_and_its_descriptor,
         a_dropped_send_keeps_the_descriptor_with_its_message,
-    ]
+    ];
+    let own = alone(
+        [
+            tasks![without_a_free_descriptor_a_value_is_refused_and_the_next_goes_through],
+            with_pidfds(tasks![a_pidfd_beside_a_value_is_closed]),
+        ]
+        .concat(),
+    );
+    [shared, own].concat()
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -342,4 +352,41 @@ async fn a_dropped_send_keeps_the_descriptor_with_its_message(cell: Cell) {
     assert!(trace.is_open());
     drop(a);
     trace.closed().await;
+}
+
+async fn without_a_free_descriptor_a_value_is_refused_and_the_next_goes_through(cell: Cell) {
+    let (a, peer) = cell.half();
+    let mut a = framed(a);
+    let opened = || Reply::Opened { name: String::new(), file: Passed(file("a file")) };
+    // What the backend and the tests need once.
+    soon(a.send(opened())).await.unwrap();
+    peer.try_recv_fds().unwrap();
+    let (first, second) = (opened(), opened());
+    peer.send_fds(&[0, 0, 0], &[file("a file")]);
+    peer.send_fds(&[0, 0, 0], &[file("another")]);
+
+    let full = Full::new();
+    let received = soon(a.next()).await.unwrap();
+    // A refused value is dropped, which frees its descriptor.
+    let sent = soon(a.send(first)).await;
+    drop(full);
+    assert_eq!(sent.unwrap_err().raw_os_error(), Some(libc::EMFILE));
+    let error = received.unwrap_err().to_string();
+    assert!(error.contains("no descriptor was free"), "{error}");
+
+    soon(a.send(second)).await.unwrap();
+    assert_eq!(content(&peer.try_recv_fds().unwrap().1[0]), "a file");
+    let Some(Ok(Reply::Opened { file: Passed(file), .. })) = soon(a.next()).await else {
+        panic!("not the value that was sent");
+    };
+    assert_eq!(content(&file), "another");
+}
+
+async fn a_pidfd_beside_a_value_is_closed(cell: Cell) {
+    let (a, peer) = cell.half();
+    a.set_pass_pidfd(true).unwrap();
+    let mut a = framed(a);
+    peer.send_fds(&[0, 0, 0], &[file("a file")]);
+    assert!(matches!(soon(a.next()).await, Some(Ok(Reply::Opened { .. }))));
+    assert!(!descriptors().iter().any(|(_, what)| what.contains("pidfd")));
 }

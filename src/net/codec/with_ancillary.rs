@@ -50,7 +50,7 @@ impl<I, C: Encoder<I>> Encoder<(I, Vec<OwnedFd>)> for WithFds<C> {
 }
 
 impl<C: Decoder> WithFds<C> {
-    fn with_fds(item: Option<C::Item>) -> Result<Option<(C::Item, Vec<OwnedFd>)>, C::Error> {
+    fn pair(item: Option<C::Item>) -> Result<Option<<Self as Decoder>::Item>, C::Error> {
         item.map(|item| Ok((item, scope::take_all()?))).transpose()
     }
 }
@@ -60,11 +60,11 @@ impl<C: Decoder> Decoder for WithFds<C> {
     type Error = C::Error;
 
     fn decode(&mut self, from: &mut BytesMut) -> Result<Option<Self::Item>, C::Error> {
-        Self::with_fds(self.0.decode(from)?)
+        Self::pair(self.0.decode(from)?)
     }
 
     fn decode_eof(&mut self, from: &mut BytesMut) -> Result<Option<Self::Item>, C::Error> {
-        Self::with_fds(self.0.decode_eof(from)?)
+        Self::pair(self.0.decode_eof(from)?)
     }
 }
 
@@ -102,7 +102,7 @@ impl<I, C: Encoder<I>> Encoder<I> for WithCredentials<C> {
 }
 
 impl<C: Decoder> WithCredentials<C> {
-    fn with_credentials(item: Option<C::Item>) -> Result<Option<(C::Item, UCred)>, C::Error> {
+    fn pair(item: Option<C::Item>) -> Result<Option<<Self as Decoder>::Item>, C::Error> {
         item.map(|item| Ok((item, scope::credentials()?))).transpose()
     }
 }
@@ -112,10 +112,10 @@ impl<C: Decoder> Decoder for WithCredentials<C> {
     type Error = C::Error;
 
     fn decode(&mut self, from: &mut BytesMut) -> Result<Option<Self::Item>, C::Error> {
-        Self::with_credentials(self.0.decode(from)?)
+        Self::pair(self.0.decode(from)?)
     }
 
     fn decode_eof(&mut self, from: &mut BytesMut) -> Result<Option<Self::Item>, C::Error> {
-        Self::with_credentials(self.0.decode_eof(from)?)
+        Self::pair(self.0.decode_eof(from)?)
     }
 }
