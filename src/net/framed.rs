@@ -516,3 +516,23 @@ fn refused_fds(came: usize, max_fds: usize) -> io::Error {
     };
     io::Error::new(io::ErrorKind::InvalidData, text)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::ucred::UCred;
+
+    #[test]
+    fn the_capacity_for_control_data_fits_all_that_may_come_and_few_descriptors_more() {
+        let beside = wire::space(size_of::<libc::timeval>())
+            + wire::space(UCred::WIRE_LEN)
+            + wire::space(FD_LEN);
+        for max_fds in 0..=MAX_FDS {
+            let len = control_len(max_fds);
+            assert_eq!(len, beside + wire::space(max_fds * FD_LEN));
+            // If nothing comes beside them.
+            let fitting = (len - wire::HEADER_LEN) / FD_LEN;
+            assert!(fitting <= max_fds + 24, "{fitting} for {max_fds}");
+        }
+    }
+}

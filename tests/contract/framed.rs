@@ -1,4 +1,4 @@
-//! G5 and G6 through a codec: values over a socket, one a message, and `bytes` buffers.
+//! G5, G6 and G13 through a codec: values over a socket, one a message, and `bytes` buffers.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
