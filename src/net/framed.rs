@@ -16,6 +16,7 @@ use crate::net::codec::scope;
 use crate::net::send_error::SEND_BUFFER_OVERHEAD;
 use crate::net::socket::UnixSeqpacket;
 use crate::sys::ONE_PIECE;
+use crate::types::message_info::MessageInfo;
 
 /// The longest message without [`Framed::with_max_message`] or [`Framed::with_capacity`], in bytes.
 const DEFAULT_CAPACITY: usize = 64 << 10;
@@ -296,23 +297,12 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         let socket = self.socket.as_ref();
         let buffers = &mut [IoSliceMut::new(&mut self.buffer)];
         ready!(socket.poll_stream_end(cx));
-        let mut control;
-        let control = match self.max_fds {
-            None => &mut [][..],
+        let info = match self.max_fds {
+            None => ready!(socket.inner.poll_recv_message(cx, buffers, &mut []))?.0,
             Some(max_fds) => {
-                control = [0; MAX_CONTROL];
-                &mut control[..control_len(max_fds)]
+                ready!(poll_recv_with_fds(socket, cx, buffers, max_fds, &mut self.ancillary))?
             }
         };
-        let (info, reader) = ready!(socket.inner.poll_recv_message(cx, buffers, control))?;
-        if let Some(max_fds) = self.max_fds {
-            self.ancillary.fill(reader);
-            let fds = self.ancillary.fds().len();
-            if info.ancillary_truncated() || fds > max_fds {
-                self.ancillary.clear();
-                return Poll::Ready(Err(refused_fds(fds, max_fds)));
-            }
-        }
         if info.truncated() {
             self.ancillary.clear();
             return Poll::Ready(Err(io::Error::new(
@@ -363,24 +353,20 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         Ok(())
     }
 
-    fn poll_send(&self, cx: &mut Context<'_>, message: &[u8]) -> Poll<io::Result<usize>> {
-        let socket = self.socket.as_ref();
-        if self.outgoing_ancillary.is_empty() {
-            return socket.poll_send(cx, message);
-        }
-        let mut control = [0; MAX_CONTROL];
-        let len = self.outgoing_ancillary.encode(&mut control)?;
-        let (parts, control) = ([IoSlice::new(message)], &control[..len]);
-        let sent = ready!(socket.inner.poll_send_message(cx, &parts, control));
-        Poll::Ready(socket.explained(sent, || message.len(), control))
-    }
-
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Some(message) = &self.outgoing {
-            let sent = ready!(self.poll_send(cx, message));
+            let socket = self.socket.as_ref();
+            let sent = match self.max_fds {
+                None => ready!(socket.poll_send(cx, message)),
+                Some(_) => {
+                    ready!(poll_send_with_fds(socket, cx, message, &self.outgoing_ancillary))
+                }
+            };
             // The message was sent, or refused for good.
             self.outgoing = None;
-            self.outgoing_ancillary.clear();
+            if self.max_fds.is_some() {
+                self.outgoing_ancillary.clear();
+            }
             sent?;
         }
         Poll::Ready(Ok(()))
@@ -496,6 +482,45 @@ fn ensure_sendable(socket: &UnixSeqpacket, len: usize) -> io::Result<()> {
         "messages of {len} bytes exceed the limit of {granted} bytes that this system allows for a \
          send buffer (net.core.wmem_max has to be {wanted} or more)"
     ))
+}
+
+/// Receives a message and what came with it. A function of its own, so that messages without descriptors need no memory for
+/// control data.
+#[inline(never)]
+fn poll_recv_with_fds(
+    socket: &UnixSeqpacket,
+    cx: &mut Context<'_>,
+    buffers: &mut [IoSliceMut<'_>],
+    max_fds: usize,
+    ancillary: &mut AncillaryBuffer,
+) -> Poll<io::Result<MessageInfo>> {
+    let mut control = [0; MAX_CONTROL];
+    let control = &mut control[..control_len(max_fds)];
+    let (info, reader) = ready!(socket.inner.poll_recv_message(cx, buffers, control))?;
+    ancillary.fill(reader);
+    let fds = ancillary.fds().len();
+    if info.ancillary_truncated() || fds > max_fds {
+        ancillary.clear();
+        return Poll::Ready(Err(refused_fds(fds, max_fds)));
+    }
+    Poll::Ready(Ok(info))
+}
+
+#[inline(never)]
+fn poll_send_with_fds(
+    socket: &UnixSeqpacket,
+    cx: &mut Context<'_>,
+    message: &[u8],
+    ancillary: &AncillaryBuffer,
+) -> Poll<io::Result<usize>> {
+    if ancillary.is_empty() {
+        return socket.poll_send(cx, message);
+    }
+    let mut control = [0; MAX_CONTROL];
+    let len = ancillary.encode(&mut control)?;
+    let (parts, control) = ([IoSlice::new(message)], &control[..len]);
+    let sent = ready!(socket.inner.poll_send_message(cx, &parts, control));
+    Poll::Ready(socket.explained(sent, || message.len(), control))
 }
 
 /// Returns the capacity for control data with so many descriptors, and all that can come beside them.
