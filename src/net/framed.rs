@@ -11,7 +11,7 @@ use futures_sink::Sink;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::ancillary::AncillaryBuffer;
-use crate::ancillary::wire::{self, FD_LEN, MAX_CONTROL, MAX_FDS};
+use crate::ancillary::wire::{MAX_CONTROL, MAX_FDS};
 use crate::net::codec::scope;
 use crate::net::send_error::SEND_BUFFER_OVERHEAD;
 use crate::net::socket::UnixSeqpacket;
@@ -183,8 +183,10 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
     ///
     /// A value with more descriptors is refused by the sink, and nothing is sent. A received message with more
     /// is an error of the stream, which goes on with the next message. So is one whose value does not
-    /// name each of its descriptors. All descriptors of a refused message are closed. At most 24 more than `max_fds`
-    /// ever take a slot of this process.
+    /// name each of its descriptors. All descriptors of a refused message are closed.
+    ///
+    /// The limit on what comes is that of the socket ([`set_max_fds`](UnixSeqpacket::set_max_fds)), which this sets. Its
+    /// other users share it.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -210,7 +212,9 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
     /// ```
     #[must_use]
     pub fn max_fds(mut self, max_fds: usize) -> Self {
-        self.max_fds = Some(max_fds.min(MAX_FDS));
+        let max_fds = max_fds.min(MAX_FDS);
+        self.socket.as_ref().set_max_fds(max_fds);
+        self.max_fds = Some(max_fds);
         self
     }
 
@@ -495,13 +499,13 @@ fn poll_recv_with_fds(
     ancillary: &mut AncillaryBuffer,
 ) -> Poll<io::Result<MessageInfo>> {
     let mut control = [0; MAX_CONTROL];
-    let control = &mut control[..control_len(max_fds)];
-    let (info, reader) = ready!(socket.inner.poll_recv_message(cx, buffers, control))?;
+    let (info, reader) = ready!(socket.inner.poll_recv_message(cx, buffers, &mut control))?;
     ancillary.fill(reader);
     let fds = ancillary.fds().len();
+    // More of them can come if another user of the socket has changed its limit.
     if info.ancillary_truncated() || fds > max_fds {
         ancillary.clear();
-        return Poll::Ready(Err(refused_fds(fds, max_fds)));
+        return Poll::Ready(Err(refused_fds(fds, max_fds.min(socket.max_fds()))));
     }
     Poll::Ready(Ok(info))
 }
@@ -523,41 +527,13 @@ fn poll_send_with_fds(
     Poll::Ready(socket.explained(sent, || message.len(), control))
 }
 
-/// Returns the capacity for control data with so many descriptors, and all that can come beside them.
-fn control_len(max_fds: usize) -> usize {
-    MAX_CONTROL - wire::space(MAX_FDS * FD_LEN) + wire::space(max_fds * FD_LEN)
-}
-
 fn refused_fds(came: usize, max_fds: usize) -> io::Error {
-    let text = if came > max_fds {
+    let text = if came < max_fds {
+        format!("{came} file descriptors of a message came, and no descriptor was free for others")
+    } else {
         format!(
             "a message brought more file descriptors than the limit of {max_fds} (Framed::max_fds)"
         )
-    } else {
-        format!(
-            "{came} file descriptors of a message came, and others did not: no descriptor was free \
-             in this process, or more came than the limit of {max_fds} (Framed::max_fds)"
-        )
     };
     io::Error::new(io::ErrorKind::InvalidData, text)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::ucred::UCred;
-
-    #[test]
-    fn the_capacity_for_control_data_fits_all_that_may_come_and_few_descriptors_more() {
-        let beside = wire::space(size_of::<libc::timeval>())
-            + wire::space(UCred::WIRE_LEN)
-            + wire::space(FD_LEN);
-        for max_fds in 0..=MAX_FDS {
-            let len = control_len(max_fds);
-            assert_eq!(len, beside + wire::space(max_fds * FD_LEN));
-            // If nothing comes beside them.
-            let fitting = (len - wire::HEADER_LEN) / FD_LEN;
-            assert!(fitting <= max_fds + 24, "{fitting} for {max_fds}");
-        }
-    }
 }
