@@ -1,11 +1,16 @@
 //! The command-line tool: what this machine offers, a netcat for seqpacket sockets, a short benchmark.
 //!
-//! Exit codes: 0 for success, 1 for a failure, 2 for a command line that cannot be parsed. Where a signal ended it, 128 plus
-//! the number of the signal.
+//! [`EXIT_CODES`] are part of each help text.
 
 mod bench;
 mod doctor;
-mod lines;
+mod endpoint;
+mod fds;
+mod format;
+mod many;
+mod run;
+mod show;
+mod stdio;
 mod talk;
 
 use std::io::{self, Write};
@@ -13,13 +18,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_seqpacket::{Options, Selection, SocketAddr};
+use tokio_seqpacket::{Options, Selection};
 
 /// Unix seqpacket sockets from the command line: messages that keep their boundaries, file
 /// descriptors and credentials.
 #[derive(Debug, Parser)]
-#[command(name = "seqpacket", version, max_term_width = 100)]
+#[command(name = "seqpacket", version, max_term_width = 100, after_help = EXIT_CODES)]
 struct Cli {
     /// What to run on; by default the value of the environment variable TOKIO_SEQPACKET_BACKEND, else
     /// the best that is available
@@ -41,7 +45,8 @@ enum BackendArg {
 enum Command {
     /// Show which backend this machine offers and why, what the kernel can do, the limits, and what to
     /// change
-    Doctor,
+    #[command(after_help = doctor::KEYS)]
+    Doctor(doctor::Doctor),
     /// Wait for a connection; send the lines of stdin as messages, write messages to stdout
     #[command(after_help = EXAMPLES_LISTEN)]
     Listen(Listen),
@@ -59,18 +64,30 @@ enum Command {
     },
 }
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0        success; also if stdout is not read any more
+  1        a failure, which stderr names
+  2        a command line that cannot be parsed
+  128 + N  ended by signal N: HUP, INT or TERM. What was received is written first, unless that
+           takes more than a second. Socket files are removed";
+
 const EXAMPLES_LISTEN: &str = "\
 Examples:
   seqpacket listen /tmp/a.sock                  one connection, then the end
   seqpacket listen --keep --mode 600 /tmp/a.sock
-  seqpacket listen --hex @name                  in the abstract namespace";
+  seqpacket listen --hex @name                  in the abstract namespace
+  seqpacket listen --clients 100 /tmp/a.sock < /dev/null
+  seqpacket listen --save-fds received --separator '\\0' /tmp/a.sock";
 
 const EXAMPLES_CONNECT: &str = "\
 Examples:
   echo hello | seqpacket connect /tmp/a.sock
   seqpacket connect --hex @name <<< '00 ff 10'
   seqpacket connect --chunk 65536 /tmp/a.sock < file
-  echo 'here is a file' | seqpacket connect --fd /etc/hostname /tmp/a.sock";
+  printf 'two\\nlines\\n' | seqpacket connect --raw /tmp/a.sock
+  echo 'here is a file' | seqpacket connect --fd /etc/hostname /tmp/a.sock
+  printf 'hello\\na file\\n' | seqpacket connect --fd-at 2:/etc/hostname /tmp/a.sock";
 
 #[derive(Debug, Args)]
 struct Listen {
@@ -82,13 +99,15 @@ struct Listen {
     #[arg(long, short)]
     keep: bool,
 
-    /// Permissions of the socket file, in octal
-    #[arg(long, value_parser = octal, value_name = "OCTAL")]
-    mode: Option<u32>,
+    /// Take up to this many connections at once, for ever. In stdout `3: ` stands before a message of the
+    /// third client, with --length-prefix its number as 4 bytes big-endian that the length counts. Each
+    /// message of stdin goes to all clients that are connected: the slowest holds the others up. While
+    /// there is none, it waits
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    clients: Option<u16>,
 
-    /// Replace a socket file that no process listens at
-    #[arg(long)]
-    replace: bool,
+    #[command(flatten)]
+    file: endpoint::SocketFile,
 
     /// Take the listening socket that systemd has passed under this name, instead of an address
     #[arg(long, value_name = "NAME", conflicts_with_all = ["address", "mode", "replace"])]
@@ -111,20 +130,8 @@ struct Connect {
     talk: talk::TalkArgs,
 }
 
-fn octal(text: &str) -> Result<u32, String> {
-    match u32::from_str_radix(text, 8) {
-        Ok(mode @ 0..=0o777) => Ok(mode),
-        _ => Err("not an octal number up to 777".into()),
-    }
-}
-
-/// `@name` is a name in the abstract namespace, anything else a path.
-fn address(text: &PathBuf) -> io::Result<SocketAddr> {
-    use std::os::unix::ffi::OsStrExt;
-    match text.as_os_str().as_bytes() {
-        [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
-        _ => SocketAddr::from_path(text),
-    }
+fn with(error: &io::Error, what: String) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 fn main() -> ExitCode {
@@ -132,16 +139,19 @@ fn main() -> ExitCode {
     match start(cli) {
         Ok(code) => code,
         // stdout is not read any more, which is no failure.
-        Err(error)
-            if error.kind() == io::ErrorKind::BrokenPipe && error.raw_os_error().is_none() =>
-        {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe && is_mere_kind(&error) => {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("seqpacket: {error}");
+            let _ = writeln!(io::stderr(), "seqpacket: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+/// Returns whether an error has no more than its kind, as that of [`write_out`].
+fn is_mere_kind(error: &io::Error) -> bool {
+    error.raw_os_error().is_none() && error.get_ref().is_none()
 }
 
 fn start(cli: Cli) -> io::Result<ExitCode> {
@@ -151,6 +161,9 @@ fn start(cli: Cli) -> io::Result<ExitCode> {
         Some(BackendArg::Uring) => Options::new().backend(Selection::Uring),
         Some(BackendArg::Epoll) => Options::new().backend(Selection::Epoll),
     };
+    if !matches!(cli.command, Command::Completions { .. }) {
+        run::descriptors_suffice()?;
+    }
     match cli.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();
@@ -158,10 +171,10 @@ fn start(cli: Cli) -> io::Result<ExitCode> {
             write_out(&script)?;
             Ok(ExitCode::SUCCESS)
         }
-        Command::Doctor => doctor::run(&options),
+        Command::Doctor(args) => doctor::run(&args, &options),
         Command::Bench(bench) => bench::run(bench, cli.backend.map(|_| options)),
-        Command::Listen(listen) => run(talk::listen(listen, options)),
-        Command::Connect(connect) => run(talk::connect(connect, options)),
+        Command::Listen(listen) => run::run(|stop| talk::listen(listen, options, stop)),
+        Command::Connect(connect) => run::run(|stop| talk::connect(connect, options, stop)),
     }
 }
 
@@ -176,23 +189,6 @@ fn write_out(text: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Runs until the future completes or a signal comes. In both cases everything is dropped, which removes socket files.
-fn run(work: impl Future<Output = io::Result<()>>) -> io::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        // Before anything is made that would have to be removed.
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut hangup = signal(SignalKind::hangup())?;
-        tokio::select! {
-            done = work => done.map(|()| ExitCode::SUCCESS),
-            _ = interrupt.recv() => Ok(ExitCode::from(128 + 2)),
-            _ = terminate.recv() => Ok(ExitCode::from(128 + 15)),
-            _ = hangup.recv() => Ok(ExitCode::from(128 + 1)),
-        }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,17 +196,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn an_at_sign_is_the_abstract_namespace() {
-        assert_eq!(address(&"@name".into()).unwrap().as_abstract_name(), Some(&b"name"[..]));
-        assert!(address(&"./@name".into()).unwrap().as_pathname().is_some());
-    }
-
-    #[test]
-    fn modes_are_octal() {
-        assert_eq!(octal("600"), Ok(0o600));
-        assert!(octal("888").is_err() && octal("1777").is_err());
     }
 }
