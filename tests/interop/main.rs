@@ -6,6 +6,7 @@ mod harness;
 
 mod activation;
 mod languages;
+mod relay;
 mod tool;
 mod upstream;
 
@@ -40,7 +41,7 @@ macro_rules! with {
 pub(crate) use with;
 
 fn main() -> ExitCode {
-    let tests = [activation::tests(), tool::tests(), languages::tests(), upstream::tests()];
+    let tests = [activation::tests(), tool::tests(), relay::tests(), languages::tests(), upstream::tests()];
     harness::main(AtOnce::Many, tests.concat())
 }
 

@@ -1,4 +1,4 @@
-//! The tool `seqpacket`, with itself, in pipes, with socat, and started by systemd.
+//! The tool `seqpacket`, with itself, in pipes, with socat, and started by systemd. Its relay is in `relay.rs`.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, Write};
@@ -53,7 +53,7 @@ pub(crate) fn tests() -> Vec<Test> {
     tests
 }
 
-fn tool(backend: Backend, args: &[&str]) -> Command {
+pub(crate) fn tool(backend: Backend, args: &[&str]) -> Command {
     let backend = match backend {
         Backend::Epoll => "--backend=epoll",
         Backend::Uring => "--backend=uring",

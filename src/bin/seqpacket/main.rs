@@ -1,4 +1,4 @@
-//! The command-line tool: what this machine offers, a netcat for seqpacket sockets, a short benchmark.
+//! The command-line tool: what this machine offers, a netcat and a relay for seqpacket sockets, a short benchmark.
 //!
 //! [`EXIT_CODES`] are part of each help text.
 
@@ -8,6 +8,7 @@ mod endpoint;
 mod fds;
 mod format;
 mod many;
+mod relay;
 mod run;
 mod show;
 mod stdio;
@@ -53,6 +54,9 @@ enum Command {
     /// Connect; send the lines of stdin as messages, write messages to stdout
     #[command(after_help = EXAMPLES_CONNECT)]
     Connect(Connect),
+    /// Stand between clients and a server: pass messages both ways, and show them on stdout
+    #[command(after_help = relay::HELP)]
+    Relay(relay::Relay),
     /// Compare the backends on this machine, in a few seconds
     Bench(bench::Bench),
     /// Write a completion script for a shell to stdout
@@ -175,6 +179,7 @@ fn start(cli: Cli) -> io::Result<ExitCode> {
         Command::Bench(bench) => bench::run(bench, cli.backend.map(|_| options)),
         Command::Listen(listen) => run::run(|stop| talk::listen(listen, options, stop)),
         Command::Connect(connect) => run::run(|stop| talk::connect(connect, options, stop)),
+        Command::Relay(relay) => run::run(|stop| relay::run(relay, options, stop)),
     }
 }
 
