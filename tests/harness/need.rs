@@ -19,6 +19,8 @@ pub enum Need {
     Pidfds,
     /// A program in the path.
     Program(&'static str),
+    /// udevd and udevadm, and namespaces in which they run beside those of the machine.
+    Udev,
     /// To become another user, to raise limits.
     Root,
     /// To inject errors: strace, and the right to trace.
@@ -49,6 +51,7 @@ impl Need {
                 let is_there = std::env::split_paths(&path).any(|it| it.join(program).is_file());
                 (!is_there).then(|| format!("{program} is missing"))
             }
+            Self::Udev => udev(),
             Self::Root => {
                 (!rustix::process::geteuid().is_root()).then(|| "this test needs root".into())
             }
@@ -94,6 +97,21 @@ fn strace() -> Option<String> {
             Some(format!("strace does not work here: {}", words.trim().replace('\n', ", ")))
         }
     }
+}
+
+fn udev() -> Option<String> {
+    let mut unshare = Command::new("unshare");
+    unshare.args([
+        "--map-root-user",
+        "--mount",
+        "--net",
+        "--pid",
+        "--fork",
+        "udevadm",
+        "--version",
+    ]);
+    let works = unshare.stdin(Stdio::null()).output().is_ok_and(|output| output.status.success());
+    (!works).then(|| "udevadm is missing, or no namespaces can be made".into())
 }
 
 fn pidfds() -> Option<String> {

@@ -5,6 +5,7 @@
 mod harness;
 
 mod activation;
+mod daemons;
 mod languages;
 mod relay;
 mod tool;
@@ -41,7 +42,14 @@ macro_rules! with {
 pub(crate) use with;
 
 fn main() -> ExitCode {
-    let tests = [activation::tests(), tool::tests(), relay::tests(), languages::tests(), upstream::tests()];
+    let tests = [
+        activation::tests(),
+        tool::tests(),
+        relay::tests(),
+        daemons::tests(),
+        languages::tests(),
+        upstream::tests(),
+    ];
     harness::main(AtOnce::Many, tests.concat())
 }
 
