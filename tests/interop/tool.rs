@@ -38,6 +38,7 @@ pub(crate) fn tests() -> Vec<Test> {
         a_closed_stderr_is_no_failure,
         a_failed_send_loses_no_received_message,
         a_signal_lets_received_messages_be_written,
+        a_signal_ends_the_tool_although_stdout_is_full,
         exit_codes_say_what_went_wrong,
         the_doctor_names_the_backend,
         the_doctor_names_a_variable_that_no_socket_takes,
@@ -591,6 +592,36 @@ fn a_signal_lets_received_messages_be_written(backend: Backend) {
     assert!(received > 10, "{received}");
     assert_eq!(server.0.wait().unwrap().code(), Some(130));
     assert!(place.is_empty());
+}
+
+fn a_signal_ends_the_tool_although_stdout_is_full(backend: Backend) {
+    // Where the tool waits: for the next message, or only for stdout.
+    for until in ["< 1 byte\n", "< end of stream\n"] {
+        let place = Place::new();
+        let mut server = at(backend, &place, &["listen", "-v"]);
+        let _stdout = server.stdout();
+        let mut stderr = BufReader::new(server.0.stderr.take().unwrap());
+        run(async {
+            let socket = connect(backend, &place.path).await;
+            socket.set_send_buffer_size(1 << 20).unwrap();
+            // More than the pipe holds, and less than the tool takes.
+            for _ in 0..15 {
+                socket.send(&[b'm'; 9999]).await.unwrap();
+            }
+            socket.send(b"m").await.unwrap();
+            if until.contains("end") {
+                socket.shutdown(std::net::Shutdown::Write).unwrap();
+            }
+            let mut line = String::new();
+            while !line.ends_with(until) {
+                line.clear();
+                assert!(stderr.read_line(&mut line).unwrap() > 0);
+            }
+            server.signal(Signal::TERM);
+            assert_eq!(server.0.wait().unwrap().code(), Some(143));
+        });
+        assert!(place.is_empty());
+    }
 }
 
 fn a_closed_stdout_is_no_failure(backend: Backend) {
