@@ -30,8 +30,9 @@ use crate::types::socket_addr::SocketAddr;
 pub struct Options {
     selection: Selection,
     submission: Option<Submission>,
-    pub(super) keep_ancillary: bool,
+    keep_ancillary: bool,
     pub(super) max_fds: Option<usize>,
+    pass_credentials: Option<bool>,
     pass_rights: Option<bool>,
     pub(super) local: Option<SocketAddr>,
     pub(super) file: FileOptions,
@@ -152,6 +153,35 @@ impl Options {
     /// ```
     pub fn max_fds(mut self, most: usize) -> Self {
         self.max_fds = Some(most);
+        self
+    }
+
+    /// Sets whether the sender's credentials come with every message to the socket, or to the sockets
+    /// that a listener accepts (`SO_PASSCRED`).
+    ///
+    /// The option takes effect before the first message can be sent. Without this call a new socket
+    /// gets no credentials, and one that is taken over stays as it was. See
+    /// [`UnixSeqpacket::set_pass_credentials`].
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+    /// use tokio_seqpacket::ancillary::AncillaryBuffer;
+    /// use tokio_seqpacket::{Options, SocketAddr, UCred};
+    ///
+    /// let options = Options::new().pass_credentials(true);
+    /// let listener = options.bind_addr(&SocketAddr::unnamed(), 16)?;
+    /// let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
+    /// client.send(b"sent before it is accepted").await?;
+    ///
+    /// let server = listener.accept().await?;
+    /// let (received, _, ancillary) =
+    ///     server.recv_owned_with_ancillary(vec![0; 64], AncillaryBuffer::new()).await;
+    /// received?;
+    /// assert_eq!(ancillary.credentials(), Some(UCred::from_current_process()));
+    /// # Ok(()) }
+    /// ```
+    pub fn pass_credentials(mut self, pass: bool) -> Self {
+        self.pass_credentials = Some(pass);
         self
     }
 
@@ -329,12 +359,18 @@ impl Options {
     }
 
     pub(super) fn prepare(&self, fd: BorrowedFd<'_>) -> io::Result<()> {
+        self.pass_credentials.map_or(Ok(()), |pass| sys::set_pass_credentials(fd, pass))?;
         self.pass_rights.map_or(Ok(()), |pass| sys::set_pass_rights(fd, pass))
+    }
+
+    /// Returns whether ancillary data is kept for receives that have capacity for it.
+    pub(super) fn wants_control(&self) -> bool {
+        self.keep_ancillary || self.pass_credentials == Some(true)
     }
 
     pub(super) fn socket_on(&self, choice: Choice, fd: OwnedFd) -> io::Result<UnixSeqpacket> {
         let socket = UnixSeqpacket::on(choice, fd)?;
-        if self.keep_ancillary {
+        if self.wants_control() {
             socket.inner.want_control();
         }
         if let Some(most) = self.max_fds {

@@ -41,14 +41,13 @@ fn address(text: &Path) -> io::Result<SocketAddr> {
 }
 
 pub fn bind(at: &Path, file: &SocketFile, options: &Options) -> io::Result<UnixSeqpacketListener> {
-    let mut options = options.clone().replace_stale(file.replace).unlink_on_drop(true);
+    let mut options =
+        options.clone().pass_credentials(true).replace_stale(file.replace).unlink_on_drop(true);
     if let Some(mode) = file.mode {
         options = options.mode(mode);
     }
     let listener = address(at).and_then(|address| options.bind_addr(&address, 128));
-    passes_credentials(
-        listener.map_err(|error| with(&error, format!("cannot listen at {}", at.display())))?,
-    )
+    listener.map_err(|error| with(&error, "cannot listen".to_owned()))
 }
 
 /// Takes the listening socket that systemd has passed under a name.
@@ -59,18 +58,12 @@ pub fn activated(name: &str, options: &Options) -> io::Result<UnixSeqpacketListe
         let names: Vec<_> = passed.names().collect();
         io::Error::other(format!("none of the passed sockets is named {name:?}: {names:?}"))
     })?;
-    passes_credentials(options.listener_from_fd(fd)?)
-}
-
-/// Set early, so that messages sent before the connection is accepted have them, too.
-fn passes_credentials(listener: UnixSeqpacketListener) -> io::Result<UnixSeqpacketListener> {
-    listener.set_pass_credentials(true)?;
-    Ok(listener)
+    options.clone().pass_credentials(true).listener_from_fd(fd)
 }
 
 pub async fn accept(incoming: &mut Incoming<'_>) -> io::Result<UnixSeqpacket> {
     let socket = incoming.accept().await?;
-    // A client that came before the listener's option was set.
+    // A client that came before a passed listener had the option.
     socket.set_pass_credentials(true)?;
     Ok(socket)
 }
@@ -80,8 +73,7 @@ pub async fn connect(to: &Path, options: &Options) -> io::Result<UnixSeqpacket> 
         Ok(address) => options.connect_addr(&address).await,
         Err(error) => Err(error),
     };
-    let socket =
-        connected.map_err(|error| with(&error, format!("cannot connect to {}", to.display())))?;
+    let socket = connected.map_err(|error| with(&error, "cannot connect".to_owned()))?;
     // This also distinguishes an empty message from the end.
     socket.set_pass_credentials(true)?;
     Ok(socket)

@@ -134,7 +134,7 @@ impl Options {
 
     /// Sets what the sockets inherit that the listener accepts.
     pub(in crate::net) fn set_up(&self, listener: &UnixSeqpacketListener) {
-        if self.keep_ancillary {
+        if self.wants_control() {
             listener.inner.want_control();
         }
         if let Some(most) = self.max_fds {
