@@ -10,7 +10,7 @@ use crate::ancillary::wire::{self, HEADER_LEN, MAX_CONTROL};
 use crate::common::metrics::Carried;
 use crate::common::pending_send::vector;
 use crate::common::source::Source;
-use crate::sys::{RECV_NOW, SEND_NOW, empty_header, retry};
+use crate::sys::{RECV_NOW, SEND_NOW, control_len, header, retry, set_control};
 use crate::types::recv_meta::RecvMeta;
 
 /// At most so many messages go through one call. The headers lie on the stack.
@@ -28,21 +28,20 @@ pub(crate) fn send_many<'a>(
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES_PER_CALL];
     let mut count = 0;
     for (bytes, control) in messages.clone().take(MESSAGES_PER_CALL) {
-        let mut header = empty_header();
-        header.msg_iov = vectors[count].write(vector(bytes.as_ptr(), bytes.len()));
-        header.msg_iovlen = 1;
+        let mut header = header(vectors[count].write(vector(bytes.as_ptr(), bytes.len())), 1);
         if !control.is_empty() {
-            header.msg_control = control.as_ptr().cast_mut().cast();
-            header.msg_controllen = control.len();
+            set_control(&mut header, control.as_ptr().cast_mut(), control.len());
         }
         headers[count].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         count += 1;
     }
     let sent = retry(|| {
         // SAFETY: the first `count` headers are initialized by the loop above. They point to `vectors` and to bytes that
-        // are borrowed until this function returns. sendmmsg(2) reads those, and writes to `msg_len` only.
+        // are borrowed until this function returns. sendmmsg(2) reads those, and writes to `msg_len` only. By number, since the
+        // function of musl makes a system call for each message: see `crate::sys`.
         unsafe {
-            libc::sendmmsg(fd.as_raw_fd(), headers.as_mut_ptr().cast(), count as u32, SEND_NOW as _)
+            let fd = fd.as_raw_fd();
+            libc::syscall(libc::SYS_sendmmsg, fd, headers.as_mut_ptr(), count as u32, SEND_NOW)
         }
     })?;
     let mut carried = Carried::default();
@@ -63,18 +62,16 @@ pub(crate) fn receive_many<'r>(
 ) -> io::Result<usize> {
     let fd = source.fd();
     source.marks.read_first(fd);
-    let control_len = source.control_len();
+    let capacity = source.control_len();
     let mut vectors = [const { MaybeUninit::<libc::iovec>::uninit() }; MESSAGES_PER_CALL];
     let mut headers = [const { MaybeUninit::<libc::mmsghdr>::uninit() }; MESSAGES_PER_CALL];
     let mut controls =
         [const { [const { MaybeUninit::<u8>::uninit() }; MAX_CONTROL] }; MESSAGES_PER_CALL];
     let mut count = 0;
     for buffer in buffers.take(MESSAGES_PER_CALL) {
-        let mut header = empty_header();
-        header.msg_iov = vectors[count].write(vector(buffer.as_mut_ptr().cast(), buffer.len()));
-        header.msg_iovlen = 1;
-        header.msg_control = controls[count].as_mut_ptr().cast();
-        header.msg_controllen = control_len;
+        let one = vectors[count].write(vector(buffer.as_mut_ptr().cast(), buffer.len()));
+        let mut header = header(one, 1);
+        set_control(&mut header, controls[count].as_mut_ptr().cast(), capacity);
         headers[count].write(libc::mmsghdr { msg_hdr: header, msg_len: 0 });
         count += 1;
     }
@@ -96,14 +93,14 @@ pub(crate) fn receive_many<'r>(
     let is_message = |header: &MaybeUninit<libc::mmsghdr>| {
         // SAFETY: `received` is at most `count`, and the loop above initialized the first `count` headers.
         let header = unsafe { header.assume_init_ref() };
-        header.msg_len > 0 || header.msg_hdr.msg_controllen > 0 || is_truncated(header)
+        header.msg_len > 0 || control_len(&header.msg_hdr) > 0 || is_truncated(header)
     };
     let sure = headers[..received].iter().rposition(is_message).map_or(0, |last| last + 1);
     let tail = if sure < received { source.marks.nothing(fd) } else { None };
     for (index, (header, control)) in headers.iter().zip(&mut controls).enumerate().take(received) {
         // SAFETY: `received` is at most `count`, and the loop above initialized the first `count` headers.
         let header = unsafe { header.assume_init_ref() };
-        let len = header.msg_hdr.msg_controllen.min(MAX_CONTROL);
+        let len = control_len(&header.msg_hdr).min(MAX_CONTROL);
         // SAFETY: `control` belongs to a header that recvmmsg(2) has filled in: control messages of `len` bytes begin there.
         let control = unsafe { initialized(control, len) };
         // SAFETY: recvmmsg(2) has just written these control messages, and no other code has read them.

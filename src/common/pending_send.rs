@@ -8,7 +8,7 @@ use crate::ancillary::AncillaryBuffer;
 use crate::ancillary::wire::{self, MAX_CONTROL};
 use crate::buf::owned::{ErasedBuffers, Parts};
 use crate::common::policy::COPY_MAX;
-use crate::sys::{self, empty_header};
+use crate::sys::{self, empty_header, header, set_control};
 
 pub(crate) fn vector(bytes: *const u8, len: usize) -> libc::iovec {
     libc::iovec { iov_base: bytes.cast_mut().cast(), iov_len: len }
@@ -182,27 +182,23 @@ impl PendingSend {
     }
 
     fn pointed(mut self: Box<Self>) -> Box<Self> {
-        self.header.msg_iov = self.vectors.as_mut_ptr();
-        self.header.msg_iovlen = self.vectors.len();
+        self.header = header(self.vectors.as_mut_ptr(), self.vectors.len());
         if !self.control.is_empty() {
-            self.header.msg_control = self.control.as_mut_ptr().cast();
-            self.header.msg_controllen = self.control.len();
+            set_control(&mut self.header, self.control.as_mut_ptr(), self.control.len());
         }
         self
     }
 
     /// Sends without waiting and without a ring.
     pub(crate) fn send_now(&self, fd: BorrowedFd<'_>) -> io::Result<usize> {
-        let flags = sys::SEND_NOW;
-        sys::retry(|| match self.pointers() {
+        match self.pointers() {
             // SAFETY: the vector spans bytes that this payload owns, and `&self` keeps them in place. send(2) only reads them.
-            (_, Some(bytes)) => unsafe {
-                libc::send(fd.as_raw_fd(), bytes.iov_base, bytes.iov_len, flags)
-            },
-            // SAFETY: the header points into what this payload owns (`pointed`), and `&self` keeps it in place. sendmsg(2) only
-            // reads it.
-            (header, None) => unsafe { libc::sendmsg(fd.as_raw_fd(), header, flags) },
-        })
+            (_, Some(bytes)) => sys::retry(|| unsafe {
+                libc::send(fd.as_raw_fd(), bytes.iov_base, bytes.iov_len, sys::SEND_NOW)
+            }),
+            // SAFETY: the header points into what this payload owns (`pointed`), and `&self` keeps it in place.
+            (header, None) => sys::retry(|| unsafe { sys::sendmsg(fd, header) }),
+        }
     }
 
     /// Returns how many descriptors go with the message.

@@ -1,10 +1,12 @@
 //! System calls: a borrowed descriptor in, an owned descriptor or an `io::Result` out.
 //!
 //! Calls that rustix offers safely are made with rustix. These are made through libc:
-//! - `sendmsg(2)` and `recvmsg(2)`: the control data is raw bytes here, which rustix does not take.
+//! - `sendmsg(2)` and `recvmsg(2)`: the control data is raw bytes here, which rustix does not take. They are made with
+//!   `syscall(2)`. The functions of musl refuse more than 1 KiB of control data to send, and on 32-bit processors rewrite what
+//!   came. The layout of a header is the kernel's in both libraries: musl pads its narrower fields, here with zeros.
 //! - `getsockname(2)`, `getpeername(2)` and some `getsockopt(2)`: rustix would narrow the answers, or does not have them.
 //! - The `getsockopt(2)` of [`peer_credentials`], which takes a raw fd.
-#![allow(unsafe_code, reason = "sendmsg, recvmsg and getsockname through libc")]
+#![allow(unsafe_code, reason = "sendmsg and recvmsg by number, getsockname through libc")]
 
 mod options;
 pub(crate) mod short_path;
@@ -310,12 +312,10 @@ pub(crate) fn send_message(
     // IoSlice is ABI compatible with iovec (std's documented guarantee).
     let mut header = header(message.as_ptr() as *mut libc::iovec, message.len());
     if !control.is_empty() {
-        header.msg_control = control.as_ptr() as *mut libc::c_void;
-        header.msg_controllen = control.len();
+        set_control(&mut header, control.as_ptr().cast_mut(), control.len());
     }
     // SAFETY: `header` points to `message` and `control`, which are borrowed until this function returns.
-    // sendmsg(2) only reads them.
-    retry(|| unsafe { libc::sendmsg(fd.as_raw_fd(), &header, SEND_NOW) })
+    retry(|| unsafe { sendmsg(fd, &header) })
 }
 
 /// Calls `recvmsg(2)` without waiting, into initialized buffers.
@@ -405,12 +405,13 @@ unsafe fn recv_with_header<'a>(
     control: &mut &'a mut [u8],
 ) -> io::Result<(usize, AncillaryMessageReader<'a>)> {
     if !control.is_empty() {
-        header.msg_control = control.as_mut_ptr().cast();
-        header.msg_controllen = control.len();
+        set_control(&mut header, control.as_mut_ptr(), control.len());
     }
     // SAFETY: the iovecs are valid for writes by this function's contract. `control` is borrowed exclusively until this
     // function returns. `fd` is open, as it is borrowed.
-    let received = retry(|| unsafe { libc::recvmsg(fd.as_raw_fd(), &mut header, RECV_NOW) });
+    let received = retry(|| unsafe {
+        libc::syscall(libc::SYS_recvmsg, fd.as_raw_fd(), &raw mut header, RECV_NOW)
+    });
     #[cfg(planted = "stop_at_reset")]
     if let Err(error) = &received {
         stop_at_reset(fd, error.raw_os_error().unwrap_or(0));
@@ -419,7 +420,7 @@ unsafe fn recv_with_header<'a>(
     let control_truncated =
         header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
     let control = std::mem::take(control);
-    let len = header.msg_controllen.min(control.len());
+    let len = control_len(&header).min(control.len());
     // SAFETY: recvmsg(2) has just written `msg_controllen` bytes of control data there, and nothing else has read them. It
     // leaves padding as it was, and the buffer was initialized before: it is a slice of u8.
     let reader = unsafe { AncillaryMessageReader::new(&mut control[..len], control_truncated) };
@@ -438,11 +439,35 @@ pub(crate) fn empty_header() -> libc::msghdr {
     unsafe { std::mem::zeroed() }
 }
 
-fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {
+pub(crate) fn header(vectors: *mut libc::iovec, count: usize) -> libc::msghdr {
     let mut header = empty_header();
     header.msg_iov = vectors;
-    header.msg_iovlen = count;
+    header.msg_iovlen = count.min(MOST) as _;
     header
+}
+
+/// Sets where the control data of a message is read from or written to.
+pub(crate) fn set_control(header: &mut libc::msghdr, control: *mut u8, len: usize) {
+    header.msg_control = control.cast();
+    header.msg_controllen = len.min(MOST) as _;
+}
+
+/// Returns the length of the control data that the kernel has written.
+#[allow(clippy::unnecessary_cast, reason = "musl has a narrower field than glibc")]
+pub(crate) fn control_len(header: &libc::msghdr) -> usize {
+    header.msg_controllen as usize
+}
+
+/// The largest number that the fields of a header hold in every C library. The kernel refuses smaller ones.
+const MOST: usize = i32::MAX as usize;
+
+/// Calls `sendmsg(2)` without waiting.
+///
+/// # Safety
+/// `header` was made by [`header`]. It points to a message and its control data, which are valid for reads.
+pub(crate) unsafe fn sendmsg(fd: BorrowedFd<'_>, header: *const libc::msghdr) -> libc::c_long {
+    // SAFETY: sendmsg(2) only reads what the header points to, which is valid by this function's contract.
+    unsafe { libc::syscall(libc::SYS_sendmsg, fd.as_raw_fd(), header, SEND_NOW) }
 }
 
 /// Returns the address of the socket (`getsockname(2)`).

@@ -21,7 +21,7 @@ use crate::ancillary::ReceivedControl;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::common::metrics::{Counter, CounterCells};
 use crate::common::pending_send::{PendingSend, vector};
-use crate::sys::{RECV_NOW, SEND_NOW, empty_header};
+use crate::sys::{self, RECV_NOW, SEND_NOW, control_len, empty_header, set_control};
 
 /// Entries of the submission queue. The completion queue has twice as many. 256 take 32 KiB of locked memory, 32 take 8.
 const ENTRIES: [u32; 2] = [256, 32];
@@ -364,10 +364,8 @@ fn entry(
             let (payload, control) = (slots.payload(slot), slots.control(slot));
             let SlotHeader { header, vector: one } = &mut messages[slot];
             *one = vector(payload, SLOT_LEN);
-            *header = empty_header();
-            (header.msg_iov, header.msg_iovlen) = (one, 1);
-            (header.msg_control, header.msg_controllen) =
-                (control.cast(), control_len.min(MAX_CONTROL));
+            *header = sys::header(one, 1);
+            set_control(header, control, control_len.min(MAX_CONTROL));
             opcode::RecvMsg::new(fd, header).flags(RECV_NOW as u32).build()
         }
     }
@@ -386,7 +384,7 @@ fn target(fd: BorrowedFd<'_>) -> types::Fd {
 fn control(header: &libc::msghdr, start: *const u8) -> ReceivedControl {
     let truncated =
         header.msg_flags & libc::MSG_CTRUNC != 0 && !cfg!(planted = "control_truncation");
-    let len = header.msg_controllen.min(MAX_CONTROL);
+    let len = control_len(header).min(MAX_CONTROL);
     // SAFETY: `start` is the slot's control memory, which was zero when it was mapped, and only the kernel has written to
     // it. It has written `len` bytes for this message, which are read this once: `reap` calls this once for a completion.
     unsafe { ReceivedControl::new(std::slice::from_raw_parts(start, len), truncated) }
