@@ -163,10 +163,25 @@ pub mod guide;
 mod net;
 mod sys;
 mod types;
+// Cargo.toml has the same condition for the crate io-uring.
+#[cfg_attr(
+    not(all(
+        target_pointer_width = "64",
+        any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            target_arch = "riscv64",
+            target_arch = "loongarch64",
+            target_arch = "powerpc64"
+        )
+    )),
+    path = "uring/none.rs"
+)]
 mod uring;
 mod util;
 
 pub use backend::{Counters, Metrics, Mode, WorkerMetrics, busy_poll, metrics};
+pub use buf::BufResult;
 pub use common::message::Message;
 #[cfg(feature = "codec")]
 pub use net::codec;
@@ -194,7 +209,6 @@ pub use uring::support::{Unavailable, UringSupport};
 
 #[doc(no_inline)]
 pub use libc::{gid_t, pid_t, uid_t};
-pub use tokio_uring::BufResult;
 
 /// README's code compiles.
 #[cfg(doctest)]

@@ -1,5 +1,7 @@
 //! The vocabulary of owned buffers, from tokio-uring.
 //!
+//! tokio-uring cannot be compiled with musl. There these are traits and types of the same names and shape, of this library's own.
+//!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 //! use tokio_seqpacket::buf::BoundedBuf;
@@ -14,4 +16,14 @@
 pub(crate) mod owned;
 pub(crate) mod pool;
 
-pub use tokio_uring::buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice};
+#[cfg(any(test, doctest, not(target_env = "gnu")))]
+#[cfg_attr(target_env = "gnu", expect(dead_code, reason = "compiled for its tests only"))]
+mod traits;
+
+#[cfg(target_env = "gnu")]
+pub use tokio_uring::{
+    BufResult,
+    buf::{BoundedBuf, BoundedBufMut, IoBuf, IoBufMut, Slice},
+};
+#[cfg(not(target_env = "gnu"))]
+pub use traits::{BoundedBuf, BoundedBufMut, BufResult, IoBuf, IoBufMut, Slice};

@@ -16,7 +16,7 @@ use std::mem::MaybeUninit;
 use std::ops::Deref;
 use std::slice;
 
-use tokio_uring::buf::{BoundedBuf, IoBuf, IoBufMut, Slice};
+use crate::buf::{BoundedBuf, IoBuf, IoBufMut, Slice};
 
 /// Returns the buffer under a view, with the view's bounds, which [`restore`] needs.
 pub(crate) fn lend<B: BoundedBuf>(view: B) -> (Slice<B::Buf>, B::Bounds) {

@@ -5,8 +5,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use tokio_uring::buf::{IoBuf, IoBufMut};
-
+use crate::buf::{IoBuf, IoBufMut};
 use crate::util::catch_panic;
 
 /// The buffers of a stream. Memory is allocated when a buffer is first used.

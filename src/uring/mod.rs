@@ -12,6 +12,7 @@
 //!   system call. A ring that breaks loses nothing: its sockets call directly from then on.
 
 pub(crate) mod costs;
+mod operation;
 pub(crate) mod probe;
 mod recv_slots;
 pub(crate) mod ring;

@@ -15,12 +15,13 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use io_uring::{IoUring, opcode, squeue, types};
 
+pub(crate) use super::operation::{Completion, Operation};
 use super::recv_slots::{self, RecvSlots, SLOT_LEN};
 use super::support::{self, Unavailable};
 use crate::ancillary::ReceivedControl;
 use crate::ancillary::wire::MAX_CONTROL;
 use crate::common::metrics::{Counter, CounterCells};
-use crate::common::pending_send::{PendingSend, vector};
+use crate::common::pending_send::vector;
 use crate::sys::{self, RECV_NOW, SEND_NOW, control_len, empty_header, set_control};
 
 /// Entries of the submission queue. The completion queue has twice as many. 256 take 32 KiB of locked memory, 32 take 8.
@@ -31,17 +32,6 @@ const GETEVENTS: u32 = 1;
 
 /// How often a ring that is short of memory is entered again before it counts as broken.
 const ENTER_RETRIES: u32 = 16;
-
-/// One operation of a batch.
-#[derive(Clone, Copy)]
-pub(crate) enum Operation<'a> {
-    /// `SEND`, or `SENDMSG` where that is needed.
-    Send(BorrowedFd<'a>, &'a PendingSend),
-    /// `RECV`, which discards ancillary data.
-    Recv(BorrowedFd<'a>),
-    /// `RECVMSG`, with capacity for so many bytes of control data, [`MAX_CONTROL`] at most.
-    RecvMsg(BorrowedFd<'a>, usize),
-}
 
 const SEND: u16 = 0;
 const RECV: u16 = 1;
@@ -72,23 +62,6 @@ impl Key {
     fn decode(key: u64) -> Self {
         Self { at: key as u16, slot: (key >> 16) as u16, kind: (key >> 32) as u16 }
     }
-}
-
-/// The outcome of one operation.
-pub(crate) enum Completion<'a> {
-    Sent(io::Result<usize>),
-    /// The whole message, or as much as a slot holds. `control` owns the descriptors that came with it. It is `None` if the
-    /// kernel was not asked for control data.
-    Received {
-        bytes: &'a [u8],
-        message_len: usize,
-        control: Option<ReceivedControl>,
-    },
-    NotReceived(i32),
-    /// The kernel has not taken it: nothing was sent or received.
-    NotTaken,
-    /// The kernel took it and has not reported what became of it. The memory that it points to must never be freed.
-    Unknown,
 }
 
 pub(crate) struct Ring {

@@ -51,6 +51,8 @@ pub enum UringSupport {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Unavailable {
+    /// This library makes rings on 64-bit x86, Arm, RISC-V, LoongArch and PowerPC only.
+    Processor,
     /// The kernel is older than 6.1.
     KernelTooOld {
         /// The kernel release, as `uname(2)` returns it.
@@ -107,6 +109,9 @@ impl fmt::Display for UringSupport {
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Processor => f.write_str(
+                "this library makes rings on 64-bit x86, Arm, RISC-V, LoongArch and PowerPC only",
+            ),
             Self::KernelTooOld { kernel } => write!(
                 f,
                 "Linux {kernel} is too old, {}.{} or newer is needed",
@@ -205,7 +210,7 @@ impl Unavailable {
     /// removed. Sysctls and limits change.
     fn holds_for(&self) -> Option<Duration> {
         match self {
-            Self::KernelTooOld { .. } | Self::Missing | Self::Denied => None,
+            Self::Processor | Self::KernelTooOld { .. } | Self::Missing | Self::Denied => None,
             Self::Refused { errno, .. } | Self::Other { errno } if is_final(*errno) => None,
             Self::DisabledBySysctl { .. } => Some(Duration::from_secs(1)),
             _ => Some(Duration::from_millis(100)),

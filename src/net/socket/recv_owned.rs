@@ -7,12 +7,10 @@
 
 use std::io;
 
-use tokio_uring::BufResult;
-use tokio_uring::buf::BoundedBufMut;
-
 use crate::ancillary::AncillaryBuffer;
 use crate::backend::PlainSink;
 use crate::buf::owned::{self, Capacity, One, PartsMut, Scatter};
+use crate::buf::{BoundedBufMut, BufResult};
 use crate::net::socket::UnixSeqpacket;
 use crate::net::socket::recv::{Receiving, RecvPlain};
 use crate::types::message_info::MessageInfo;

@@ -8,11 +8,9 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 
-use tokio_uring::BufResult;
-use tokio_uring::buf::BoundedBuf;
-
 use crate::ancillary::AncillaryBuffer;
 use crate::buf::owned::{self, One, Parts};
+use crate::buf::{BoundedBuf, BufResult};
 use crate::common::metrics::Carried;
 use crate::common::policy::COPY_MAX;
 use crate::net::socket::UnixSeqpacket;
