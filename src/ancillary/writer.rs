@@ -287,7 +287,8 @@ mod tests {
         struct Aligned([u8; 64]);
         let mut buffer = Aligned([0; 64]);
         assert_eq!(AncillaryMessageWriter::new(&mut buffer.0).capacity(), 64);
-        assert_eq!(AncillaryMessageWriter::new(&mut buffer.0[1..]).capacity(), 56);
+        let behind = 64 - AncillaryMessageWriter::BUFFER_ALIGN;
+        assert_eq!(AncillaryMessageWriter::new(&mut buffer.0[1..]).capacity(), behind);
         assert_eq!(AncillaryMessageWriter::new(&mut buffer.0[1..4]).capacity(), 0);
         assert_eq!(AncillaryMessageWriter::new(&mut []).capacity(), 0);
     }

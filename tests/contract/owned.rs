@@ -427,6 +427,10 @@ impl BoundedBufMut for Liar {
     unsafe fn set_init(&mut self, _pos: usize) {
         panic!("no call asks the view");
     }
+
+    fn put_slice(&mut self, _src: &[u8]) {
+        panic!("no call asks the view");
+    }
 }
 
 async fn a_view_that_lies_does_no_harm(cell: Cell) {

@@ -184,6 +184,9 @@ impl Cell {
             }
         };
         match self.flavor {
+            #[cfg(not(target_env = "gnu"))]
+            Flavor::TokioUring => unreachable!("skipped: Need::TokioUring is missing"),
+            #[cfg(target_env = "gnu")]
             Flavor::TokioUring => tokio_uring::start(body),
             Flavor::CurrentThread | Flavor::MultiThread => self.run_in(&self.runtime(), body),
         }

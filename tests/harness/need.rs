@@ -42,6 +42,9 @@ impl Need {
                 UringSupport::Available { .. } => None,
                 unavailable => Some(unavailable.to_string()),
             },
+            #[cfg(not(target_env = "gnu"))]
+            Self::TokioUring => Some("tokio-uring cannot be compiled with musl".into()),
+            #[cfg(target_env = "gnu")]
             Self::TokioUring => tokio_uring::Runtime::new(&tokio_uring::builder())
                 .err()
                 .map(|error| format!("no tokio-uring runtime here: {error}")),
