@@ -187,8 +187,11 @@ fn sealed_len(fd: BorrowedFd<'_>) -> io::Result<usize> {
         ));
     }
     // The seals hold for good (fcntl(2)), so the length does, too.
-    usize::try_from(rustix::fs::fstat(fd)?.st_size)
-        .map_err(|_| io::Error::from(io::ErrorKind::InvalidData))
+    let len = rustix::fs::fstat(fd)?.st_size;
+    usize::try_from(len).map_err(|_| {
+        let what = format!("{len} bytes of memory exceed the address space of this process");
+        io::Error::new(io::ErrorKind::InvalidData, what)
+    })
 }
 
 impl From<SealedMemory> for OwnedFd {

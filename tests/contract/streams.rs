@@ -386,7 +386,7 @@ async fn what_a_stream_leaves_keeps_its_descriptors(cell: Cell) {
         b.send_fds(b"left", &[file("one"), file("two"), file("three")]);
     }
     one_yielded(&a).await;
-    let mut control = [0; 24];
+    let mut control = [0; size_of::<libc::cmsghdr>() + 8];
     let mut bytes = [0; 8];
     let mut buffers = [IoSliceMut::new(&mut bytes)];
     let (len, reader) =
