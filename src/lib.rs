@@ -24,15 +24,18 @@
 //! | what for | where |
 //! |---|---|
 //! | socket files, who may connect, addresses of clients, refusing descriptors | [`Options`] |
-//! | sockets that systemd has opened | [`Activation`] |
+//! | sockets that systemd has opened, and a restart without a gap | [`Activation`], [`guide::containers`](guide::containers#restarts-without-a-gap) |
+//! | limits against peers | [`Incoming`], [`Options::max_fds`], [`guide::hostile_peers`] |
 //! | accepting where descriptors run out | [`UnixSeqpacketListener::incoming`] |
 //! | passing descriptors and credentials | [`ancillary`], [`guide::descriptors`], [`guide::credentials`] |
-//! | values through a codec | `Framed` (feature `codec`) |
+//! | values through a codec, with descriptors and credentials | `Framed`, `codec` (features `codec`, `serde`, `postcard`), [`guide::descriptors`](guide::descriptors#inside-values) |
 //! | payloads larger than a message | [`SealedMemory`] |
 //! | many messages, and the end of the stream told from an empty one | [`UnixSeqpacket::messages`], [`UnixSeqpacket::batch`] |
+//! | the same as fields of a struct, without lifetimes | [`Messages::new`], [`OwnedSendBatch`] |
+//! | what a socket has carried, and what was done for a runtime | [`UnixSeqpacket::counters`], [`metrics()`] |
 //!
-//! The [`guide`] has chapters on choosing a backend, moving from tokio-seqpacket, owned buffers, passing
-//! descriptors, credentials, cancel safety, containers and tuning.
+//! The [`guide`] has chapters on choosing a backend, moving from tokio-seqpacket, coming from byte streams, owned buffers,
+//! passing descriptors, credentials, hostile peers, cancel safety, containers and tuning.
 //!
 //! # Guarantees
 //!
@@ -85,6 +88,14 @@
 //! A socket belongs to the runtime it was created in. Once that is gone, calls return an error. Both are
 //! [`ErrorKind::Other`](std::io::ErrorKind::Other), and the text says which it is.
 //!
+//! tokio 1.54 has no call to ask for an I/O driver, and panics where one is missing. So the library first looks whether the
+//! process has an epoll instance. If there is none, the error comes without a panic. If another runtime has one, the panic is
+//! caught: once for each runtime without a driver, the program's panic hook runs. A program built with `panic = "abort"`
+//! ends then.
+//!
+//! Errors of `bind` and `connect` name the address and the cause. The error of the operating system, with its number, is
+//! their [`source`](std::error::Error::source).
+//!
 //! A backend that was asked for and is not available is `Unsupported`, with the reason. A wrong value of one of the
 //! environment variables below is `InvalidInput`.
 //!
@@ -92,7 +103,7 @@
 //!
 //! | backend | how operations run | where |
 //! |---|---|---|
-//! | [`Backend::Uring`] | a system call each, and under load many with one `io_uring_enter(2)` | Linux 6.1 or newer, if the process may use io_uring |
+//! | [`Backend::Uring`] | a system call each, and under load many with one `io_uring_enter(2)` | Linux 6.1 or newer on a 64-bit processor other than s390x, if the process may use io_uring |
 //! | [`Backend::Epoll`] | a system call each | everywhere |
 //!
 //! Operations that have to wait do so on tokio's I/O driver, on both. The choice is io_uring where it is available.
@@ -100,7 +111,8 @@
 //! `epoll`). [`probe()`] explains in words whether io_uring is available here.
 //!
 //! On io_uring, [`Submission`] and `TOKIO_SEQPACKET_SUBMISSION` (`adaptive`, `ring` or `direct`) choose whether operations
-//! go through the ring. [`metrics()`] counts what was done.
+//! go through the ring. [`metrics()`] counts what was done for a runtime, and [`UnixSeqpacket::counters`]
+//! what one socket has carried.
 //!
 //! # Features
 //!
@@ -111,6 +123,8 @@
 //! | `stream` | [`Incoming`] and [`Messages`] are a `futures_core::Stream` |
 //! | `bytes` | `Bytes` and `BytesMut` as owned buffers |
 //! | `codec` | `Framed`, a stream and sink over a codec of tokio-util; implies `bytes` and `stream` |
+//! | `serde` | `codec::Passed`, a file descriptor inside a value; implies `codec` |
+//! | `postcard` | `codec::Postcard`, a codec of serde values; implies `serde` |
 //! | `tracing` | spans and events, see below |
 //! | `cli` | the command-line tool `seqpacket` |
 //! | `non-portable` | nothing: it is accepted for programs that set it for tokio-seqpacket 0.9 |

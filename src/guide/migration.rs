@@ -43,7 +43,8 @@
 //! | no runtime, or one without its I/O driver | panics | an error |
 //! | a message that is too long | `EMSGSIZE` | `InvalidInput`, which names the limit; `raw_os_error()` is `None` |
 //! | more than 253 descriptors | `EINVAL` | `InvalidInput`, which names the limit; `raw_os_error()` is `None` |
-//! | paths | up to 107 bytes; an empty one is the empty abstract name, a NUL byte inside ends the path | up to 108 bytes; an empty path, and one with a NUL byte inside, are `InvalidInput` |
+//! | paths | up to 107 bytes; an empty one is the empty abstract name, a NUL byte inside ends the path | up to 4095 bytes (over 108 through `/proc`); an empty path, and one with a NUL byte inside, are `InvalidInput` |
+//! | a failed `bind` or `connect` | the error of the system call | the same kind, with a text; the error of the system call, with its number, is its `source()` |
 //! | `from_raw_fd`, `TryFrom<OwnedFd>` | do not check what the descriptor is, and leave it blocking if it is | check that it is a connected (or listening) Unix seqpacket socket, and make it non-blocking |
 //! | a task whose socket is always ready | keeps the thread | yields now and then (tokio's cooperative budget) |
 //! | `as_async_fd` | the socket itself | a duplicate, registered when it is first asked for; see [backends](super::backends) |
