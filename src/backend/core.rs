@@ -14,7 +14,7 @@ use crate::common::idle_notify::{IdleNotify, WakeList};
 use crate::common::marks::Marks;
 use crate::common::metrics::{Carried, Counter, Traffic};
 use crate::common::pending_send::PendingSend;
-use crate::common::policy::RecvPolicy;
+use crate::common::policy::{RecvPolicy, RecvState};
 use crate::common::recv_queue::{RecvQueue, Wakes};
 use crate::common::send_queue::{Effects, SendQueue, SharedSendQueue};
 use crate::common::source::Source;
@@ -57,6 +57,8 @@ pub(crate) struct Core {
 pub(super) struct RecvDirection {
     pub(super) queue: RecvQueue<Box<Completed>>,
     pub(super) policy: RecvPolicy,
+    /// The state of a receive by `poll_*` calls. Only the last task that polled is woken, so there is one at a time.
+    pub(super) polled: RecvState,
     /// How many more batches the attempt goes through before the socket parks.
     pub(super) attempts_left: u8,
     pub(super) marks: Marks,
@@ -105,6 +107,7 @@ impl Core {
             recv: Mutex::new(RecvDirection {
                 queue: RecvQueue::new(),
                 policy: RecvPolicy::default(),
+                polled: RecvState::new(),
                 attempts_left: 0,
                 marks: Marks::default(),
                 spare: None,

@@ -11,7 +11,7 @@ use super::core::{Core, RecvDirection};
 use super::sink::Sink;
 use crate::common::completed::Completed;
 use crate::common::policy::{self, Conditions, Decision, RecvState};
-use crate::common::recv_queue::Outcome;
+use crate::common::recv_queue::{Outcome, RecvQueue};
 use crate::common::wait_queue::WaiterId;
 use crate::epoll::readiness::Direction;
 
@@ -61,12 +61,7 @@ impl<S: Sink> Receive<'_, S> {
                 return self.wait(recv, cx);
             }
             let worker = if self.sink.may_batch() { core.batching_worker() } else { None };
-            let conditions = Conditions {
-                multi_thread: core.runtime.is_multi_thread(),
-                batched: worker.is_some(),
-                alone: !recv.queue.has_other_waiters(self.id),
-                busy_until: core.runtime.busy_until(),
-            };
+            let conditions = core.conditions(&recv.queue, self.id, worker.is_some());
             let mut decision = if recv.queue.take_direct_next() {
                 Decision::Call
             } else {
@@ -233,6 +228,7 @@ impl Core {
         self.runtime.check()?;
         let mut recv = self.lock_recv();
         if recv.queue.completed().is_some() {
+            recv.polled = RecvState::new();
             return claim(self, recv, &mut None, sink);
         }
         if recv.queue.is_submitted() {
@@ -254,7 +250,12 @@ impl Core {
                 }
                 Err(error)
             }
-            result => self.received_directly(recv, &mut None, sink, result),
+            result => {
+                let polled = std::mem::replace(&mut recv.polled, RecvState::new());
+                let conditions = self.conditions(&recv.queue, None, false);
+                recv.policy.found(&polled, &conditions);
+                self.received_directly(recv, &mut None, sink, result)
+            }
         }
     }
 
@@ -279,12 +280,15 @@ impl Core {
     }
 
     /// Receives, or registers the task to be woken when there may be a message. Only the waker is left waiting.
+    ///
+    /// With [`Sink::POLL_RETRIES`] it yields and calls again before that, as [`Receive`] does.
     pub(super) fn poll_receive<S: Sink>(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         sink: &mut S,
     ) -> Poll<io::Result<S::Output>> {
         let coop = ready!(coop::poll_proceed(cx));
+        policy::note_poll();
         loop {
             match self.try_receive(sink) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -293,10 +297,47 @@ impl Core {
                     return Poll::Ready(result);
                 }
             }
+            let decision = if S::POLL_RETRIES { self.poll_found_nothing() } else { Decision::Park };
+            match decision {
+                Decision::Yield | Decision::YieldToEvents => {
+                    policy::yield_now(cx, decision);
+                    return Poll::Pending;
+                }
+                Decision::Spin => {
+                    std::hint::spin_loop();
+                    continue;
+                }
+                Decision::Call | Decision::Queue | Decision::Park => {}
+            }
             // Between the two the message may have come: it is asked for again once the waker is registered.
             if ready!(self.poll_readable_waker(cx, S::IS_STREAM))? {
                 return Poll::Pending;
             }
+        }
+    }
+
+    /// Returns what a receive by `poll_*` calls does after the kernel had nothing.
+    fn poll_found_nothing(&self) -> Decision {
+        let mut recv = self.lock_recv();
+        let RecvDirection { queue, policy, polled, .. } = &mut *recv;
+        let decision = policy.found_nothing(polled, &self.conditions(queue, None, false));
+        if decision != Decision::Spin {
+            polled.yielding();
+        }
+        decision
+    }
+
+    fn conditions(
+        &self,
+        queue: &RecvQueue<Box<Completed>>,
+        id: Option<WaiterId>,
+        batched: bool,
+    ) -> Conditions {
+        Conditions {
+            multi_thread: self.runtime.is_multi_thread(),
+            batched,
+            alone: !queue.has_other_waiters(id),
+            busy_until: self.runtime.busy_until(),
         }
     }
 

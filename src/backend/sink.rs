@@ -24,6 +24,9 @@ pub(crate) trait Sink {
     /// Whether it is a stream, which other receives wait for.
     const IS_STREAM: bool = false;
 
+    /// Whether a `poll_*` call for it yields and calls again before it registers the task. It wakes the task by itself then.
+    const POLL_RETRIES: bool = false;
+
     /// Straight from the kernel, without waiting.
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<Self::Output>;
 
@@ -55,6 +58,7 @@ pub(crate) trait Sink {
 impl<S: Sink> Sink for &mut S {
     type Output = S::Output;
     const IS_STREAM: bool = S::IS_STREAM;
+    const POLL_RETRIES: bool = S::POLL_RETRIES;
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<S::Output> {
         S::direct(self, source)
@@ -174,6 +178,7 @@ pub(crate) struct PlainSink<'c, 'b>(pub(crate) &'c mut Capacity<'b>);
 
 impl Sink for PlainSink<'_, '_> {
     type Output = MessageInfo;
+    const POLL_RETRIES: bool = true;
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<MessageInfo> {
         let received = source.recv_plain(self.0)?;
@@ -208,6 +213,7 @@ pub(crate) struct OwnedSink<'a, P> {
 
 impl<P: PartsMut> Sink for OwnedSink<'_, P> {
     type Output = MessageInfo;
+    const POLL_RETRIES: bool = true;
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<MessageInfo> {
         let received = source.recv_scattered(self.scatter, self.ancillary.as_deref_mut())?;
@@ -243,6 +249,7 @@ pub(super) struct StreamSink<'b>(pub(super) &'b mut RecvBatch);
 impl Sink for StreamSink<'_> {
     type Output = ();
     const IS_STREAM: bool = true;
+    const POLL_RETRIES: bool = true;
 
     fn direct(&mut self, source: &mut Source<'_>) -> io::Result<()> {
         self.0.receive(source)

@@ -329,6 +329,28 @@ impl Socket {
         self.core.poll_receive(cx, &mut BytesSink(buffer))
     }
 
+    /// Receives without capacity for ancillary data, into memory that need not be initialized.
+    #[cfg(feature = "codec")]
+    pub(crate) fn poll_recv_plain(
+        &self,
+        cx: &mut Context<'_>,
+        capacity: &mut crate::buf::owned::Capacity<'_>,
+    ) -> Poll<io::Result<MessageInfo>> {
+        self.core.poll_receive(cx, &mut super::sink::PlainSink(capacity))
+    }
+
+    /// Receives into owned buffers, and what comes with the message.
+    #[cfg(feature = "codec")]
+    pub(crate) fn poll_recv_owned<P: PartsMut>(
+        &self,
+        cx: &mut Context<'_>,
+        scatter: &mut Scatter<P>,
+        ancillary: &mut AncillaryBuffer,
+    ) -> Poll<io::Result<MessageInfo>> {
+        self.want_control();
+        self.core.poll_receive(cx, &mut OwnedSink { scatter, ancillary: Some(ancillary) })
+    }
+
     pub(crate) fn poll_recv_message<'a>(
         &self,
         cx: &mut Context<'_>,

@@ -1,28 +1,37 @@
 //! [`Framed`]: a codec of tokio-util over a socket, one frame per message.
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::io::{self, IoSlice};
 use std::net::Shutdown;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use bytes::{BufMut, BytesMut};
+use bytes::BytesMut;
 use futures_core::Stream;
 use futures_sink::Sink;
 use tokio_util::codec::{Decoder, Encoder};
 
 use crate::ancillary::AncillaryBuffer;
 use crate::ancillary::wire::{MAX_CONTROL, MAX_FDS};
+use crate::buf::owned::{self, Capacity, One, Scatter};
+use crate::buf::{BoundedBuf, Slice};
 use crate::net::codec::scope;
 use crate::net::send_error::SEND_BUFFER_OVERHEAD;
 use crate::net::socket::UnixSeqpacket;
 use crate::sys::ONE_PIECE;
 use crate::types::message_info::MessageInfo;
+use crate::util::coop as budget;
 
 /// The longest message without [`Framed::with_max_message`] or [`Framed::with_capacity`], in bytes.
 const DEFAULT_CAPACITY: usize = 64 << 10;
 
 /// A length in bytes that any socket can send: the kernel makes no send buffer smaller than some 4.5 KiB (`SOCK_MIN_SNDBUF`).
 const ALWAYS_SENDABLE: usize = 4 << 10;
+
+/// The memory that small messages share, in bytes. It is freed with the last of them.
+const SHARED: usize = 8 << 10;
+
+/// Memory up to this size is kept for the next message to encode.
+const KEPT: usize = 64 << 10;
 
 /// A [`Stream`] and [`Sink`] of values over a socket, which needs the feature `codec`.
 ///
@@ -41,6 +50,9 @@ const ALWAYS_SENDABLE: usize = 4 << 10;
 /// codec that keeps half a frame, as `LengthDelimitedCodec` does, may misread what follows. An empty
 /// message that decodes to nothing is skipped. Descriptors that come with a message are closed, unless
 /// [`max_fds`](Self::max_fds) takes them along for the codec: see [`codec`](crate::codec).
+///
+/// Messages of up to 2 KiB share memory in blocks of 8 KiB. A block is freed with the last frame that
+/// refers to it.
 ///
 /// As a sink it holds one message. A value whose message exceeds the limit, or what the socket can
 /// send, is `InvalidInput` at once, and nothing is sent. The sink goes on with the next value. Closing the sink shuts down writing, which ends the peer's
@@ -69,20 +81,121 @@ const ALWAYS_SENDABLE: usize = 4 << 10;
 pub struct Framed<C, S = UnixSeqpacket> {
     socket: S,
     codec: C,
-    capacity: usize,
+    incoming: Incoming,
+    /// The encoded message, if there is one that has not been sent yet. Its memory is used again.
+    outgoing: BytesMut,
+    /// What goes out with that message.
+    outgoing_ancillary: AncillaryBuffer,
+    is_sending: bool,
     /// The longest message that the socket is known to send.
     sendable: usize,
     /// The most descriptors of a message, if ancillary data is taken along.
     max_fds: Option<usize>,
-    /// All of its length is initialized memory to receive into. Between two calls it holds no
-    /// message.
+}
+
+/// Memory to receive into. Between two calls it holds no message.
+#[derive(Debug)]
+struct Incoming {
+    capacity: usize,
     buffer: BytesMut,
-    /// The encoded message that has not been sent yet.
-    outgoing: Option<BytesMut>,
-    /// What goes out with that message.
-    outgoing_ancillary: AncillaryBuffer,
+    /// Memory that small messages share, so that most of them need no allocation.
+    shared: BytesMut,
     /// What came with the message that is decoded next.
     ancillary: AncillaryBuffer,
+}
+
+impl Incoming {
+    /// Receives the next message, `None` at end of stream. With `max_fds`, what comes with it goes to `ancillary`.
+    fn poll_message(
+        &mut self,
+        socket: &UnixSeqpacket,
+        max_fds: Option<usize>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<Option<BytesMut>>> {
+        ready!(socket.poll_stream_end(cx));
+        let info = match max_fds {
+            None => ready!(self.poll_plain(socket, cx))?,
+            Some(max_fds) => ready!(self.poll_with_fds(socket, max_fds, cx))?,
+        };
+        if info.truncated() {
+            self.buffer.clear();
+            self.ancillary.clear();
+            return Poll::Ready(Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "message of {} bytes exceeds the capacity of {} bytes (Framed::with_max_message)",
+                    info.message_len(),
+                    self.capacity
+                ),
+            )));
+        }
+        if info.message_len() == 0 && info.end_of_stream() != Some(false) {
+            return Poll::Ready(Ok(None));
+        }
+        Poll::Ready(Ok(Some(self.take_message())))
+    }
+
+    fn poll_plain(
+        &mut self,
+        socket: &UnixSeqpacket,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<MessageInfo>> {
+        let mut slice = self.lend();
+        let mut memory = Capacity::of(&mut slice);
+        let received = socket.inner.poll_recv_plain(cx, &mut memory);
+        let written = memory.written();
+        owned::note_written(&mut slice, written);
+        self.buffer = slice.into_inner();
+        received
+    }
+
+    /// Receives a message and what came with it. A function of its own, so that messages without descriptors need no memory
+    /// for control data.
+    #[inline(never)]
+    fn poll_with_fds(
+        &mut self,
+        socket: &UnixSeqpacket,
+        max_fds: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<MessageInfo>> {
+        let mut scatter = Scatter::new(One(self.lend()));
+        let received = socket.inner.poll_recv_owned(cx, &mut scatter, &mut self.ancillary);
+        self.buffer = scatter.into_parts().0.into_inner();
+        let info = ready!(received)?;
+        let fds = self.ancillary.fds().len();
+        // More of them can come if another user of the socket has changed its limit.
+        if info.ancillary_truncated() || fds > max_fds {
+            self.buffer.clear();
+            self.ancillary.clear();
+            return Poll::Ready(Err(refused_fds(fds, max_fds.min(socket.max_fds()))));
+        }
+        Poll::Ready(Ok(info))
+    }
+
+    fn lend(&mut self) -> Slice<BytesMut> {
+        self.buffer.reserve(self.capacity);
+        owned::lend(std::mem::take(&mut self.buffer).slice(..self.capacity)).0
+    }
+
+    /// Takes the message out. A large one takes the buffer along. Others are copied, so that the buffer
+    /// is kept.
+    fn take_message(&mut self) -> BytesMut {
+        let len = self.buffer.len();
+        if len > self.capacity / 4 {
+            return std::mem::take(&mut self.buffer);
+        }
+        let message = if len > SHARED / 4 {
+            BytesMut::from(&self.buffer[..])
+        } else {
+            if self.shared.capacity() < len {
+                self.shared.reserve(SHARED);
+            }
+            self.shared.extend_from_slice(&self.buffer);
+            self.shared.split()
+        };
+        self.buffer.clear();
+        message
+    }
 }
 
 impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
@@ -127,13 +240,17 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         Self {
             socket,
             codec,
-            capacity: bytes,
+            incoming: Incoming {
+                capacity: bytes,
+                buffer: BytesMut::new(),
+                shared: BytesMut::new(),
+                ancillary: AncillaryBuffer::new(),
+            },
+            outgoing: BytesMut::new(),
+            outgoing_ancillary: AncillaryBuffer::new(),
+            is_sending: false,
             sendable: bytes.min(ALWAYS_SENDABLE),
             max_fds: None,
-            buffer: BytesMut::new(),
-            outgoing: None,
-            outgoing_ancillary: AncillaryBuffer::new(),
-            ancillary: AncillaryBuffer::new(),
         }
     }
 
@@ -292,48 +409,6 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
         self.socket
     }
 
-    /// Receives the next message, `None` at end of stream.
-    fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<BytesMut>>> {
-        if self.buffer.len() < self.capacity {
-            self.buffer.clear();
-            self.buffer.put_bytes(0, self.capacity);
-        }
-        let socket = self.socket.as_ref();
-        let buffers = &mut [IoSliceMut::new(&mut self.buffer)];
-        ready!(socket.poll_stream_end(cx));
-        let info = match self.max_fds {
-            None => ready!(socket.inner.poll_recv_message(cx, buffers, &mut []))?.0,
-            Some(max_fds) => {
-                ready!(poll_recv_with_fds(socket, cx, buffers, max_fds, &mut self.ancillary))?
-            }
-        };
-        if info.truncated() {
-            self.ancillary.clear();
-            return Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!(
-                    "message of {} bytes exceeds the capacity of {} bytes (Framed::with_max_message)",
-                    info.message_len(),
-                    self.capacity
-                ),
-            )));
-        }
-        if info.message_len() == 0 && info.end_of_stream() != Some(false) {
-            return Poll::Ready(Ok(None));
-        }
-        // A small message is copied, so that the buffer is kept. A large one takes the buffer
-        // along.
-        let len = info.bytes_read();
-        let message = if len <= self.capacity / 4 {
-            BytesMut::from(&self.buffer[..len])
-        } else {
-            let mut message = std::mem::take(&mut self.buffer);
-            message.truncate(len);
-            message
-        };
-        Poll::Ready(Ok(Some(message)))
-    }
-
     /// Checks the length of a message before it is sent.
     fn check_sendable(&mut self, len: usize) -> io::Result<()> {
         if len <= self.sendable {
@@ -346,34 +421,34 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
             );
             Err(io::Error::new(io::ErrorKind::InvalidInput, text))
         };
-        if len > self.capacity {
-            return refused(self.capacity, "Framed");
+        if len > self.incoming.capacity {
+            return refused(self.incoming.capacity, "Framed");
         }
         let limit = self.socket.as_ref().max_message_size()?;
         if len > limit {
             return refused(limit, "socket's send buffer");
         }
-        self.sendable = limit.min(self.capacity);
+        self.sendable = limit.min(self.incoming.capacity);
         Ok(())
     }
 
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(message) = &self.outgoing {
-            let socket = self.socket.as_ref();
-            let sent = match self.max_fds {
-                None => ready!(socket.poll_send(cx, message)),
-                Some(_) => {
-                    ready!(poll_send_with_fds(socket, cx, message, &self.outgoing_ancillary))
-                }
-            };
-            // The message was sent, or refused for good.
-            self.outgoing = None;
-            if self.max_fds.is_some() {
-                self.outgoing_ancillary.clear();
-            }
-            sent?;
+        if !self.is_sending {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        let socket = self.socket.as_ref();
+        let sent = match self.max_fds {
+            None => ready!(socket.poll_send(cx, &self.outgoing)),
+            Some(_) => {
+                ready!(poll_send_with_fds(socket, cx, &self.outgoing, &self.outgoing_ancillary))
+            }
+        };
+        // The message was sent, or refused for good.
+        self.is_sending = false;
+        if self.max_fds.is_some() {
+            self.outgoing_ancillary.clear();
+        }
+        Poll::Ready(sent.map(drop))
     }
 }
 
@@ -382,18 +457,17 @@ impl<C: Decoder + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Stream for Framed<C, S
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
-        let coop = ready!(tokio::task::coop::poll_proceed(cx));
         loop {
-            let message = ready!(this.poll_message(cx))?;
-            coop.made_progress();
+            let message =
+                ready!(this.incoming.poll_message(this.socket.as_ref(), this.max_fds, cx))?;
             let Some(mut message) = message else { return Poll::Ready(None) };
             let mut decode = || this.codec.decode_eof(&mut message);
             let decoded = match this.max_fds {
                 None => decode(),
                 Some(_) => {
-                    let decoded = scope::decode_with_fds(&mut this.ancillary, decode);
+                    let decoded = scope::decode_with_fds(&mut this.incoming.ancillary, decode);
                     // Closes a pidfd.
-                    this.ancillary.clear();
+                    this.incoming.ancillary.clear();
                     decoded
                 }
             };
@@ -430,25 +504,33 @@ impl<I, C: Encoder<I> + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Sink<I> for Fram
 
     fn start_send(self: Pin<&mut Self>, item: I) -> Result<(), C::Error> {
         let this = self.get_mut();
-        let mut message = BytesMut::new();
-        let encode = || this.codec.encode(item, &mut message);
+        if this.outgoing.capacity() > KEPT {
+            this.outgoing = BytesMut::new();
+        }
+        this.outgoing.clear();
+        this.is_sending = false;
+        let encode = || this.codec.encode(item, &mut this.outgoing);
         match this.max_fds {
             None => encode()?,
-            Some(max_fds) => scope::encode_up_to(max_fds, &mut this.outgoing_ancillary, encode)?,
+            Some(max_fds) => {
+                this.outgoing_ancillary.clear();
+                scope::encode_up_to(max_fds, &mut this.outgoing_ancillary, encode)?;
+            }
         }
-        if let Err(error) = this.check_sendable(message.len()) {
+        if let Err(error) = this.check_sendable(this.outgoing.len()) {
             this.outgoing_ancillary.clear();
             return Err(error.into());
         }
-        this.outgoing = Some(message);
+        this.is_sending = true;
         Ok(())
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
-        let coop = ready!(tokio::task::coop::poll_proceed(cx));
-        let flushed = ready!(self.get_mut().poll_outgoing(cx));
-        coop.made_progress();
-        Poll::Ready(Ok(flushed?))
+        let this = self.get_mut();
+        if !this.is_sending {
+            return budget::poll_done(cx).map(Ok);
+        }
+        Poll::Ready(Ok(ready!(this.poll_outgoing(cx))?))
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), C::Error>> {
@@ -488,28 +570,7 @@ fn ensure_sendable(socket: &UnixSeqpacket, len: usize) -> io::Result<()> {
     ))
 }
 
-/// Receives a message and what came with it. A function of its own, so that messages without descriptors need no memory for
-/// control data.
-#[inline(never)]
-fn poll_recv_with_fds(
-    socket: &UnixSeqpacket,
-    cx: &mut Context<'_>,
-    buffers: &mut [IoSliceMut<'_>],
-    max_fds: usize,
-    ancillary: &mut AncillaryBuffer,
-) -> Poll<io::Result<MessageInfo>> {
-    let mut control = [0; MAX_CONTROL];
-    let (info, reader) = ready!(socket.inner.poll_recv_message(cx, buffers, &mut control))?;
-    ancillary.fill(reader);
-    let fds = ancillary.fds().len();
-    // More of them can come if another user of the socket has changed its limit.
-    if info.ancillary_truncated() || fds > max_fds {
-        ancillary.clear();
-        return Poll::Ready(Err(refused_fds(fds, max_fds.min(socket.max_fds()))));
-    }
-    Poll::Ready(Ok(info))
-}
-
+/// Sends a message and what goes out with it, if that is anything.
 #[inline(never)]
 fn poll_send_with_fds(
     socket: &UnixSeqpacket,

@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use tokio_seqpacket::Framed;
 use tokio_test::task;
-use tokio_util::codec::{BytesCodec, LengthDelimitedCodec, LinesCodec};
+use tokio_util::codec::{BytesCodec, Encoder, LengthDelimitedCodec, LinesCodec};
 
 use crate::harness::messages::{fill, recv};
 use crate::harness::waiting::{arm, soon};
@@ -16,6 +16,8 @@ use crate::harness::{Cell, Test};
 pub fn tests() -> Vec<Test> {
     tasks![
         a_frame_is_a_message,
+        frames_that_are_kept_stay_as_they_came,
+        a_frame_that_does_not_encode_leaves_nothing_behind,
         empty_messages_and_the_end_of_a_framed_stream,
         frames_behind_an_empty_message_come_after_the_peer_has_closed,
         a_message_longer_than_the_capacity_is_an_error_and_the_stream_goes_on,
@@ -48,6 +50,49 @@ async fn a_frame_is_a_message(cell: Cell) {
     assert_eq!(soon(a.next()).await.unwrap().unwrap(), &b"not lost"[..]);
     assert!(a.get_ref().peer_cred().is_ok());
     recv_after(a.into_inner(), &peer).await;
+}
+
+/// Small frames share memory, and a large one takes the buffer along.
+async fn frames_that_are_kept_stay_as_they_came(cell: Cell) {
+    const LENS: [usize; 8] = [64, 1, 2048, 2049, 8192, 16_384, 16_385, 60_000];
+    let (a, peer) = cell.half();
+    let mut a = Framed::new(a, BytesCodec::new());
+    let mut kept = Vec::new();
+    for round in 0..20_u8 {
+        for (at, len) in LENS.into_iter().enumerate() {
+            let message = vec![round.wrapping_mul(16) + at as u8; len];
+            peer.send(&message);
+            kept.push((soon(a.next()).await.unwrap().unwrap(), message));
+        }
+    }
+    // What is appended to one does not reach the next.
+    for (frame, message) in &mut kept {
+        frame.extend_from_slice(b"more");
+        message.extend_from_slice(b"more");
+    }
+    assert!(kept.iter().all(|(frame, message)| frame == message));
+}
+
+/// Writes a part of its frame before it finds that it cannot.
+struct FailsHalfway;
+
+impl Encoder<u8> for FailsHalfway {
+    type Error = std::io::Error;
+
+    fn encode(&mut self, item: u8, into: &mut BytesMut) -> std::io::Result<()> {
+        into.extend_from_slice(&[item; 8]);
+        if item == 0 { Err(std::io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
+    }
+}
+
+async fn a_frame_that_does_not_encode_leaves_nothing_behind(cell: Cell) {
+    let (a, peer) = cell.half();
+    let mut a = Framed::new(a, FailsHalfway);
+    soon(a.send(1)).await.unwrap();
+    assert!(soon(a.send(0)).await.is_err());
+    soon(SinkExt::<u8>::flush(&mut a)).await.unwrap();
+    soon(a.send(2)).await.unwrap();
+    assert_eq!(peer.arrived(), [[1; 8], [2; 8]]);
 }
 
 async fn recv_after(socket: tokio_seqpacket::UnixSeqpacket, peer: &crate::harness::peer::Peer) {
