@@ -10,14 +10,15 @@ use tempfile::NamedTempFile;
 
 use crate::contestants::{Contestant, REFERENCE};
 use crate::measure::{self, Plan};
+use crate::pipes;
 use crate::progress::Progress;
 use crate::report::Cell;
 use crate::stats::Spread;
 use crate::syscall_cost;
 use crate::work::{self, Row, Setting, Work};
 
-/// The main function of such a process: `memory NAME CONNECTIONS`, `calls NAME PAIRS TRIPS`, or
-/// `row ID quick|full DESCRIPTORS NAME...`. No thread but this one runs yet.
+/// The main function of such a process: `memory NAME CONNECTIONS`, `calls NAME PAIRS TRIPS`,
+/// `pipe NAME WAY SIZE COUNT` (see [`pipes`]), or `row ID quick|full DESCRIPTORS NAME...`. No thread but this one runs yet.
 pub fn main(arguments: &[String], contestants: Vec<Box<dyn Contestant>>) -> Result<(), String> {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let number = |text: &str| text.parse::<usize>().map_err(|error| error.to_string());
@@ -38,6 +39,9 @@ pub fn main(arguments: &[String], contestants: Vec<Box<dyn Contestant>>) -> Resu
         ["calls", name, pairs, trips] => {
             let work = Work::Calls { pairs: number(pairs)? };
             find(name)?.rig(Setting::CurrentThread, work)?.round(number(trips)?).map(drop)
+        }
+        [side @ ("pipe" | "pipe-sender"), name, way, size, count] => {
+            pipes::child(side, name, way, number(size)?, number(count)?)
         }
         ["row", id, length, descriptors, ref names @ ..] => {
             let row = work::rows().into_iter().find(|row| row.id == id).ok_or("no such row")?;
@@ -100,12 +104,12 @@ fn resident() -> Result<u64, String> {
     Ok(pages.ok_or("no second number in statm")? * rustix::param::page_size() as u64)
 }
 
-fn this_program() -> Result<std::path::PathBuf, String> {
+pub fn this_program() -> Result<std::path::PathBuf, String> {
     std::env::current_exe().map_err(|error| error.to_string())
 }
 
 /// What the command printed, or its last error line if it failed.
-fn output(command: &mut Command) -> Result<String, String> {
+pub fn output(command: &mut Command) -> Result<String, String> {
     let done = command.stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
     if done.status.success() {
         return Ok(String::from_utf8_lossy(&done.stdout).into_owned());

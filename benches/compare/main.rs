@@ -13,6 +13,7 @@ mod libraries;
 mod loops;
 mod machine;
 mod measure;
+mod pipes;
 mod progress;
 mod report;
 mod rig;
@@ -29,6 +30,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use cli::{Command, Options};
 use contestants::{Contestant, REFERENCE};
 use measure::Plan;
+use pipes::Pipes;
 use progress::Progress;
 use report::{Cell, Measured, Name, Report, goals, html, plot, terminal};
 use work::{Row, Work};
@@ -124,6 +126,7 @@ fn compare(options: &Options) -> Result<(), String> {
     println!("{}", terminal::heading(&report, &plan));
 
     let progress = Progress::new(rows.len());
+    let mut pipes = Pipes::default();
     for (at, row) in rows.iter().enumerate() {
         progress.begin(at, &row.name);
         let (call, cells) = match row.call {
@@ -133,7 +136,13 @@ fn compare(options: &Options) -> Result<(), String> {
             },
             None => {
                 let notes = &mut report.notes;
-                (cheapest, measure_row(&contestants, row, &plan, descriptors, &progress, notes))
+                let cells = match row.work {
+                    Work::Pipe { way, size } => {
+                        pipes.row(&contestants, way, size, &plan, &progress, notes)
+                    }
+                    _ => measure_row(&contestants, row, &plan, descriptors, &progress, notes),
+                };
+                (cheapest, cells)
             }
         };
         let measured = Measured {

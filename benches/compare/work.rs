@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::contestants::{EPOLL, URING, URING_OWNED};
+use crate::pipes;
 
 pub const SMALL: usize = 64;
 pub const PAYLOAD: usize = 1 << 20;
@@ -47,6 +48,17 @@ pub enum Way {
     Batches,
 }
 
+/// How messages are passed between two processes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Pipe {
+    Plain,
+    Batches,
+    /// By owned calls: clones of one `Bytes` are sent, and each message is received into a `BytesMut` of its own.
+    Bytes,
+    /// The same through a codec.
+    Framed,
+}
+
 /// How a large payload is passed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Payload {
@@ -67,6 +79,8 @@ pub enum Work {
     Volleys { pairs: usize, at_once: usize, way: Way },
     /// One side sends, the other receives.
     OneWay { way: Way },
+    /// The same between two processes, with messages of this size.
+    Pipe { way: Pipe, size: usize },
     /// One side sends [`PAYLOAD`] bytes, which the other reads.
     Large { payload: Payload },
     /// Tasks that send on one socket.
@@ -89,7 +103,7 @@ impl Work {
         match self {
             Self::Echo { .. } | Self::Changing { .. } | Self::Volleys { .. } => "ns per round trip",
             Self::Large { .. } => "ns per payload",
-            Self::OneWay { .. } | Self::Flood { .. } => "ns per message",
+            Self::OneWay { .. } | Self::Pipe { .. } | Self::Flood { .. } => "ns per message",
             Self::Connect => "ns per connection",
             Self::Paced => "ns per round trip, median",
             Self::Beside { .. } => "ns to arrival, median",
@@ -337,6 +351,13 @@ fn only_here() -> Vec<Row> {
     ] {
         let name = format!("one way, two runtimes, 1 pair, {what}");
         add(format!("one-way-two-{id}"), name, Setting::TwoRuntimes, Work::OneWay { way });
+    }
+    for (size, of) in [(SMALL, "64 bytes"), (1024, "1 KiB")] {
+        for (way, id, what) in pipes::WAYS {
+            let name = format!("one way, two processes, {of}, {what}");
+            let work = Work::Pipe { way, size };
+            add(format!("one-way-processes-{id}-{size}"), name, Setting::TwoRuntimes, work);
+        }
     }
     let here = Setting::CurrentThread;
     for pairs in [1, 16, 128] {

@@ -73,7 +73,11 @@ impl Contestant for Calls {
             (Setting::MultiThread | Setting::BlockOn, _)
             | (
                 _,
-                Work::Changing { .. } | Work::Flood { .. } | Work::Beside { .. } | Work::Memory,
+                Work::Changing { .. }
+                | Work::Flood { .. }
+                | Work::Beside { .. }
+                | Work::Memory
+                | Work::Pipe { .. },
             ) => {
                 return Err("a plain loop has no tasks".into());
             }

@@ -51,7 +51,7 @@ impl Contestant for Monoio {
             Work::Changing { .. } => {
                 return Err("this row is about the switch between ways of submitting".into());
             }
-            Work::Memory => return Err("not in rounds".into()),
+            Work::Memory | Work::Pipe { .. } => return Err("not in rounds".into()),
             Work::Volleys { .. } | Work::Large { .. } => {
                 return Err("the loop was not written for this".into());
             }

@@ -73,7 +73,11 @@ impl Contestant for RawRing {
             Work::OneWay { .. } | Work::Volleys { .. } | Work::Large { .. } | Work::Connect => {
                 return Err("the loop was written for single round trips".into());
             }
-            Work::Changing { .. } | Work::Flood { .. } | Work::Beside { .. } | Work::Memory => {
+            Work::Changing { .. }
+            | Work::Flood { .. }
+            | Work::Beside { .. }
+            | Work::Memory
+            | Work::Pipe { .. } => {
                 return Err("a plain loop has no tasks".into());
             }
         };

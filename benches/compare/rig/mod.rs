@@ -83,7 +83,7 @@ impl<L: Library> Contestant for OnTokio<L> {
             Work::Connect => flow::Connect::new(library, runtimes).map(boxed),
             Work::Paced => latency::Paced::new(library, runtimes).map(boxed),
             Work::Beside { tasks } => latency::Beside::new(library, runtimes, tasks).map(boxed),
-            Work::Memory => return Err("not in rounds".into()),
+            Work::Memory | Work::Pipe { .. } => return Err("not in rounds".into()),
         };
         made.map_err(|error| error.to_string())
     }
