@@ -1,5 +1,5 @@
 //! No heap allocation on the steady path: borrowed and owned calls, on epoll, on io_uring as it is by default, and with
-//! every operation through the ring.
+//! every operation through the ring. Nor where `Bytes` or frames go through memory that is used again.
 //!
 //! The allocator counts what the runtime's thread asks for. Everything happens there: the tasks, the
 //! driver, tokio.
@@ -19,12 +19,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use bytes::{Bytes, BytesMut};
+use futures_util::{SinkExt, StreamExt};
 use harness::descriptors::submitted;
 use harness::{AtOnce, Need, Test};
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 use tokio::sync::Notify;
-use tokio_seqpacket::{Backend, Messages, MessagesOptions, Options, OwnedSendBatch};
+use tokio_seqpacket::{Backend, Framed, Messages, MessagesOptions, Options, OwnedSendBatch};
 use tokio_seqpacket::{Submission, UnixSeqpacket};
+use tokio_util::codec::BytesCodec;
 
 struct Counting;
 
@@ -156,8 +159,13 @@ impl End {
     }
 }
 
+/// Drive `round` until everything is warm. A thousand more allocate nothing.
+async fn measured(round: impl AsyncFnMut()) {
+    assert_eq!(counted(round).await, 0, "allocations in {MESSAGES} rounds");
+}
+
 /// Drive `round` until everything is warm, then count the allocations of a thousand.
-async fn measured(mut round: impl AsyncFnMut()) {
+async fn counted(mut round: impl AsyncFnMut()) -> u64 {
     for _ in 0..WARM_UP {
         round().await;
     }
@@ -165,8 +173,7 @@ async fn measured(mut round: impl AsyncFnMut()) {
     for _ in 0..MESSAGES {
         round().await;
     }
-    let counted = COUNTED.take().expect("set above");
-    assert_eq!(counted, 0, "allocations in {MESSAGES} rounds");
+    COUNTED.take().expect("set above")
 }
 
 fn run(body: impl Future<Output = ()>) {
@@ -382,6 +389,69 @@ fn reused_batches(place: Place, call: Call) {
     });
 }
 
+/// `Bytes` that are sent, and buffers that messages are split off, which all are dropped at once.
+fn bytes(place: Place) {
+    run(async move {
+        let (a, b) = place.pair();
+        let (message, mut buffer) = (Bytes::from(vec![7; SIZE]), BytesMut::with_capacity(8 * SIZE));
+        measured(async || {
+            let (sent, _) = a.send_owned(message.clone()).await;
+            assert_eq!(sent.expect("sent"), SIZE);
+            buffer.reserve(SIZE);
+            let (received, filled) = b.recv_owned(std::mem::take(&mut buffer)).await;
+            assert_eq!(received.expect("received").bytes_read(), SIZE);
+            buffer = filled;
+            assert_eq!(buffer.split().freeze(), message);
+        })
+        .await;
+    });
+}
+
+/// Frames go and come through memory that is used again.
+fn frames(place: Place, receiver_waits: bool) {
+    run(async move {
+        let (a, b) = place.pair();
+        let message = Bytes::from(vec![7; SIZE]);
+        let (mut a, mut b) = (Framed::new(a, BytesCodec::new()), Framed::new(b, BytesCodec::new()));
+        measured(async || {
+            let send = async {
+                // All attempts find nothing, and the socket parks.
+                for _ in 0..if receiver_waits { 30 } else { 0 } {
+                    tokio::task::yield_now().await;
+                }
+                a.send(message.clone()).await.expect("sent");
+            };
+            let ((), frame) = if receiver_waits {
+                let (frame, sent) = tokio::join!(b.next(), send);
+                (sent, frame)
+            } else {
+                (send.await, b.next().await)
+            };
+            assert_eq!(frame.expect("a frame").expect("received"), message);
+        })
+        .await;
+    });
+}
+
+/// Frames that are kept need memory, and many share one allocation.
+fn kept_frames(place: Place) {
+    run(async move {
+        let (a, b) = place.pair();
+        let message = Bytes::from(vec![7; SIZE]);
+        let (mut a, mut b) = (Framed::new(a, BytesCodec::new()), Framed::new(b, BytesCodec::new()));
+        let mut kept = Vec::with_capacity(WARM_UP + MESSAGES);
+        let counted = counted(async || {
+            a.send(message.clone()).await.expect("sent");
+            kept.push(b.next().await.expect("a frame").expect("received"));
+        })
+        .await;
+        assert!(kept.iter().all(|frame| *frame == message));
+        // The memory and its count of frames, for 8 KiB of them.
+        let blocks = (MESSAGES * SIZE).div_ceil(8 << 10) as u64 + 1;
+        assert!(counted <= 2 * blocks, "{counted} allocations for {MESSAGES} frames");
+    });
+}
+
 type Scene = fn(Place, Call);
 
 fn main() -> ExitCode {
@@ -399,6 +469,16 @@ fn main() -> ExitCode {
         (Place::Uring, "io_uring", vec![Need::Uring]),
         (Place::Ring, "ring", vec![Need::Uring]),
     ] {
+        let frames: [(&str, fn(Place)); 4] = [
+            ("bytes_allocate_nothing", bytes),
+            ("frames_allocate_nothing", |place| frames(place, false)),
+            ("frames_that_are_waited_for_allocate_nothing", |place| frames(place, true)),
+            ("frames_that_are_kept_share_allocations", kept_frames),
+        ];
+        for (scene_name, scene) in frames {
+            let name = format!("{name}::{scene_name}");
+            tests.push(Test::new(name, move || scene(place)).needs(needs.clone()).alone());
+        }
         for (call, how) in [(Call::Borrowed, "borrowed"), (Call::Owned, "owned")] {
             for (scene_name, scene) in scenes {
                 let name = format!("{name}::{how}::{scene_name}");
