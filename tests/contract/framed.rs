@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
-use tokio_seqpacket::Framed;
+use tokio_seqpacket::{Framed, metrics};
 use tokio_test::task;
 use tokio_util::codec::{BytesCodec, Encoder, LengthDelimitedCodec, LinesCodec};
 
@@ -16,6 +16,7 @@ use crate::harness::{Cell, Test};
 pub fn tests() -> Vec<Test> {
     tasks![
         a_frame_is_a_message,
+        frames_of_a_busy_task_are_not_parked_for,
         frames_that_are_kept_stay_as_they_came,
         a_frame_that_does_not_encode_leaves_nothing_behind,
         empty_messages_and_the_end_of_a_framed_stream,
@@ -50,6 +51,31 @@ async fn a_frame_is_a_message(cell: Cell) {
     assert_eq!(soon(a.next()).await.unwrap().unwrap(), &b"not lost"[..]);
     assert!(a.get_ref().peer_cred().is_ok());
     recv_after(a.into_inner(), &peer).await;
+}
+
+/// Each frame is answered before the next, and both ends yield until it has come.
+async fn frames_of_a_busy_task_are_not_parked_for(cell: Cell) {
+    const FRAMES: u64 = 1000;
+    if !cell.flavor.is_single_threaded() {
+        // Where another worker runs the other end, parking is cheaper.
+        return;
+    }
+    let (a, b) = cell.pair();
+    let (mut a, mut b) = (Framed::new(a, BytesCodec::new()), Framed::new(b, BytesCodec::new()));
+    let echo = tokio::spawn(async move {
+        while let Some(frame) = b.next().await {
+            b.send(frame.unwrap().freeze()).await.unwrap();
+        }
+    });
+    let before = metrics().unwrap().total().parked;
+    for _ in 0..FRAMES {
+        soon(a.send(Bytes::from_static(b"question"))).await.unwrap();
+        assert_eq!(soon(a.next()).await.unwrap().unwrap(), &b"question"[..]);
+    }
+    let parked = metrics().unwrap().total().parked - before;
+    assert!(parked < FRAMES / 10, "parked {parked} times for {FRAMES} frames");
+    drop(a);
+    echo.await.unwrap();
 }
 
 /// Small frames share memory, and a large one takes the buffer along.

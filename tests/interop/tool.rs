@@ -45,6 +45,7 @@ pub(crate) fn tests() -> Vec<Test> {
         the_doctor_writes_json_with_stable_keys,
         too_few_descriptors_are_an_error,
         a_short_benchmark,
+        a_short_benchmark_of_one_way,
         completions_are_scripts,
         a_socket_passed_by_name_is_taken,
     ];
@@ -803,6 +804,17 @@ fn a_short_benchmark(backend: Backend) {
     let text = String::from_utf8(Program::start(&mut tool(backend, &bench)).succeeds()).unwrap();
     assert!(text.contains(&backend.to_string()), "{text}");
     assert!(text.lines().any(|line| line.trim_start().starts_with("4 ")), "{text}");
+}
+
+fn a_short_benchmark_of_one_way(backend: Backend) {
+    let bench = ["bench", "--one-way", "--seconds", "0.05"];
+    let text = String::from_utf8(Program::start(&mut tool(backend, &bench)).succeeds()).unwrap();
+    for calls in ["plain", "batches"] {
+        let line = text.lines().find(|line| line.contains(calls)).expect("a line of figures");
+        assert!(line.contains(&backend.to_string()), "{text}");
+    }
+    let verdict = format!("Batches on {backend} are ");
+    assert!(text.lines().any(|line| line.starts_with(&verdict)), "{text}");
 }
 
 fn completions_are_scripts(backend: Backend) {
