@@ -453,6 +453,7 @@ fn kept_frames(place: Place) {
 }
 
 type Scene = fn(Place, Call);
+type SceneOfBytes = fn(Place);
 
 fn main() -> ExitCode {
     let scenes: [(&str, Scene); 6] = [
@@ -469,13 +470,13 @@ fn main() -> ExitCode {
         (Place::Uring, "io_uring", vec![Need::Uring]),
         (Place::Ring, "ring", vec![Need::Uring]),
     ] {
-        let frames: [(&str, fn(Place)); 4] = [
+        let of_bytes: [(&str, SceneOfBytes); 4] = [
             ("bytes_allocate_nothing", bytes),
             ("frames_allocate_nothing", |place| frames(place, false)),
             ("frames_that_are_waited_for_allocate_nothing", |place| frames(place, true)),
             ("frames_that_are_kept_share_allocations", kept_frames),
         ];
-        for (scene_name, scene) in frames {
+        for (scene_name, scene) in of_bytes {
             let name = format!("{name}::{scene_name}");
             tests.push(Test::new(name, move || scene(place)).needs(needs.clone()).alone());
         }

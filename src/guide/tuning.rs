@@ -55,6 +55,33 @@
 //! # Ok(()) }
 //! ```
 //!
+//! # Many small messages one way, between two processes
+//!
+//! | choice | for a telemetry pipe and the like |
+//! |---|---|
+//! | calls | `batch()` and `recv_batch` where messages come in groups, else `send` and `recv` |
+//! | owned messages | `Framed`, or `recv_owned` into a `BytesMut` that `split` takes messages off |
+//! | backend | either: one socket has nothing to batch in a ring |
+//! | submission mode | leave it: [`Submission::Adaptive`](crate::Submission) calls directly here |
+//! | send buffer | leave it, unless the receiver pauses: each message that fits is one the sender need not wait for |
+//!
+//! `seqpacket bench --one-way` measures this on your machine, and says whether io_uring and batches pay there. Here, with
+//! `compare --filter processes`:
+//!
+//! | time of a message, as a ratio to plain calls | 64 bytes, epoll | 64 bytes, io_uring | 1 KiB, epoll | 1 KiB, io_uring |
+//! |---|--:|--:|--:|--:|
+//! | batches | 0.89 | 0.81 | 0.98 | 0.91 |
+//! | owned calls with `Bytes` | 1.04 | 0.97 | 1.19 | 1.06 |
+//! | `Framed` with `BytesCodec` | 1.03 | 1.00 | 1.12 | 1.07 |
+//! | processor time: batches | 0.91 | 0.89 | 0.96 | 0.91 |
+//! | processor time: owned calls with `Bytes` | 1.07 | 1.02 | 1.08 | 1.05 |
+//! | processor time: `Framed` | 1.07 | 1.04 | 1.15 | 1.10 |
+//!
+//! Medians of 15 alternating rounds of 100,000 messages. Processor time is that of the busier process. Machine: Intel Xeon,
+//! virtual, 2 cores, Linux 6.18, a trivial system call 127 ns, with some nine other processes at work. A plain message took 670 ns of
+//! processor time in each process. Most of it is the kernel's: in user space the receiver runs some 150
+//! instructions for it. `Framed` and `Bytes` add 60 to 80.
+//!
 //! # Messages that outlive the call: streams
 //!
 //! [`messages`](crate::UnixSeqpacket::messages) receives into buffers that the messages lease, with their
