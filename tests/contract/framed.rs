@@ -107,7 +107,7 @@ impl Encoder<u8> for FailsHalfway {
 
     fn encode(&mut self, item: u8, into: &mut BytesMut) -> std::io::Result<()> {
         into.extend_from_slice(&[item; 8]);
-        if item == 0 { Err(std::io::ErrorKind::InvalidInput.into()) } else { Ok(()) }
+        if item == 0 { Err(ErrorKind::InvalidInput.into()) } else { Ok(()) }
     }
 }
 
