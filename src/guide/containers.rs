@@ -37,6 +37,7 @@
 //!
 //! It prints the backend, the reason, the limits and what to change. With the feature `tracing` there is a
 //! warning when `auto` had chosen io_uring and a ring could not be made although the probe had succeeded.
+//! `seqpacket doctor --json` is for programs. Its keys are in `seqpacket doctor --help`, and stay as they are.
 //!
 //! [`probe()`](crate::probe()) makes the smallest ring that is enough, runs an operation through it and closes it. So a
 //! filter that allows one call and refuses the next is noticed, and the call is named. A success is remembered for the

@@ -167,6 +167,20 @@
 //! [`SealedMemory`](crate::SealedMemory) do. A file can be one that blocks for ever, or that the sender
 //! changes while it is read.
 //!
+//! # What passes between two programs
+//!
+//! `seqpacket relay` (feature `cli`) listens in the place of a server, connects to it for each client, and shows each
+//! message with its descriptors. The programs stay as they are:
+//!
+//! ```sh
+//! mv /run/x.sock /run/x.real && seqpacket relay --mode 666 /run/x.sock /run/x.real
+//! 14:03:58.123456 1 connected: pid 4711, uid 0, gid 0
+//! 14:03:58.123460 1 > 6 bytes "hello\n"
+//! 14:03:58.123499 1 < 8 bytes "a file: " with file /etc/hostname, pipe pipe:[4712]
+//! ```
+//!
+//! `SO_PEERCRED` names the relay. Credentials of messages are the sender's if the relay runs as root, otherwise the relay's.
+//!
 //! # Descriptors that nothing asked for
 //!
 //! A peer can pass a descriptor whose *closing* takes long:

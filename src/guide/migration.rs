@@ -5,7 +5,7 @@
 //!
 //! ```toml
 //! [dependencies]
-//! tokio-seqpacket = { package = "tokio-seqpacket-uring", path = "../tokio-seqpacket-uring" }
+//! tokio-seqpacket = { package = "tokio-seqpacket-uring", version = "0.1", path = "../tokio-seqpacket-uring" }
 //! ```
 //!
 //! | from | what to expect |
@@ -157,7 +157,7 @@
 //!
 //! [dependencies]
 //! # With underscores, or the library is `tokio_seqpacket` here.
-//! tokio_seqpacket_uring = { package = "tokio-seqpacket-uring", path = "../tokio-seqpacket-uring" }
+//! tokio_seqpacket_uring = { package = "tokio-seqpacket-uring", version = "0.1", path = "../tokio-seqpacket-uring" }
 //! ```
 //!
 //! In the program's own Cargo.toml:
