@@ -256,7 +256,8 @@ impl<B: AsRef<[u8]>> OwnedSendBatch<B> {
     /// gone out, the others have not, and the next call goes on with them, in order. A message that
     /// waits leaves the send queue. If another thread sends it just then, the drop waits for the
     /// result, some microseconds. A future that is forgotten ([`std::mem::forget`]) can leave one
-    /// message in the send queue that the batch does not count, and sends again.
+    /// message in the send queue. The batch counts it as sent: it goes out in its turn, once, unless
+    /// the connection ends before.
     ///
     /// # Errors
     /// Those of [`SendBatch::send`](crate::SendBatch::send). An error is about the message at index
@@ -295,11 +296,7 @@ struct Place<'b, 's, B> {
 
 impl<B> Drop for Place<'_, '_, B> {
     fn drop(&mut self) {
-        if let Some(waiting) = self.waiting.take()
-            && waiting.withdraw()
-        {
-            self.batch.count_sent();
-        }
+        self.batch.withdraw(&mut self.waiting);
     }
 }
 
@@ -311,6 +308,6 @@ impl<B> Default for OwnedSendBatch<B> {
 
 impl<B> fmt::Debug for OwnedSendBatch<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt_as("OwnedSendBatch", f)
+        self.0.fmt_as("OwnedSendBatch", self.sent(), f)
     }
 }

@@ -158,7 +158,7 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub fn sent(&self) -> usize {
-        self.batch.sent + usize::from(self.waiting.as_ref().is_some_and(WaitingSend::has_gone_out))
+        self.batch.gone_out(self.waiting.as_ref())
     }
 
     /// Skips the next message, for instance after an error about it.
@@ -184,9 +184,7 @@ impl<'a> SendBatch<'a> {
     /// # Ok(()) }
     /// ```
     pub fn skip(&mut self) {
-        if let Some(waiting) = self.waiting.take() {
-            self.batch.sent += usize::from(waiting.withdraw());
-        }
+        self.batch.withdraw(&mut self.waiting);
         self.batch.skip();
     }
 
@@ -254,7 +252,7 @@ impl<'a> SendBatch<'a> {
 
 impl fmt::Debug for SendBatch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.batch.fmt_as("SendBatch", f)
+        self.batch.fmt_as("SendBatch", self.sent(), f)
     }
 }
 
@@ -264,6 +262,8 @@ pub(crate) struct Batch<B, A> {
     messages: Vec<Entry<B, A>>,
     /// The control data of all messages, in their order.
     controls: Vec<u8>,
+    /// How many have gone out. One that waits counts from the start, and is uncounted if it does not
+    /// go out: so it is never sent again, even if the future that waits is forgotten.
     sent: usize,
 }
 
@@ -286,9 +286,16 @@ impl<B, A> Batch<B, A> {
         self.sent
     }
 
-    /// Counts a message that has gone out by another way than [`send`](Self::send).
-    pub(crate) fn count_sent(&mut self) {
-        self.sent += 1;
+    /// Returns how many messages have gone out. The last one counted is `waiting`, if there is one.
+    fn gone_out(&self, waiting: Option<&WaitingSend<'_>>) -> usize {
+        self.sent - usize::from(waiting.is_some_and(|last| !last.has_gone_out()))
+    }
+
+    /// Withdraws the message that waits, and uncounts it unless it has gone out.
+    pub(crate) fn withdraw(&mut self, waiting: &mut Option<WaitingSend<'_>>) {
+        if let Some(last) = waiting.take() {
+            self.sent -= usize::from(!last.withdraw());
+        }
     }
 
     pub(crate) fn push(&mut self, bytes: B, ancillary: A, control: &[u8]) {
@@ -315,15 +322,21 @@ impl<B, A> Batch<B, A> {
     }
 
     pub(crate) fn clear(&mut self) {
-        self.messages.clear();
         self.controls.clear();
         self.sent = 0;
+        // Last, since a message's destructor may panic.
+        self.messages.clear();
     }
 
-    pub(crate) fn fmt_as(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    pub(crate) fn fmt_as(
+        &self,
+        name: &str,
+        sent: usize,
+        f: &mut fmt::Formatter<'_>,
+    ) -> fmt::Result {
         f.debug_struct(name)
             .field("len", &self.messages.len())
-            .field("sent", &self.sent)
+            .field("sent", &sent)
             .finish_non_exhaustive()
     }
 }
@@ -336,14 +349,13 @@ impl<B: AsRef<[u8]>, A> Batch<B, A> {
         socket: &'s backend::Socket,
         waiting: &mut Option<WaitingSend<'s>>,
     ) -> io::Result<usize> {
-        let already = usize::from(waiting.as_ref().is_some_and(WaitingSend::has_gone_out));
-        let before = self.sent + already;
+        let before = self.gone_out(waiting.as_ref());
         loop {
             if let Some(send) = waiting {
                 let (sent, _) = std::future::poll_fn(|cx| send.poll(cx)).await;
                 *waiting = None;
+                self.sent -= usize::from(sent.is_err());
                 self.explained(sent, socket)?;
-                self.sent += 1;
                 continue;
             }
             let rest = &self.messages[self.sent..];
@@ -370,6 +382,7 @@ impl<B: AsRef<[u8]>, A> Batch<B, A> {
                     let bytes = IoSlice::new(next.bytes.as_ref());
                     let payload = PendingSend::copy(&[bytes], control, spare)?;
                     *waiting = Some(socket.wait(payload, reason));
+                    self.sent += 1;
                 }
             }
         }

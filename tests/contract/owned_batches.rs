@@ -23,6 +23,8 @@ pub fn tests() -> Vec<Test> {
         a_batch_on_a_full_queue_waits_for_its_turn,
         a_dropped_send_leaves_the_rest_unsent_and_in_order,
         the_rest_of_a_dropped_send_can_go_to_another_socket,
+        a_forgotten_send_sends_no_message_twice,
+        a_batch_is_usable_after_a_message_that_panics_when_it_is_dropped,
         sends_that_are_dropped_while_the_peer_reads_count_each_message_once,
         an_error_names_the_limit_and_the_message_can_be_taken_out,
         descriptors_stay_open_until_their_message_is_taken_out,
@@ -147,6 +149,56 @@ async fn the_rest_of_a_dropped_send_can_go_to_another_socket(cell: Cell) {
     assert_eq!(soon(batch.send(&b)).await.unwrap(), 40 - sent);
     let arrived = [first.arrived(), second.arrived()].concat();
     assert_eq!(arrived, (0..40).map(|n| vec![n]).collect::<Vec<_>>());
+}
+
+async fn a_forgotten_send_sends_no_message_twice(cell: Cell) {
+    for settled in [false, true] {
+        let (a, peer) = cell.half();
+        fill(&a);
+        let mut batch = numbers(0..40);
+        for forgotten in 1..=3 {
+            let mut sending = task::spawn(batch.send(&a));
+            starts_waiting(&mut sending);
+            if settled {
+                breathe().await;
+            }
+            std::mem::forget(sending);
+            // It goes out by itself, in its turn.
+            assert_eq!(batch.sent(), forgotten);
+        }
+        assert_eq!(batch.skip().unwrap().0, [3]);
+        peer.drain();
+        assert_eq!(soon(batch.send(&a)).await.unwrap(), 36);
+        let expected: Vec<_> = (0..40).filter(|n| *n != 3).map(|n| vec![n]).collect();
+        assert_eq!(peer.arrived(), expected);
+    }
+}
+
+async fn a_batch_is_usable_after_a_message_that_panics_when_it_is_dropped(cell: Cell) {
+    struct Fragile(bool);
+    impl AsRef<[u8]> for Fragile {
+        fn as_ref(&self) -> &[u8] {
+            b"message"
+        }
+    }
+    impl Drop for Fragile {
+        fn drop(&mut self) {
+            if std::mem::take(&mut self.0) {
+                std::panic::resume_unwind(Box::new(()));
+            }
+        }
+    }
+    let (a, peer) = cell.half();
+    let mut batch = OwnedSendBatch::new();
+    batch.push(Fragile(true));
+    batch.push(Fragile(false));
+    assert_eq!(soon(batch.send(&a)).await.unwrap(), 2);
+    let clear = std::panic::AssertUnwindSafe(|| batch.clear());
+    assert!(std::panic::catch_unwind(clear).is_err());
+    assert_eq!((batch.len(), batch.sent()), (0, 0));
+    batch.push(Fragile(false));
+    assert_eq!(soon(batch.send(&a)).await.unwrap(), 1);
+    assert_eq!(peer.arrived().len(), 3);
 }
 
 async fn sends_that_are_dropped_while_the_peer_reads_count_each_message_once(cell: Cell) {
