@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
@@ -106,6 +107,7 @@ fn connect_cause(errno: i32, path: &Path, address: &SocketAddr) -> Option<String
     match errno {
         libc::ENOENT | libc::ENOTDIR => unreachable_part(path).or_else(|| {
             Some(match fs::symlink_metadata(path) {
+                _ if leads_to_directory(path) => ONLY_A_DIRECTORY.into(),
                 Ok(_) => "it is a symbolic link that leads nowhere".into(),
                 Err(_) => "its directory exists, and has no file of this name".into(),
             })
@@ -166,6 +168,16 @@ fn bind_cause(errno: i32, path: &Path, address: &SocketAddr) -> Option<String> {
     }
 }
 
+/// Why no socket is at a path that [leads to a directory](leads_to_directory).
+pub(crate) const ONLY_A_DIRECTORY: &str =
+    "only a directory can have a path that ends in a slash, in `.` or in `..`";
+
+/// Returns whether a path leads to a directory or nowhere, whatever is there.
+pub(crate) fn leads_to_directory(path: &Path) -> bool {
+    let last = path.as_os_str().as_bytes().rsplit(|byte| *byte == b'/').next();
+    matches!(last, Some(b"" | b"." | b".."))
+}
+
 /// Returns the directory that a path is in.
 pub(crate) fn directory_of(path: &Path) -> &Path {
     match path.parent() {
@@ -180,7 +192,14 @@ fn unreachable_part(path: &Path) -> Option<String> {
     let parts: Vec<_> = path.ancestors().filter(|part| !part.as_os_str().is_empty()).collect();
     for part in parts.into_iter().rev() {
         let found = fs::metadata(part);
+        let is_link = fs::symlink_metadata(part).is_ok_and(|found| found.is_symlink());
         if matches!(&found, Err(error) if error.kind() == io::ErrorKind::PermissionDenied) {
+            if is_link {
+                return Some(format!(
+                    "no permission to follow the symbolic link {}",
+                    part.display()
+                ));
+            }
             let directory = directory_of(part);
             let modes = owner_and_mode(directory).unwrap_or_default();
             return Some(format!("no permission to search {}, {modes}", directory.display()));
@@ -191,6 +210,9 @@ fn unreachable_part(path: &Path) -> Option<String> {
         match found {
             Ok(file) if file.is_dir() => {}
             Ok(_) => return Some(format!("{} is no directory", part.display())),
+            Err(_) if is_link => {
+                return Some(format!("{} is a symbolic link that leads nowhere", part.display()));
+            }
             Err(_) => return Some(format!("the directory {} does not exist", part.display())),
         }
     }

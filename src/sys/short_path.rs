@@ -38,16 +38,25 @@ pub(crate) fn in_directory(directory: BorrowedFd<'_>, name: &OsStr) -> io::Resul
     SocketAddr::from_path(directory.join(name))
 }
 
-/// Returns what a call with a short path through `file` failed with: its own error, or the lack of `/proc`.
-pub(crate) fn explained(error: io::Error, file: BorrowedFd<'_>) -> io::Error {
-    match rustix::fs::statat(CWD, of(file), AtFlags::empty()) {
-        Ok(_) => error,
-        Err(missing) => io::Error::new(
+/// Returns the address of an open file, wherever it is by now.
+///
+/// # Errors
+/// Returns `Unsupported` without `/proc`.
+pub(crate) fn to(file: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    let path = of(file);
+    match rustix::fs::statat(CWD, &path, AtFlags::empty()) {
+        Ok(_) => SocketAddr::from_path(path),
+        Err(missing) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
             format!(
                 "a path of over {CAPACITY} bytes takes /proc/self/fd, which cannot be used here \
                  (is /proc mounted?): {missing}"
             ),
-        ),
+        )),
     }
+}
+
+/// Returns what a call with a short path through `file` failed with: its own error, or the lack of `/proc`.
+pub(crate) fn explained(error: io::Error, file: BorrowedFd<'_>) -> io::Error {
+    to(file).err().unwrap_or(error)
 }

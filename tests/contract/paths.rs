@@ -5,11 +5,14 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with, statat};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tokio_seqpacket::{Options, SocketAddr};
 
 use crate::harness::descriptors::Full;
+use crate::harness::matrix::{Flavor, only};
 use crate::harness::messages::recv;
 use crate::harness::syscalls::errno;
 use crate::harness::waiting::soon;
@@ -26,6 +29,7 @@ pub fn tests() -> Vec<Test> {
             sockets_return_the_long_path_that_they_were_given,
             the_kernels_address_of_a_peer_stays_where_it_is_no_short_path,
             a_long_path_is_bound_in_the_directory_that_was_opened,
+            a_path_that_can_only_lead_to_a_directory_is_refused_naming_that,
             names_and_paths_beyond_the_limits_are_refused_naming_them,
             errors_name_an_abstract_name,
         ],
@@ -36,6 +40,11 @@ pub fn tests() -> Vec<Test> {
             errors_of_bind_name_the_path_and_the_cause,
             too_many_open_files_are_named,
         ]),
+        // It makes files, no messages.
+        only(
+            &[Flavor::CurrentThread],
+            tasks![a_directory_that_is_replaced_meanwhile_keeps_the_file_of_another_listener],
+        ),
         with_root.into_iter().map(|test| test.needs([Need::Root])).collect(),
     ]
     .concat()
@@ -149,6 +158,65 @@ async fn a_long_path_is_bound_in_the_directory_that_was_opened(cell: Cell) {
     assert_eq!(fs::read(&path).unwrap(), b"of another");
 }
 
+/// Such a path is not taken for that of the file before the slash, to which no client with this path would connect.
+async fn a_path_that_can_only_lead_to_a_directory_is_refused_naming_that(cell: Cell) {
+    let (directory, deep) = deep();
+    for directory in [directory.path(), &deep] {
+        let _listener = cell.bind(directory.join("there"));
+        for (name, end) in
+            [("new", "/"), ("new", "//"), ("new", "/."), ("new", "/.."), ("", "."), ("", "..")]
+        {
+            let path = format!("{}/{name}{end}", directory.display());
+            for options in [cell.options(), cell.options().replace_stale(true)] {
+                let error = options.bind(&path, 8).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::InvalidInput, "{path}");
+                let text = error.to_string();
+                assert!(text.starts_with(&path) && text.contains("only a directory"), "{text}");
+            }
+            assert!(!directory.join("new").exists(), "{path}");
+        }
+        for end in ["/", "/."] {
+            let path = directory.join(format!("there{end}"));
+            let error = soon(cell.options().connect(&path)).await.unwrap_err();
+            says(&error, libc::ENOTDIR, path.to_str().unwrap(), "only a directory");
+        }
+    }
+    for path in ["/", ".", ".."] {
+        let error = cell.options().replace_stale(true).bind(path, 8).unwrap_err();
+        assert!(error.to_string().contains("only a directory"), "{error}");
+    }
+}
+
+/// The directory is exchanged for one with a listener in it, at any moment of a bind and of a removal.
+async fn a_directory_that_is_replaced_meanwhile_keeps_the_file_of_another_listener(cell: Cell) {
+    let directory = tempfile::tempdir().unwrap();
+    let [one, other] = ["one", "other"].map(|name| directory.path().join(name));
+    fs::create_dir(&one).unwrap();
+    fs::create_dir(&other).unwrap();
+    let _listener = cell.bind(other.join("s"));
+    let theirs = fs::File::open(&other).unwrap();
+    let done = AtomicBool::new(false);
+    let exchange = || {
+        while !done.load(Ordering::Relaxed) {
+            renameat_with(CWD, &one, CWD, &other, RenameFlags::EXCHANGE).unwrap();
+        }
+    };
+    std::thread::scope(|scope| {
+        scope.spawn(exchange);
+        let mut failed = None;
+        for n in 0..6000 {
+            let options = cell.options().unlink_on_drop(true).replace_stale(n % 2 == 1);
+            drop(options.bind(one.join("s"), 8));
+            if let Err(error) = statat(&theirs, "s", AtFlags::empty()) {
+                failed = Some((n, error));
+                break;
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+        assert_eq!(failed, None);
+    });
+}
+
 async fn names_and_paths_beyond_the_limits_are_refused_naming_them(cell: Cell) {
     let (_directory, deep) = deep();
     for (len, fits) in [(83, true), (94, false), (255, false)] {
@@ -234,7 +302,9 @@ async fn errors_of_connect_name_the_path_and_the_cause(cell: Cell) {
         let cause = format!("the directory {} does not exist", missing.display());
         check(&missing.join("below/s"), libc::ENOENT, &cause).await;
         symlink("nowhere", &path).unwrap();
-        check(&path, libc::ENOENT, "symbolic link that leads nowhere").await;
+        check(&path, libc::ENOENT, "it is a symbolic link that leads nowhere").await;
+        let cause = format!("{} is a symbolic link that leads nowhere", path.display());
+        check(&path.join("s"), libc::ENOENT, &cause).await;
         fs::remove_file(&path).unwrap();
 
         fs::write(&path, "").unwrap();
@@ -321,6 +391,9 @@ fn errors_name_the_directory_or_file_without_permission(cell: Cell) {
     let closed = directory.path().join("closed");
     fs::create_dir(&closed).unwrap();
     fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+    let [link, directory_link] = ["link", "directory_link"].map(|name| directory.path().join(name));
+    symlink(closed.join("s"), &link).unwrap();
+    symlink(closed.join("below"), &directory_link).unwrap();
     let paths = [directory.path().join("s"), deep.join("s")];
     let options = cell.options().mode(0o600);
     let _listeners = paths.each_ref().map(|path| options.bind(path, 8).unwrap());
@@ -349,6 +422,12 @@ fn errors_name_the_directory_or_file_without_permission(cell: Cell) {
         let shown = inside.to_str().unwrap();
         says(&connect(&inside), libc::EACCES, shown, &cause);
         says(&bind(cell.options(), &inside), libc::EACCES, shown, &cause);
+        // The directory of the link is not to blame, but what the link leads to.
+        for (link, below) in [(&link, None), (&directory_link, Some("s"))] {
+            let path = below.map_or(link.clone(), |below| link.join(below));
+            let cause = format!("no permission to follow the symbolic link {}", link.display());
+            says(&connect(&path), libc::EACCES, path.to_str().unwrap(), &cause);
+        }
         let own = tempfile::tempdir().unwrap();
         let path = own.path().join("s");
         let error = bind(cell.options().owner(Some(0), None), &path);

@@ -11,7 +11,9 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
-use crate::net::address_error::{self, directory_of, in_use, with_reason};
+use crate::net::address_error::{
+    self, ONLY_A_DIRECTORY, directory_of, in_use, leads_to_directory, with_reason,
+};
 use crate::net::options::FileOptions;
 use crate::sys::{self, Bound, short_path};
 use crate::types::socket_addr::SocketAddr;
@@ -26,8 +28,16 @@ struct Place {
 
 impl Place {
     fn of(path: &Path) -> io::Result<Self> {
-        // `bind(2)` returns the error for a path that has no last component.
-        let name = path.file_name().unwrap_or_default().to_owned();
+        let name = match path.file_name() {
+            // `Path` leaves out what follows the name.
+            Some(name) if !leads_to_directory(path) => name.to_owned(),
+            _ => {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    format!("{}: {ONLY_A_DIRECTORY}", path.display()),
+                ));
+            }
+        };
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             directory: rustix::fs::openat(CWD, directory_of(path), flags, Mode::empty())?,
@@ -59,14 +69,27 @@ impl Place {
         short_path::in_directory(self.directory.as_fd(), OsStr::new(name))
     }
 
-    /// Calls `bind(2)`, with a short path if the address does not fit `sun_path`.
-    fn bind(&self, fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()> {
-        if address.long_path().is_none() {
-            return sys::bind(fd, address);
+    /// Calls `bind(2)`, with a short path if the address does not fit `sun_path`. Returns the
+    /// identity of the file that it has made.
+    fn bind(&self, fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<(u64, u64)> {
+        let Some(path) = address.as_pathname().filter(|_| address.long_path().is_none()) else {
+            let directory = self.directory.as_fd();
+            let short = short_path::in_directory(directory, &self.name)?;
+            sys::bind(fd, &short).map_err(|error| short_path::explained(error, directory))?;
+            return self.identity();
+        };
+        // Held, so that the new file does not get its inode.
+        let before = self.hold().ok();
+        sys::bind(fd, address)?;
+        let before = before.as_ref().map(|file| identity(&file.stat));
+        match self.identity() {
+            // bind(2) makes a new file. If it is not here, the path led to another directory.
+            Ok(made) if Some(made) != before => Ok(made),
+            _ => Err(io::Error::other(format!(
+                "{}: its directory was replaced while the socket was bound",
+                path.display()
+            ))),
         }
-        let directory = self.directory.as_fd();
-        let short = short_path::in_directory(directory, &self.name)?;
-        sys::bind(fd, &short).map_err(|error| short_path::explained(error, directory))
     }
 }
 
@@ -98,16 +121,15 @@ impl SocketFile {
                 return sys::bind(fd, address).map(|()| None);
             };
             let place = Place::of(path)?;
-            place.bind(fd, address)?;
-            Self::made(place).map(Some)
+            let made = place.bind(fd, address)?;
+            Ok(Some(Self::made(place, made)))
         };
         bind().map_err(|error| address_error::of_bind(error, address))
     }
 
     /// Takes the file that `bind(2)` has just made.
-    fn made(place: Place) -> io::Result<Self> {
-        let identity = place.identity()?;
-        Ok(Self { place, identity, process: std::process::id(), removes: true })
+    fn made(place: Place, identity: (u64, u64)) -> Self {
+        Self { place, identity, process: std::process::id(), removes: true }
     }
 
     /// Leaves the file where it is.
@@ -219,7 +241,7 @@ fn bind_in_place_of_stale(
     for _ in 0..MAX_BIND_ATTEMPTS {
         let place = Place::of(path)?;
         match place.bind(fd, address) {
-            Ok(()) => return SocketFile::made(place),
+            Ok(made) => return Ok(SocketFile::made(place, made)),
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
             Err(error) => return Err(error),
         }
@@ -231,7 +253,7 @@ fn bind_in_place_of_stale(
         if FileType::from_raw_mode(old.stat.st_mode) != FileType::Socket {
             return Err(in_use(path, "exists and is no socket"));
         }
-        if is_bound(path, address)? {
+        if is_bound(&old, path, address)? {
             return Err(in_use(path, "a socket is bound to it"));
         }
         let claim = claim(&place, &old, claims);
@@ -241,7 +263,7 @@ fn bind_in_place_of_stale(
         // bind(2) makes the file before it binds the socket to it, and holds a lock on the
         // directory until both are done. Binding the claim has waited for that lock. So a socket
         // that was being bound to this file is bound by now.
-        if is_bound(path, address)? {
+        if is_bound(&old, path, address)? {
             return Err(in_use(path, "a socket is bound to it"));
         }
         if !place.identity().is_ok_and(|found| found == identity(&old.stat)) {
@@ -252,16 +274,19 @@ fn bind_in_place_of_stale(
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(with_reason(error, address, "the stale socket file cannot be removed"));
             }
-            _ => place.bind(fd, address)?,
+            _ => {}
         }
-        return SocketFile::made(place);
+        let made = place.bind(fd, address)?;
+        return Ok(SocketFile::made(place, made));
     }
     Err(in_use(path, "others keep replacing it"))
 }
 
-/// Returns whether a socket is bound to the file at the path, even one that does not listen yet.
-fn is_bound(path: &Path, address: &SocketAddr) -> io::Result<bool> {
-    match sys::bound_at(address) {
+/// Returns whether a socket is bound to the file, even one that does not listen yet. The path can
+/// lead to another file by now, so it is asked only without `/proc`.
+fn is_bound(file: &Held, path: &Path, address: &SocketAddr) -> io::Result<bool> {
+    let held = short_path::to(file.file.as_fd());
+    match sys::bound_at(held.as_ref().unwrap_or(address)) {
         Ok(bound) => Ok(bound != Bound::Nothing),
         Err(error) => Err(in_use(path, &format!("cannot find out whether it is in use: {error}"))),
     }
