@@ -2,19 +2,20 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::task::{Context, Poll, ready};
 
 use filedesc::FileDesc;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
-use super::core::Core;
+use super::core::{Core, RecvDirection};
 use super::recv::Receive;
 use super::runtimes;
 use super::select::Choice;
 use super::send::{LentMessage, LentSend, Spare, WaitReason, WaitingSend, send_given_now};
 use super::sink::{BorrowedSink, BytesSink, ManySink, OwnedSink, Sink, StreamSink, VectoredSink};
+use crate::ancillary::wire::MAX_FDS;
 use crate::ancillary::{AncillaryBuffer, AncillaryMessageReader};
 use crate::buf::owned::{Parts, PartsMut, Scatter};
 use crate::common::async_fd;
@@ -26,7 +27,7 @@ use crate::sys;
 use crate::types::backend::{Backend, Submission};
 use crate::types::message_info::MessageInfo;
 
-/// How often a socket that is taken apart waits for a driver that works for it.
+/// How often a call yields to a driver that works for its socket on another thread.
 const DRIVER_WAITS: usize = 10_000;
 
 /// A connected socket.
@@ -102,6 +103,8 @@ impl Socket {
     }
 
     pub(crate) fn set_max_fds(&self, most: usize) {
+        // A submitted attempt has capacity for as many as were allowed.
+        let _recv = self.lock_between_attempts();
         self.core.set_max_fds(most);
     }
 
@@ -111,7 +114,23 @@ impl Socket {
 
     /// Makes the kernel mark messages, so that an empty one can be distinguished from the end of the stream.
     pub(crate) fn mark_messages(&self) -> io::Result<()> {
-        self.core.lock_recv().marks.mark(self.fd())
+        self.lock_between_attempts().marks.mark(self.fd())
+    }
+
+    /// Locks the receive direction to change how much control data may come. Where descriptors are limited, a submitted attempt
+    /// has capacity for what was right when its batch began, and the kernel would discard descriptors that do not fit.
+    fn lock_between_attempts(&self) -> MutexGuard<'_, RecvDirection> {
+        for _ in 0..DRIVER_WAITS {
+            let recv = self.core.lock_recv();
+            if self.core.max_fds() == MAX_FDS || !recv.queue.is_submitted() {
+                return recv;
+            }
+            drop(recv);
+            // The driver is in a pass, for some microseconds.
+            std::thread::yield_now();
+        }
+        // This thread itself may be in the pass: a destructor of the caller's calls this.
+        self.core.lock_recv()
     }
 
     /// Ends a stream for which messages were marked: undoes that, and leaves what it has not yielded to the next receives.
@@ -129,7 +148,7 @@ impl Socket {
         &self,
         change: impl FnOnce(BorrowedFd<'_>) -> io::Result<()>,
     ) -> io::Result<()> {
-        self.core.lock_recv().marks.change(self.fd(), change)
+        self.lock_between_attempts().marks.change(self.fd(), change)
     }
 
     pub(crate) fn register_duplicate(&self) -> io::Result<AsyncFd<FileDesc>> {

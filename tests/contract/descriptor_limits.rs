@@ -3,6 +3,9 @@
 
 use std::io::{PipeReader, pipe};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
@@ -23,6 +26,7 @@ pub fn tests() -> Vec<Test> {
         a_message_brings_no_more_descriptors_than_allowed,
         a_stream_yields_no_more_descriptors_than_allowed,
         an_option_that_a_duplicate_sets_is_noticed,
+        an_option_that_changes_during_a_receive_costs_no_descriptor,
         sockets_have_the_limit_of_their_options_and_their_listener,
     ];
     let with_pidfds = tasks![beside_a_pidfd_there_are_no_more_descriptors_than_allowed];
@@ -155,6 +159,45 @@ async fn an_option_that_a_duplicate_sets_is_noticed(cell: Cell) {
         let ancillary = receive().await;
         assert_eq!((ancillary.fds().len(), ancillary.credentials().is_some()), (1, on));
     }
+}
+
+/// Capacity that was right when a receive went into a batch is too small when the batch runs.
+async fn an_option_that_changes_during_a_receive_costs_no_descriptor(cell: Cell) {
+    const MESSAGES: usize = 2000;
+    let (a, peer) = cell.half();
+    a.set_max_fds(1);
+    let a = Arc::new(a);
+    let done = Arc::new(AtomicBool::new(false));
+    let changes = thread::spawn({
+        let (a, done) = (a.clone(), done.clone());
+        move || {
+            while !done.load(Ordering::Relaxed) {
+                for on in [true, false] {
+                    a.set_pass_credentials(on).unwrap();
+                    a.set_max_fds(1 + usize::from(on));
+                    // Messages are marked by their time. A receive that waits already goes on beside the stream.
+                    drop(a.messages(MessagesOptions::new()).unwrap());
+                }
+            }
+        }
+    });
+    let fds = numbered(1);
+    let mut without = 0;
+    for _ in 0..MESSAGES {
+        // Without it the library expects descriptors, for which it does not use a batch.
+        peer.send(b"plain");
+        assert_eq!(soon(a.recv(&mut [0; 8])).await.unwrap(), 5);
+        let mut receive =
+            task::spawn(a.recv_owned_with_ancillary(vec![0; 8], AncillaryBuffer::new()));
+        let _ = receive.poll();
+        peer.send_fds(b"message", &fds);
+        let (info, _, ancillary) = soon(receive).await;
+        assert_eq!(info.unwrap().message_len(), 7);
+        without += usize::from(ancillary.fds().is_empty());
+    }
+    done.store(true, Ordering::Relaxed);
+    changes.join().unwrap();
+    assert_eq!(without, 0);
 }
 
 async fn sockets_have_the_limit_of_their_options_and_their_listener(cell: Cell) {

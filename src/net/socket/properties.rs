@@ -178,7 +178,12 @@ impl UnixSeqpacket {
     /// [`ancillary_truncated`](crate::MessageInfo::ancillary_truncated) reports it. The surplus never
     /// gets into the process: the kernel closes it within the receive. So one message takes at most
     /// this many raw fds. While [`set_pass_pidfd`](Self::set_pass_pidfd) is on, the kernel may
-    /// install up to seven more, which are closed before the call returns.
+    /// install up to seven more, which are closed before the call returns. Such a message comes
+    /// without its pidfd.
+    ///
+    /// Credentials and other ancillary data of the kernel do not count. If they are switched on
+    /// through a duplicate of the socket, and not by the calls of this value, the next message can
+    /// lose descriptors that were allowed. That is reported, too.
     ///
     /// The limit has a price: where the surplus includes a descriptor that takes long to close, the
     /// receive waits for that, and with it the thread. Without a limit the library closes such a
