@@ -1,10 +1,12 @@
 //! The limits of `Incoming`: how many connections there are, whose, and which are refused. G4: a limit loses no connection.
 
 use std::os::fd::{FromRawFd, OwnedFd};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
 
+use futures_util::FutureExt;
 use rustix::net::SocketAddrUnix;
 use rustix::process::Uid;
 use rustix::thread::set_thread_res_uid;
@@ -15,7 +17,7 @@ use super::lingering::{assert_in_time, pass};
 use crate::harness::messages::recv;
 use crate::harness::need::Need;
 use crate::harness::peer::{self, Peer};
-use crate::harness::waiting::{breathe, soon, starts_waiting};
+use crate::harness::waiting::{breathe, soon, starts_waiting, until_in_runtime};
 use crate::harness::{Cell, Test, alone};
 
 pub fn tests() -> Vec<Test> {
@@ -23,6 +25,8 @@ pub fn tests() -> Vec<Test> {
         at_the_limit_connections_wait_until_one_ends,
         a_split_connection_ends_with_its_last_half,
         a_place_that_another_thread_frees_wakes_the_accept,
+        an_incoming_at_its_limit_leaves_connections_to_others,
+        a_check_that_panics_frees_the_place,
         a_user_beyond_the_limit_is_refused_and_counted,
         a_peer_that_is_not_authorized_is_not_yielded,
         a_connection_outlives_the_limits_that_count_it,
@@ -113,6 +117,51 @@ async fn a_place_that_another_thread_frees_wakes_the_accept(cell: Cell) {
         client = next;
     }
     drop(client);
+}
+
+async fn an_incoming_at_its_limit_leaves_connections_to_others(cell: Cell) {
+    let listener = Arc::new(listen(cell));
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let mut serving = Vec::new();
+    // The limited one is polled last, and first.
+    for most in [usize::MAX, 1] {
+        let (listener, accepted) = (listener.clone(), accepted.clone());
+        serving.push(tokio::spawn(async move {
+            let mut incoming = listener.incoming().unwrap().max_connections(most);
+            let mut sockets = Vec::new();
+            loop {
+                sockets.push(incoming.accept().await.unwrap());
+                accepted.fetch_add(1, Ordering::Relaxed);
+            }
+        }));
+        breathe().await;
+    }
+    let mut clients = Vec::new();
+    for n in 1..=4 {
+        clients.push(connect(&listener));
+        until_in_runtime("accepted", || accepted.load(Ordering::Relaxed) == n).await;
+        breathe().await;
+    }
+    serving.iter().for_each(|task| task.abort());
+}
+
+async fn a_check_that_panics_frees_the_place(cell: Cell) {
+    let listener = listen(cell);
+    let first = AtomicBool::new(true);
+    let mut incoming = listener.incoming().unwrap().max_connections(1).authorize(move |_| {
+        if first.swap(false, Ordering::Relaxed) {
+            std::panic::resume_unwind(Box::new(()));
+        }
+        true
+    });
+    let refused = connect(&listener);
+    let welcome = connect_and_send(&listener, b"welcome");
+    let panicked = soon(AssertUnwindSafe(incoming.accept()).catch_unwind()).await;
+    assert!(panicked.is_err());
+    assert!(refused.sees_end());
+    let socket = soon(incoming.accept()).await.unwrap();
+    assert_eq!(recv(&socket).await, b"welcome");
+    drop(welcome);
 }
 
 async fn a_user_beyond_the_limit_is_refused_and_counted(cell: Cell) {

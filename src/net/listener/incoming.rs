@@ -232,8 +232,9 @@ impl Incoming<'_> {
 
     /// Accepts the next connection.
     ///
-    /// Unlike [`UnixSeqpacketListener::accept`] it does not queue: several tasks that accept take
-    /// the connections in no order.
+    /// It waits in the same queue as [`UnixSeqpacketListener::accept`]: several tasks that accept are
+    /// woken in the order of their first polls. While it waits for a place or a descriptor, it is
+    /// not in the queue.
     ///
     /// # Cancel safety
     /// Dropping the future loses no connection.
@@ -258,13 +259,19 @@ impl Incoming<'_> {
     /// # Ok(()) }
     /// ```
     pub async fn accept(&mut self) -> io::Result<UnixSeqpacket> {
-        tokio::task::coop::consume_budget().await;
-        poll_fn(|cx| self.poll_accept(cx)).await
+        loop {
+            poll_fn(|cx| self.poll_may_accept(cx)).await?;
+            let accepted = self.listener.inner.accept().await;
+            if let Some(done) = self.accepted(accepted).transpose() {
+                return done;
+            }
+        }
     }
 
     /// Polls for the next connection, and wakes the task when there may be one.
     ///
-    /// Otherwise this is like [`accept`](Self::accept).
+    /// Only the task that called a `poll_*` function of the listener last is woken, as for tokio's
+    /// listeners. Otherwise this is like [`accept`](Self::accept).
     ///
     /// # Errors
     /// Those of [`accept`](Self::accept).
@@ -284,27 +291,40 @@ impl Incoming<'_> {
     /// ```
     pub fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<UnixSeqpacket>> {
         loop {
-            if self.waits {
-                ready!(self.backoff.poll(cx))?;
-                self.waits = false;
+            ready!(self.poll_may_accept(cx))?;
+            let accepted = ready!(self.listener.inner.poll_accept(cx));
+            if let Some(done) = self.accepted(accepted).transpose() {
+                return Poll::Ready(done);
             }
-            ready!(self.places.poll_free(cx));
-            match ready!(self.listener.inner.poll_accept(cx)) {
-                Err(error) if is_shortage(&error) => {
-                    self.listener.span.accept_waits(&error);
-                    self.backoff.start()?;
-                    self.waits = true;
-                }
-                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
-                    self.listener.span.connection_aborted(&error);
-                }
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(fd) => {
-                    self.backoff.reset();
-                    if let Some(socket) = self.admit(fd).transpose() {
-                        return Poll::Ready(socket);
-                    }
-                }
+        }
+    }
+
+    /// Waits until there may be one more connection, and its descriptor.
+    fn poll_may_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.waits {
+            ready!(self.backoff.poll(cx))?;
+            self.waits = false;
+        }
+        self.places.poll_free(cx).map(Ok)
+    }
+
+    /// Returns what the caller gets for the answer of `accept4(2)`. `None`: it has to accept again.
+    fn accepted(&mut self, accepted: io::Result<OwnedFd>) -> io::Result<Option<UnixSeqpacket>> {
+        match accepted {
+            Err(error) if is_shortage(&error) => {
+                self.listener.span.accept_waits(&error);
+                self.backoff.start()?;
+                self.waits = true;
+                Ok(None)
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+                self.listener.span.connection_aborted(&error);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+            Ok(fd) => {
+                self.backoff.reset();
+                self.admit(fd)
             }
         }
     }

@@ -178,7 +178,7 @@ impl UnixSeqpacket {
     /// [`ancillary_truncated`](crate::MessageInfo::ancillary_truncated) reports it. The surplus never
     /// gets into the process: the kernel closes it within the receive. So one message takes at most
     /// this many raw fds. While [`set_pass_pidfd`](Self::set_pass_pidfd) is on, the kernel may
-    /// install up to seven more, which are closed before the call returns. Such a message comes
+    /// install up to seven more, which are closed before the call returns. Such a message can come
     /// without its pidfd.
     ///
     /// Credentials and other ancillary data of the kernel do not count. If they are switched on
