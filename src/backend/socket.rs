@@ -157,7 +157,7 @@ impl Socket {
         self.core.runtime.enter(|| async_fd::register(duplicate, async_fd::BOTH))
     }
 
-    /// Takes the descriptor out. A message that no receive has claimed is lost: see [`is_idle`](Self::is_idle).
+    /// Takes the descriptor out. A message that no receive has claimed is lost: see [`close_if_idle`](Self::close_if_idle).
     pub(crate) fn into_fd(self) -> OwnedFd {
         let mut core = self.core.clone();
         drop(self);
@@ -181,10 +181,19 @@ impl Socket {
         }
     }
 
-    /// Returns whether no message lies here that no receive has claimed, nothing is in a batch, and no send waits.
-    pub(crate) fn is_idle(&self) -> bool {
-        let recv = self.core.lock_recv();
-        recv.queue.completed().is_none() && !recv.queue.is_submitted() && self.core.send.is_idle()
+    /// Ends receiving, unless a message lies here that no receive has claimed, something is in a batch, or a send waits. Then
+    /// [`into_fd`](Self::into_fd) loses nothing: a driver takes no message meanwhile, also for a receive that was forgotten.
+    pub(crate) fn close_if_idle(&self) -> bool {
+        let mut recv = self.core.lock_recv();
+        let idle = recv.queue.completed().is_none()
+            && !recv.queue.is_submitted()
+            && self.core.send.is_idle();
+        if idle {
+            let unclaimed = recv.queue.close();
+            drop(recv);
+            drop(unclaimed);
+        }
+        idle
     }
 
     // ----- send -----

@@ -15,6 +15,7 @@ pub fn tests() -> Vec<Test> {
     tasks![
         a_handover_loses_nothing_that_a_dropped_receive_has_taken,
         a_handover_loses_nothing_that_a_stream_has_taken,
+        a_handover_loses_nothing_to_a_forgotten_receive,
         without_activation_a_listener_is_bound_with_its_options,
     ]
 }
@@ -82,6 +83,38 @@ async fn a_handover_loses_nothing_that_a_stream_has_taken(cell: Cell) {
         socket = cell.options().socket_from_fd(fd).unwrap();
     }
     assert_eq!(got, (0..40).collect::<Vec<_>>());
+}
+
+/// Its attempt is queued, and a driver can submit it at any moment.
+async fn a_handover_loses_nothing_to_a_forgotten_receive(cell: Cell) {
+    let (sockets, handover) = std::sync::mpsc::channel::<UnixSeqpacket>();
+    let (done, mut results) = tokio::sync::mpsc::unbounded_channel();
+    let thread = std::thread::spawn(move || {
+        for socket in handover {
+            done.send(socket.try_into_fd()).unwrap();
+        }
+    });
+    let handed_over = tokio::spawn(async move {
+        for round in 0..2000_u32 {
+            let (socket, peer) = cell.half();
+            let buffer: &mut [u8] = Box::leak(Box::new([0; 8]));
+            let mut receive = task::spawn(socket.recv(buffer));
+            assert!(receive.poll().is_pending());
+            std::mem::forget(receive);
+            peer.send(&[7]);
+            sockets.send(socket).unwrap();
+            let mut got = Vec::new();
+            let fd = match results.recv().await.unwrap() {
+                Ok(fd) => fd,
+                Err(socket) => hand_over(socket, &mut got).await,
+            };
+            let socket = cell.options().socket_from_fd(fd).unwrap();
+            got.extend(vec![0; socket.try_recv(&mut [0; 8]).unwrap_or(0)]);
+            assert_eq!(got.len(), 1, "round {round}");
+        }
+    });
+    soon(handed_over).await.unwrap();
+    thread.join().unwrap();
 }
 
 async fn without_activation_a_listener_is_bound_with_its_options(cell: Cell) {

@@ -196,8 +196,8 @@ impl UnixSeqpacket {
     ///
     /// - A message that a stream has left, or on io_uring a dropped receive.
     ///   [`try_recv`](Self::try_recv) takes it.
-    /// - A receive that is queued for a batch, or a send. Both are complete after the runtime has
-    ///   run for a moment.
+    /// - A receive that is in a batch, or a send. Both are complete after the runtime has run for a
+    ///   moment.
     ///
     /// [`guide::containers`](crate::guide::containers#restarts-without-a-gap) has the steps for a
     /// handover that loses nothing.
@@ -209,7 +209,7 @@ impl UnixSeqpacket {
     /// # drop(fd); Ok(()) }
     /// ```
     pub fn try_into_fd(self) -> Result<OwnedFd, Self> {
-        if self.inner.is_idle() { Ok(self.into()) } else { Err(self) }
+        if self.inner.close_if_idle() { Ok(self.into()) } else { Err(self) }
     }
 
     /// Returns an empty batch, for messages that are sent together. See [`SendBatch`].
