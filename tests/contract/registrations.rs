@@ -50,13 +50,15 @@ fn takes(peer: &Peer, filled: usize) {
     }
 }
 
-/// Whether an epoll instance of this process knows the descriptor.
+/// Whether an epoll instance of this process knows the socket: the descriptor and the inode, as another test can have closed
+/// a registered socket with that descriptor whose file is still open elsewhere.
 fn is_registered(socket: &UnixSeqpacket) -> bool {
-    let wanted = format!("tfd: {:8} ", socket.as_raw_fd());
+    let fd = format!("tfd: {:8} ", socket.as_raw_fd());
+    let inode = format!(" ino:{:x} ", rustix::fs::fstat(socket).unwrap().st_ino);
     let known = |entry: std::io::Result<std::fs::DirEntry>| {
         // Others may be closed meanwhile.
         let info = entry.and_then(|entry| std::fs::read_to_string(entry.path())).ok()?;
-        info.lines().any(|line| line.starts_with(&wanted)).then_some(())
+        info.lines().any(|line| line.starts_with(&fd) && line.contains(&inode)).then_some(())
     };
     std::fs::read_dir("/proc/self/fdinfo").unwrap().find_map(known).is_some()
 }
