@@ -461,9 +461,9 @@ impl<C: Decoder + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Stream for Framed<C, S
             let message =
                 ready!(this.incoming.poll_message(this.socket.as_ref(), this.max_fds, cx))?;
             let Some(mut message) = message else { return Poll::Ready(None) };
-            let mut decode = || this.codec.decode_eof(&mut message);
+            let decode = || this.codec.decode_eof(&mut message);
             let decoded = match this.max_fds {
-                None => decode(),
+                None => scope::without_fds(decode),
                 Some(_) => {
                     let decoded = scope::decode_with_fds(&mut this.incoming.ancillary, decode);
                     // Closes a pidfd.
@@ -504,18 +504,19 @@ impl<I, C: Encoder<I> + Unpin, S: AsRef<UnixSeqpacket> + Unpin> Sink<I> for Fram
 
     fn start_send(self: Pin<&mut Self>, item: I) -> Result<(), C::Error> {
         let this = self.get_mut();
+        if this.is_sending {
+            let text =
+                "the sink still holds a message: poll_ready has to be called before start_send";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, text).into());
+        }
         if this.outgoing.capacity() > KEPT {
             this.outgoing = BytesMut::new();
         }
         this.outgoing.clear();
-        this.is_sending = false;
         let encode = || this.codec.encode(item, &mut this.outgoing);
         match this.max_fds {
-            None => encode()?,
-            Some(max_fds) => {
-                this.outgoing_ancillary.clear();
-                scope::encode_up_to(max_fds, &mut this.outgoing_ancillary, encode)?;
-            }
+            None => scope::without_fds(encode)?,
+            Some(max_fds) => scope::encode_up_to(max_fds, &mut this.outgoing_ancillary, encode)?,
         }
         if let Err(error) = this.check_sendable(this.outgoing.len()) {
             this.outgoing_ancillary.clear();

@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use serde::ser::Error as _;
 use serde::{Deserialize, Serialize, Serializer};
 use tokio_seqpacket::ancillary::AncillaryBuffer;
@@ -33,6 +33,8 @@ pub fn tests() -> Vec<Test> {
         a_value_with_too_many_descriptors_is_not_sent,
         a_value_whose_encoding_fails_leaves_no_descriptor,
         an_encoding_inside_another_keeps_its_own_descriptors,
+        a_socket_without_max_fds_takes_no_descriptor_of_a_message_around_it,
+        a_second_value_without_poll_ready_is_refused_and_the_first_goes_out,
         without_max_fds_no_value_has_descriptors,
         descriptors_come_beside_the_items_of_any_codec,
         each_value_comes_with_the_credentials_of_its_sender,
@@ -242,6 +244,78 @@ async fn an_encoding_inside_another_keeps_its_own_descriptors(cell: Cell) {
     })
     .unwrap();
     assert_eq!(content(&fd), "inner");
+}
+
+/// Sends and receives a descriptor over another socket while it is encoded or decoded itself.
+struct Nested(Passed<OwnedFd>);
+
+type Inside = Framed<Postcard<Passed<OwnedFd>>>;
+
+thread_local! {
+    static INSIDE: RefCell<Option<Inside>> = const { RefCell::new(None) };
+}
+
+fn with_inside<T>(call: impl FnOnce(&mut Inside) -> T) -> T {
+    INSIDE.with_borrow_mut(|inside| call(inside.as_mut().expect("set on this thread")))
+}
+
+impl Serialize for Nested {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let refused = with_inside(|inside| inside.start_send_unpin(Passed(file("inner"))));
+        assert!(refused.unwrap_err().to_string().contains("Framed::max_fds"));
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Nested {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let refused = with_inside(|inside| inside.next().now_or_never());
+        let refused = refused.expect("a message is there").expect("not the end").unwrap_err();
+        assert!(refused.to_string().contains("Framed::max_fds"), "{refused}");
+        Passed::deserialize(deserializer).map(Self)
+    }
+}
+
+async fn a_socket_without_max_fds_takes_no_descriptor_of_a_message_around_it(cell: Cell) {
+    let (a, b) = cell.pair();
+    let mut a = Framed::new(a, Postcard::<Nested>::new()).max_fds(2);
+    let mut b = Framed::new(b, Postcard::<Nested>::new()).max_fds(2);
+    let (inside, peer) = cell.half();
+    // In one poll, so on one thread.
+    INSIDE.set(Some(Framed::new(inside, Postcard::new())));
+    a.start_send_unpin(Nested(Passed(file("outer")))).unwrap();
+    let inside = INSIDE.take();
+    soon(a.flush()).await.unwrap();
+    assert!(peer.try_recv().is_err());
+
+    peer.send(&[0]);
+    until_readable(b.get_ref()).await;
+    until_readable(inside.as_ref().expect("put back").get_ref()).await;
+    INSIDE.set(inside);
+    let decoded = b.next().now_or_never().expect("a message is there");
+    INSIDE.take();
+    let Nested(Passed(fd)) = decoded.expect("not the end").unwrap();
+    assert_eq!(content(&fd), "outer");
+}
+
+async fn until_readable(socket: &UnixSeqpacket) {
+    soon(socket.readable()).await.unwrap();
+}
+
+async fn a_second_value_without_poll_ready_is_refused_and_the_first_goes_out(cell: Cell) {
+    let (a, b) = cell.pair();
+    let mut a = Framed::new(a, WithFds(LinesCodec::new())).max_fds(1);
+    let mut b = Framed::new(b, WithFds(LinesCodec::new())).max_fds(1);
+    a.start_send_unpin(("one", vec![file("one")])).unwrap();
+    let (trace, fd) = traced();
+    let error = a.start_send_unpin(("two", vec![fd])).unwrap_err();
+    assert!(error.to_string().contains("poll_ready"), "{error}");
+    trace.closed().await;
+    soon(a.send(("three", vec![file("three")]))).await.unwrap();
+    for expected in ["one", "three"] {
+        let (line, fds) = soon(b.next()).await.unwrap().unwrap();
+        assert_eq!((&line[..], &content(&fds[0])[..]), (expected, expected));
+    }
 }
 
 async fn without_max_fds_no_value_has_descriptors(cell: Cell) {

@@ -174,6 +174,12 @@ pub fn decode_with_fds<T, E: From<io::Error>>(
     }
 }
 
+/// Calls the codec of a message that takes no descriptors along. Those of a message around it are not available meanwhile.
+pub(crate) fn without_fds<T>(call: impl FnOnce() -> T) -> T {
+    let _entered = Entered { outer: SCOPE.take() };
+    call()
+}
+
 /// Returns whether a message is being encoded or decoded on this thread.
 #[cfg(feature = "postcard")]
 pub(super) fn is_entered() -> bool {
