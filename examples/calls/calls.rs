@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_seqpacket::codec::Postcard;
 use tokio_seqpacket::{Framed, UnixSeqpacket};
 
@@ -89,9 +89,20 @@ struct Waiting<A> {
 
 impl<A> Waiting<A> {
     fn check(&self) -> io::Result<()> {
-        let ended = |why| Err(io::Error::new(ErrorKind::ConnectionAborted, why));
-        self.ended.clone().map_or(Ok(()), ended)
+        self.ended.as_ref().map_or(Ok(()), |why| Err(aborted(why)))
     }
+}
+
+const CLOSED: &str = "the peer has closed the connection";
+
+fn aborted(why: &str) -> io::Error {
+    io::Error::new(ErrorKind::ConnectionAborted, why)
+}
+
+/// Returns whether an error of the socket says that the peer has closed. A reset is reported to a send or to a receive,
+/// whichever comes first.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset)
 }
 
 impl<Q: Serialize, A: DeserializeOwned + Send + 'static> Client<Q, A> {
@@ -116,22 +127,25 @@ impl<Q: Serialize, A: DeserializeOwned + Send + 'static> Client<Q, A> {
     /// `TimedOut` at the deadline, `ConnectionAborted` with the reason if the connection has ended. `InvalidInput` for a
     /// question that exceeds a limit: nothing is sent then, and the connection goes on.
     pub async fn call(&self, question: Q) -> io::Result<A> {
-        let until = Instant::now() + self.deadline;
-        let answer = timeout_at(until, self.call_until(until, question)).await;
+        let answer = timeout(self.deadline, self.call_since(Instant::now(), question)).await;
         answer.ok().transpose()?.flatten().ok_or_else(|| {
             io::Error::new(ErrorKind::TimedOut, format!("no answer within {:?}", self.deadline))
         })
     }
 
-    async fn call_until(&self, until: Instant, body: Q) -> io::Result<Option<A>> {
+    async fn call_since(&self, begin: Instant, body: Q) -> io::Result<Option<A>> {
         let _permit = self.permits.acquire().await.expect("never closed");
         let (registered, answer) = self.register()?;
         let mut sink = self.sink.lock().await;
-        let millis = until.saturating_duration_since(Instant::now()).as_millis() as u64;
+        let left = self.deadline.saturating_sub(begin.elapsed());
+        let millis = left.as_millis().try_into().unwrap_or(u64::MAX);
         let sent = sink.send(Call { id: registered.id, millis, body }).await;
         drop(sink);
-        // A connection that has ended is the reason, and not what a send returns for it.
-        sent.or_else(|error| self.waiting.lock().unwrap().check().and(Err(error)))?;
+        if let Err(error) = sent {
+            // A connection that has ended is the reason, and not what a send returns for it.
+            self.waiting.lock().unwrap().check()?;
+            return Err(if is_gone(&error) { aborted(CLOSED) } else { error });
+        }
         match answer.await {
             Ok(answer) => Ok(answer),
             Err(_) => self.waiting.lock().unwrap().check().map(|()| None),
@@ -169,32 +183,48 @@ impl<A> Drop for Registered<'_, A> {
 }
 
 async fn read_answers<A: DeserializeOwned>(
-    mut answers: Channel<(), Answer<A>>,
+    answers: Channel<(), Answer<A>>,
     waiting: Arc<Mutex<Waiting<A>>>,
 ) {
-    let why = loop {
-        match answers.next().await {
+    // Also if decoding panics.
+    let why = "the task that reads answers has ended".to_owned();
+    let mut ending = Ending { answers, waiting, why };
+    ending.why = loop {
+        match ending.answers.next().await {
             Some(Ok(Answer { id, body })) => {
-                let call = waiting.lock().unwrap().calls.remove(&id);
+                let call = ending.waiting.lock().unwrap().calls.remove(&id);
                 // Without a call that waits, the answer is dropped here.
                 if let Some(call) = call {
                     let _ = call.send(body);
                 }
             }
             Some(Err(error)) => break error.to_string(),
-            None => break "the peer has closed the connection".to_owned(),
+            None => break CLOSED.to_owned(),
         }
     };
-    let calls = {
-        let mut waiting = waiting.lock().unwrap();
-        waiting.ended = Some(why);
-        std::mem::take(&mut waiting.calls)
-    };
-    drop(calls);
-    let _ = answers.get_ref().shutdown(Shutdown::Both);
 }
 
-/// Answers the calls of one connection, until the peer closes it and has its answers.
+/// Ends all calls when it is dropped.
+struct Ending<A> {
+    answers: Channel<(), Answer<A>>,
+    waiting: Arc<Mutex<Waiting<A>>>,
+    why: String,
+}
+
+impl<A> Drop for Ending<A> {
+    fn drop(&mut self) {
+        let calls = {
+            let mut waiting = self.waiting.lock().unwrap();
+            waiting.ended = Some(std::mem::take(&mut self.why));
+            std::mem::take(&mut waiting.calls)
+        };
+        drop(calls);
+        let _ = self.answers.get_ref().shutdown(Shutdown::Both);
+    }
+}
+
+/// Answers the calls of one connection, until the peer closes it. One that only shuts down writing still gets its answers.
+/// With one that has gone, the work for its calls ends.
 ///
 /// # Errors
 /// `TimedOut` for a peer that does not read its answers, and what [`Framed`] returns for a request or an answer that exceeds
@@ -214,25 +244,33 @@ where
     frames = frames.max_fds(limits.max_fds);
     let mut working = JoinSet::new();
     let mut has_ended = false;
-    loop {
-        tokio::select! {
-            call = frames.next(), if !has_ended && working.len() < limits.in_flight => {
-                let Some(Call { id, millis, body }) = call.transpose()? else {
-                    has_ended = true;
-                    continue;
-                };
-                let time = limits.deadline.min(Duration::from_millis(millis));
-                let work = timeout(time, answer(body));
-                working.spawn(async move { Answer { id, body: work.await.ok() } });
+    let served: io::Result<()> = async {
+        loop {
+            tokio::select! {
+                call = frames.next(), if !has_ended && working.len() < limits.in_flight => {
+                    let Some(Call { id, millis, body }) = call.transpose()? else {
+                        has_ended = true;
+                        continue;
+                    };
+                    let time = limits.deadline.min(Duration::from_millis(millis));
+                    let work = timeout(time, answer(body));
+                    working.spawn(async move { Answer { id, body: work.await.ok() } });
+                }
+                Some(answer) = working.join_next() => {
+                    let sent = timeout(limits.patience, frames.send(answer?)).await;
+                    sent.map_err(|_| {
+                        let text = format!("the peer has not read an answer for {:?}", limits.patience);
+                        io::Error::new(ErrorKind::TimedOut, text)
+                    })??;
+                }
+                else => return Ok(()),
             }
-            Some(answer) = working.join_next() => {
-                let sent = timeout(limits.patience, frames.send(answer?)).await;
-                sent.map_err(|_| {
-                    let text = format!("the peer has not read an answer for {:?}", limits.patience);
-                    io::Error::new(ErrorKind::TimedOut, text)
-                })??;
-            }
-            else => return Ok(()),
         }
+    }
+    .await;
+    match served {
+        // It wants no answer.
+        Err(error) if is_gone(&error) => Ok(()),
+        served => served,
     }
 }

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::{join_all, pending};
+use serde::{Deserialize, Deserializer};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio_seqpacket::UnixSeqpacket;
@@ -32,6 +33,10 @@ pub fn tests() -> Vec<Test> {
         a_call_dropped_while_it_is_sent_disturbs_no_other,
         a_question_that_exceeds_a_limit_ends_its_call_alone,
         all_calls_end_with_the_connection,
+        a_call_behind_the_end_of_the_connection_ends_with_it,
+        a_panic_while_an_answer_is_decoded_ends_all_calls,
+        a_peer_that_leaves_without_its_answers_is_no_failure,
+        a_call_may_have_no_deadline,
         an_answer_that_does_not_decode_ends_all_calls,
         a_peer_that_does_not_read_its_answers_is_cut_off,
         answers_still_come_after_the_last_request,
@@ -203,6 +208,72 @@ async fn all_calls_end_with_the_connection(cell: Cell) {
     }
     let error = soon(client.call(4)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+}
+
+async fn a_call_behind_the_end_of_the_connection_ends_with_it(cell: Cell) {
+    for _ in 0..20 {
+        let (client, peer) = cell.half();
+        let client = Client::<u8, u8>::new(client, Limits::default()).unwrap();
+        // Unread by the peer, so that the connection is reset.
+        let mut call = task::spawn(client.call(0));
+        arm(&mut call).await;
+        drop(peer);
+        // Before the client has read the end.
+        let error = soon(client.call(1)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
+        let error = soon(call).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionAborted, "{error}");
+    }
+}
+
+#[derive(Debug)]
+struct PanicsInDecoding;
+
+impl<'de> Deserialize<'de> for PanicsInDecoding {
+    fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        // Without the panic hook.
+        std::panic::resume_unwind(Box::new("in decoding"))
+    }
+}
+
+async fn a_panic_while_an_answer_is_decoded_ends_all_calls(cell: Cell) {
+    let (client, peer) = cell.half();
+    let client = Client::<u8, PanicsInDecoding>::new(client, Limits::default()).unwrap();
+    let mut calls: Vec<_> = (0..2).map(|number| task::spawn(client.call(number))).collect();
+    arm_all(&mut calls).await;
+    peer.send(&[0, 1, 0]);
+    for call in calls {
+        assert_eq!(soon(call).await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    }
+    let error = soon(client.call(2)).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+}
+
+async fn a_peer_that_leaves_without_its_answers_is_no_failure(cell: Cell) {
+    // An answer that cannot be sent, and one that is not read.
+    for is_sent in [false, true] {
+        let (server, peer) = cell.half();
+        let (gates, answer) = gate();
+        let serving = start(server, Limits::default(), answer);
+        peer.send(&[0, 100, 0]);
+        peer.send(&[1, 100, 1]);
+        breathe().await;
+        if is_sent {
+            gates[0].add_permits(1);
+            breathe().await;
+        }
+        drop(peer);
+        gates[1].add_permits(1);
+        soon(serving).await.unwrap().unwrap();
+    }
+}
+
+async fn a_call_may_have_no_deadline(cell: Cell) {
+    let (client, server) = cell.pair();
+    let limits = Limits { deadline: Duration::MAX, patience: Duration::MAX, ..Limits::default() };
+    start(server, limits, async |number: u8| number);
+    let client = Client::<u8, u8>::new(client, limits).unwrap();
+    assert_eq!(soon(client.call(7)).await.unwrap(), 7);
 }
 
 async fn an_answer_that_does_not_decode_ends_all_calls(cell: Cell) {
