@@ -3,7 +3,8 @@
 //!     cargo run --release --example fd_broker --features postcard
 //!
 //! Runs a broker and two clients in one process. Requests and replies are values with descriptors in them. The broker asks the
-//! kernel which user a client is, and lets only the user who put a name replace it.
+//! kernel which user a client is, and lets only the user who put a name replace it. Each user has a limited number of names, since
+//! each of them holds a descriptor.
 
 #[path = "calls/calls.rs"]
 mod calls;
@@ -30,11 +31,19 @@ type Reply = Result<Option<Passed<Arc<OwnedFd>>>, String>;
 /// The user who has put each name, and the descriptor.
 type Names = Mutex<HashMap<String, (u32, Arc<OwnedFd>)>>;
 
+/// The most names of a user.
+const NAMES_PER_USER: usize = 64;
+
 fn reply(names: &Names, user: u32, request: Request) -> Reply {
     let mut names = names.lock().unwrap();
     match request {
         Request::Put(name, Passed(fd)) => match names.get(&name) {
             Some((owner, _)) if *owner != user => Err("the name is another user's".into()),
+            None if names.values().filter(|(owner, _)| *owner == user).count()
+                >= NAMES_PER_USER =>
+            {
+                Err(format!("the user has {NAMES_PER_USER} names already"))
+            }
             _ => Ok(names.insert(name, (user, fd.into())).map(|(_, old)| Passed(old))),
         },
         Request::Get(name) => Ok(names.get(&name).map(|(_, fd)| Passed(fd.clone()))),
@@ -47,7 +56,9 @@ async fn main() -> io::Result<()> {
     let address = listener.local_socket_addr()?;
     let names = Arc::<Names>::default();
     tokio::spawn(async move {
-        while let Ok(socket) = listener.accept().await {
+        // Not `listener.accept()`, which fails while no descriptor is free.
+        let mut incoming = listener.incoming().expect("a timer can be made");
+        while let Ok(socket) = incoming.accept().await {
             let (user, names) = (socket.peer_cred().expect("connected").uid(), names.clone());
             let answer = move |request| std::future::ready(reply(&names, user, request));
             tokio::spawn(serve(socket, Limits::default(), answer));
