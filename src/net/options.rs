@@ -163,6 +163,9 @@ impl Options {
     /// gets no credentials, and one that is taken over stays as it was. See
     /// [`UnixSeqpacket::set_pass_credentials`].
     ///
+    /// A socket that connects with this option and has no address gets one from the kernel, in the
+    /// abstract namespace (autobind, see `unix(7)`). The listener's side sees it.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// use tokio_seqpacket::ancillary::AncillaryBuffer;
