@@ -25,8 +25,10 @@ pub(crate) fn tests() -> Vec<Test> {
         any_separator_ends_a_message,
         a_message_beyond_the_default_send_buffer_is_sent,
         descriptors_and_credentials_are_shown,
+        the_sender_of_a_message_at_once_is_shown,
         descriptors_go_with_the_message_of_their_number,
         files_that_came_are_saved,
+        files_that_came_are_saved_before_the_tool_ends,
         direction_and_time_are_marked,
         a_signal_leaves_no_socket_file,
         a_stale_file_is_replaced_when_asked,
@@ -295,6 +297,36 @@ fn files_that_came_are_saved(backend: Backend) {
     }
 }
 
+fn files_that_came_are_saved_before_the_tool_ends(backend: Backend) {
+    const LONG: u64 = 32 << 20;
+    for by_signal in [false, true] {
+        let place = Place::new();
+        let saved = tempfile::tempdir().unwrap();
+        let save = format!("--save-fds={}", saved.path().display());
+        let server = at(backend, &place, &["listen", "--clients=2", "--count=2", &save]);
+        run(async {
+            let (one, two) = (connect(backend, &place.path), connect(backend, &place.path));
+            let (one, two) = tokio::join!(one, two);
+            let (long, short) = (tempfile::tempfile().unwrap(), place.file("short", b"short"));
+            long.set_len(LONG).unwrap();
+            let fds = [long.into(), File::open(short).unwrap().into()];
+            let ancillary = AncillaryBuffer::from_iter(fds);
+            one.send_owned_with_ancillary(b"files".to_vec(), ancillary).await.0.unwrap();
+            until_there(&saved.path().join("1.1"));
+            if by_signal {
+                server.signal(Signal::INT);
+            } else {
+                two.send(b"the last message").await.unwrap();
+            }
+            let (code, _, errors) = server.end();
+            assert_eq!(code, Some(if by_signal { 130 } else { 0 }), "{errors}");
+            assert_eq!(errors.matches("saved as").count(), 2, "{errors}");
+        });
+        assert_eq!(std::fs::metadata(saved.path().join("1.1")).unwrap().len(), LONG);
+        assert_eq!(std::fs::read(saved.path().join("1.2")).unwrap(), b"short");
+    }
+}
+
 /// `HH:MM:SS.123456`
 fn is_time(text: &str) -> bool {
     let pattern = "00:00:00.000000";
@@ -347,6 +379,20 @@ fn descriptors_and_credentials_are_shown(backend: Backend) {
     assert!(errors.contains(&format!("pid {id}")), "{errors}");
     assert!(errors.contains(file.to_str().unwrap()), "{errors}");
     client.succeeds();
+}
+
+fn the_sender_of_a_message_at_once_is_shown(backend: Backend) {
+    let place = Place::new();
+    run(async {
+        let listener = listens(backend, &place);
+        for _ in 0..20 {
+            let client = at(backend, &place, &["connect", "--credentials", "--count=1"]);
+            listener.accept().await.unwrap().send(b"greeting").await.unwrap();
+            let (code, output, errors) = client.end();
+            assert_eq!((code, &output[..]), (Some(0), &b"greeting\n"[..]), "{errors}");
+            assert!(errors.contains(&format!("pid {}", std::process::id())), "{errors}");
+        }
+    });
 }
 
 fn a_signal_leaves_no_socket_file(backend: Backend) {

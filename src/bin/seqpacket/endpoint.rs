@@ -69,14 +69,13 @@ pub async fn accept(incoming: &mut Incoming<'_>) -> io::Result<UnixSeqpacket> {
 }
 
 pub async fn connect(to: &Path, options: &Options) -> io::Result<UnixSeqpacket> {
+    // This also distinguishes an empty message from the end.
+    let options = options.clone().pass_credentials(true);
     let connected = match address(to) {
         Ok(address) => options.connect_addr(&address).await,
         Err(error) => Err(error),
     };
-    let socket = connected.map_err(|error| with(&error, "cannot connect".to_owned()))?;
-    // This also distinguishes an empty message from the end.
-    socket.set_pass_credentials(true)?;
-    Ok(socket)
+    connected.map_err(|error| with(&error, "cannot connect".to_owned()))
 }
 
 /// Connects from a local address. The file, if it is a path, is removed with the value.

@@ -58,6 +58,7 @@ A message is shown before it is passed on. A stdout that is not read holds the m
 
 What the server and the client see is as without the relay, except:
   - SO_PEERCRED names the relay.
+  - The client's address is one that the kernel has given to the relay.
   - The credentials of a message are the sender's only if the relay may claim them: as root, while
     the sender lives. Otherwise they are the relay's, which a line says.
   - A reset arrives as an end of stream if the relay has read all messages of the other side.
@@ -213,6 +214,11 @@ async fn pass(
     // The sender may have raised its own.
     endpoint::raise_send_buffer(to, bytes.len())?;
     let sender = ancillary.credentials().filter(|sender| *may_claim && sender.pid().is_some());
+    if *may_claim && sender.is_none() {
+        log.line(format_args!(
+            "{way} goes with the relay's credentials: the sender's have no pid here"
+        ));
+    }
     ancillary.set_credentials(sender);
     let (message, with_it) = (std::mem::take(bytes), std::mem::take(ancillary));
     let mut sent;

@@ -4,12 +4,14 @@ use std::fmt::Display;
 use std::fs;
 use std::io::{self, IsTerminal};
 use std::net::Shutdown;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use clap::Args;
 use clap::builder::{OsStringValueParser, TypedValueParser};
+use tokio::sync::mpsc;
 use tokio_seqpacket::ancillary::{AncillaryBuffer, AncillaryMessageWriter};
 use tokio_seqpacket::{Options, UnixSeqpacket};
 
@@ -155,7 +157,11 @@ pub async fn connect(args: Connect, options: Options, mut stop: Stop) -> io::Res
     printers.finish(session, end).await
 }
 
-async fn only(session: &Session, socket: &UnixSeqpacket, source: &mut Source) -> io::Result<()> {
+async fn only(
+    session: &Arc<Session>,
+    socket: &UnixSeqpacket,
+    source: &mut Source,
+) -> io::Result<()> {
     match session.talk(socket, None, source).await? {
         End::Input(error) => Err(error),
         End::Peer if source.pending.is_some() => {
@@ -166,7 +172,7 @@ async fn only(session: &Session, socket: &UnixSeqpacket, source: &mut Source) ->
 }
 
 async fn one_after_the_other(
-    session: &Session,
+    session: &Arc<Session>,
     listener: &tokio_seqpacket::UnixSeqpacketListener,
     source: &mut Source,
 ) -> io::Result<()> {
@@ -210,19 +216,29 @@ pub struct Session {
     not_saved: AtomicBool,
     out: Writer,
     err: Writer,
+    /// Gets `not_saved` at the end.
+    ended: mpsc::UnboundedSender<bool>,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let _ = self.ended.send(*self.not_saved.get_mut());
+    }
 }
 
 /// The ends of what a session writes to.
 struct Printers {
+    session: mpsc::UnboundedReceiver<bool>,
     out: Written,
     err: Written,
 }
 
 impl Printers {
-    /// Waits until everything is written, after a session that ended well or not.
-    async fn finish(self, session: Arc<Session>, end: io::Result<()>) -> io::Result<()> {
-        let not_saved = session.not_saved.load(Ordering::Relaxed);
+    /// Waits until everything is written and saved, after a session that ended well or not.
+    async fn finish(mut self, session: Arc<Session>, end: io::Result<()>) -> io::Result<()> {
         drop(session);
+        // Tasks and threads that save files have it, too.
+        let not_saved = self.session.recv().await.expect("sent at the end");
         let written = self.out.finish().await;
         // There is no place to report a failure of stderr.
         let _ = self.err.finish().await;
@@ -245,6 +261,7 @@ impl Session {
         let input = stdio::input(args.format(), attachments);
         let (out, out_written) = stdio::output(io::stdout());
         let (err, err_written) = stdio::output(io::stderr());
+        let (ended, end) = mpsc::unbounded_channel();
         let session = Self {
             layout: args.layout(),
             ends_with_peer: keep || args.end_with_peer || io::stdin().is_terminal(),
@@ -252,9 +269,11 @@ impl Session {
             not_saved: AtomicBool::new(false),
             out,
             err,
+            ended,
             args,
         };
-        Ok((Arc::new(session), input, Printers { out: out_written, err: err_written }))
+        let printers = Printers { session: end, out: out_written, err: err_written };
+        Ok((Arc::new(session), input, printers))
     }
 
     /// Writes a line to stderr.
@@ -274,7 +293,7 @@ impl Session {
 
     /// Runs one connection until the peer closes. The end of stdin is passed on to the peer.
     pub async fn talk(
-        &self,
+        self: &Arc<Self>,
         socket: &UnixSeqpacket,
         client: Option<u32>,
         source: &mut Source,
@@ -344,7 +363,11 @@ impl Session {
         Ok(None)
     }
 
-    async fn receive_all(&self, socket: &UnixSeqpacket, client: Option<u32>) -> io::Result<End> {
+    async fn receive_all(
+        self: &Arc<Self>,
+        socket: &UnixSeqpacket,
+        client: Option<u32>,
+    ) -> io::Result<End> {
         let mut buffer = Vec::with_capacity(LARGEST);
         let mut ancillary = AncillaryBuffer::new();
         loop {
@@ -387,8 +410,15 @@ impl Session {
                 let len = info.message_len();
                 self.note(client, format_args!("the message was truncated ({len} bytes)"));
             }
-            for (fd, of_message) in fds.into_iter().zip(1..) {
-                self.received_fd(client, fd, number, of_message).await;
+            if self.args.save_fds.is_some() && !fds.is_empty() {
+                let session = self.clone();
+                // A file of a network may take long. This goes on if the conversation ends meanwhile.
+                let saving = move || session.save_fds(client, fds, number);
+                tokio::task::spawn_blocking(saving).await.map_err(io::Error::other)?;
+            } else {
+                for fd in &fds {
+                    self.note(client, format_args!("with {}", fds::describe(fd)));
+                }
             }
             if self.args.count == Some(number) {
                 return Ok(End::Enough);
@@ -396,32 +426,23 @@ impl Session {
         }
     }
 
-    /// Names a descriptor, and saves it if that is asked for.
-    async fn received_fd(
-        &self,
-        client: Option<u32>,
-        fd: std::os::fd::OwnedFd,
-        message: u64,
-        number: u32,
-    ) {
-        let what = fds::describe(&fd);
-        let Some(directory) = &self.args.save_fds else {
-            return self.note(client, format_args!("with {what}"));
-        };
-        let to = directory.join(format!("{message}.{number}"));
-        let name = to.display().to_string();
-        // A file of a network may take long.
-        let saved = tokio::task::spawn_blocking(move || fds::save(fd, &to)).await;
-        let saved = saved.map_err(io::Error::other).and_then(|saved| saved);
-        let how = match saved {
-            Ok(true) => format!("saved as {name}"),
-            Ok(false) => "not saved: only files have a content to copy".into(),
-            Err(error) => {
-                self.not_saved.store(true, Ordering::Relaxed);
-                format!("not saved as {name}: {error}")
-            }
-        };
-        self.note(client, format_args!("with {what}, {how}"));
+    /// Names and saves the descriptors of a message.
+    fn save_fds(&self, client: Option<u32>, fds: Vec<OwnedFd>, message: u64) {
+        let directory = self.args.save_fds.as_deref().expect("called with it only");
+        for (fd, number) in fds.into_iter().zip(1..) {
+            let what = fds::describe(&fd);
+            let to = directory.join(format!("{message}.{number}"));
+            let name = to.display();
+            let how = match fds::save(fd, &to) {
+                Ok(true) => format!("saved as {name}"),
+                Ok(false) => "not saved: only files have a content to copy".into(),
+                Err(error) => {
+                    self.not_saved.store(true, Ordering::Relaxed);
+                    format!("not saved as {name}: {error}")
+                }
+            };
+            self.note(client, format_args!("with {what}, {how}"));
+        }
     }
 }
 
