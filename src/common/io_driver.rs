@@ -8,6 +8,7 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, PoisonError};
 
 use tokio::io::Interest;
 use tokio::runtime::Builder;
@@ -26,6 +27,9 @@ pub(crate) fn exists(fd: BorrowedFd<'_>) -> bool {
 
 /// Returns whether it is certain that no runtime of this process has an I/O driver.
 fn none_exists() -> io::Result<bool> {
+    // Another thread's control is no driver of the program.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     if has_epoll()? {
         return Ok(false);
     }

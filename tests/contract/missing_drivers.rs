@@ -2,8 +2,8 @@
 //!
 //! Each test has a process of its own: the hook is the process's, and so are the epoll instances that are looked for.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Barrier};
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_seqpacket::Backend;
@@ -17,6 +17,7 @@ use crate::harness::{Cell, Test, alone};
 pub fn tests() -> Vec<Test> {
     alone(blocking![
         without_an_io_driver_making_a_socket_is_an_error_and_no_panic,
+        threads_that_look_at_the_same_time_find_no_driver_and_do_not_panic,
         beside_another_io_driver_a_runtime_without_one_panics_once_for_all_errors,
         a_runtime_with_the_only_io_driver_of_its_process_makes_sockets,
         where_no_descriptor_is_left_the_io_driver_is_found,
@@ -29,6 +30,24 @@ fn without_an_io_driver_making_a_socket_is_an_error_and_no_panic(cell: Cell) {
     for _ in 0..2 {
         making_a_socket_is_an_error(cell, &cell.builder().enable_time().build().unwrap());
     }
+    assert_eq!(panics.count(), 0);
+}
+
+fn threads_that_look_at_the_same_time_find_no_driver_and_do_not_panic(cell: Cell) {
+    const THREADS: usize = 4;
+    let panics = Panics::counted();
+    let together = Barrier::new(THREADS);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                for _ in 0..100 {
+                    let runtime = cell.builder().build().unwrap();
+                    together.wait();
+                    runtime.block_on(async { cell.options().pair() }).unwrap_err();
+                }
+            });
+        }
+    });
     assert_eq!(panics.count(), 0);
 }
 
