@@ -13,6 +13,7 @@
 //! | passes descriptors that take long to close | no `max_fds`, and [`Options::keep_ancillary`] | | a close of the socket while messages are unread |
 //! | passes a file that blocks, or that it changes later | checks of the program: see below | | |
 //! | sends huge messages | the capacity of the buffer, [`MessagesOptions::size`] | | 4.25 MiB for each socket on io_uring, for a moment |
+//! | sends a value that is nested deeply | types that do not contain themselves, in `Postcard` and other codecs | | |
 //! | sends without end | the coop budget of every call | | its share of the processor |
 //! | does not read | a timeout around each send | | messages that wait, as many as the program lets wait |
 //! | does not write | a timeout around each receive, [`Incoming::max_connections`] | | one descriptor for each connection |
@@ -144,6 +145,10 @@
 //! 4.25 MiB at most for a privileged sender. The queue is charged to the sender. The receive's buffer bounds what it takes,
 //! and [`MessageInfo::truncated`] reports a longer one. On io_uring a receive through the ring takes the whole message for a
 //! moment: one for each socket that is received from. A stream holds `buffers` times `size` bytes.
+//!
+//! A codec decodes on the task's stack. Where a type contains itself, such as a tree, each byte of a message can add a
+//! level, and an overflow of the stack ends the process. serde and postcard have no limit. Receive such a type only from
+//! trusted peers, or as a list whose elements name each other by index.
 //!
 //! Every call pays tokio's cooperative budget. So a peer that sends without end does not keep other tasks of its worker from
 //! running. It has its own task's share of the processor, which the service can bound by pausing between requests.

@@ -19,6 +19,10 @@ use crate::net::codec::scope;
 /// times, and keeps its descriptor. Where the value is decoded, it takes the descriptor with that index. Each descriptor of
 /// a message has to be named once.
 ///
+/// So serialize a value once for each message. `bincode::serialize` of bincode 1 does it twice, to count the bytes first:
+/// use `serialize_into`. An untagged enum takes a descriptor with the first variant that names it, also if that variant does
+/// not match in the end.
+///
 /// This works in a [`Framed`](crate::Framed) with [`max_fds`](crate::Framed::max_fds), and in
 /// [`encode_with_fds`](crate::codec::encode_with_fds) and
 /// [`decode_with_fds`](crate::codec::decode_with_fds). Anywhere else serde gets an error.

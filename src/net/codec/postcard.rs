@@ -17,6 +17,9 @@ use crate::net::codec::scope;
 /// It sends values of `Out` and receives those of `In`, which is the same type if it is not named. The values may
 /// have descriptors in them: see `Passed`. [`Framed`](crate::Framed) limits the length of a message and its descriptors.
 ///
+/// A type that contains itself is decoded by recursion, up to a level for each byte of the message. A long message can thus
+/// overflow the stack, which ends the process. Do not receive such a type from a peer that is not trusted.
+///
 /// # Errors
 /// A message that is no value of `In`, or has bytes behind it, is `InvalidData`. A value that cannot be
 /// serialized is `InvalidInput`. Nothing is sent then.
