@@ -103,12 +103,18 @@ fn name(address: &SocketAddr) -> String {
     }
 }
 
-fn connect_cause(errno: i32, path: &Path, address: &SocketAddr) -> Option<String> {
+/// Returns why a connect failed, where that can be found out.
+pub(crate) fn connect_cause(errno: i32, path: &Path, address: &SocketAddr) -> Option<String> {
     match errno {
         libc::ENOENT | libc::ENOTDIR => unreachable_part(path).or_else(|| {
             Some(match fs::symlink_metadata(path) {
                 _ if leads_to_directory(path) => ONLY_A_DIRECTORY.into(),
                 Ok(_) => "it is a symbolic link that leads nowhere".into(),
+                Err(_) if path.as_os_str().as_bytes().starts_with(b"@") => {
+                    "there is no file of this name. A name in the abstract namespace begins with a \
+                     NUL byte, not with @"
+                        .into()
+                }
                 Err(_) => "its directory exists, and has no file of this name".into(),
             })
         }),

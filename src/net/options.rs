@@ -247,6 +247,9 @@ impl Options {
     /// first connection is possible. Binding to an abstract name, which has no permissions, fails
     /// with `InvalidInput`.
     ///
+    /// Permissions that the umask removes are restored through `/proc`. Where that is not mounted, as in an empty
+    /// chroot, binding fails with `Unsupported`. A mode from which the umask removes nothing needs no `/proc`.
+    ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
     /// use std::os::unix::fs::PermissionsExt;

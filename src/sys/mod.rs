@@ -92,7 +92,7 @@ pub(crate) fn connect(fd: BorrowedFd<'_>, address: &SocketAddr) -> io::Result<()
     let flags = OFlags::PATH | OFlags::CLOEXEC;
     let file = retry_on_intr(|| rustix::fs::openat(CWD, path, flags, Mode::empty()))?;
     let short = SocketAddrUnix::new(short_path::of(file.as_fd()))?;
-    connect(&short).map_err(|error| short_path::explained(error.into(), file.as_fd()))
+    connect(&short).map_err(|error| short_path::of_long_path(error.into(), file.as_fd()))
 }
 
 /// What is bound at an address.
@@ -266,10 +266,13 @@ pub(crate) fn adopt(fd: BorrowedFd<'_>, listening: bool) -> io::Result<()> {
     }
     let kind = sockopt::socket_type(fd)?;
     if kind != SocketType::SEQPACKET {
+        let kind = match kind {
+            SocketType::STREAM => "stream",
+            SocketType::DGRAM => "datagram",
+            _ => "other",
+        };
         return Err(refused(format!(
-            "a Unix socket of type {}, not SOCK_SEQPACKET ({})",
-            kind.as_raw(),
-            SocketType::SEQPACKET.as_raw()
+            "a Unix {kind} socket, not SOCK_SEQPACKET (ListenSequentialPacket= in a unit)"
         )));
     }
     if sockopt::socket_acceptconn(fd)? != listening {

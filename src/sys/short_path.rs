@@ -13,7 +13,7 @@ use crate::types::socket_addr::{CAPACITY, SocketAddr};
 pub(crate) const DIRECTORY: &str = "/proc/self/fd";
 
 /// Returns a path that leads to the open file, wherever it is by now.
-pub(super) fn of(file: BorrowedFd<'_>) -> PathBuf {
+pub(crate) fn of(file: BorrowedFd<'_>) -> PathBuf {
     Path::new(DIRECTORY).join(file.as_raw_fd().to_string())
 }
 
@@ -43,20 +43,33 @@ pub(crate) fn in_directory(directory: BorrowedFd<'_>, name: &OsStr) -> io::Resul
 /// # Errors
 /// Returns `Unsupported` without `/proc`.
 pub(crate) fn to(file: BorrowedFd<'_>) -> io::Result<SocketAddr> {
+    SocketAddr::from_path(reachable(file, &long_path())?)
+}
+
+/// Returns what a call with a short path in place of a long one failed with. See [`explained`].
+pub(crate) fn of_long_path(error: io::Error, file: BorrowedFd<'_>) -> io::Error {
+    explained(error, file, &long_path())
+}
+
+/// Returns what a call with a short path through `file` failed with: its own error, or the lack of `/proc`, which `what`
+/// takes.
+pub(crate) fn explained(error: io::Error, file: BorrowedFd<'_>, what: &str) -> io::Error {
+    reachable(file, what).err().unwrap_or(error)
+}
+
+fn long_path() -> String {
+    format!("a path of over {CAPACITY} bytes")
+}
+
+fn reachable(file: BorrowedFd<'_>, what: &str) -> io::Result<PathBuf> {
     let path = of(file);
     match rustix::fs::statat(CWD, &path, AtFlags::empty()) {
-        Ok(_) => SocketAddr::from_path(path),
+        Ok(_) => Ok(path),
         Err(missing) => Err(io::Error::new(
             io::ErrorKind::Unsupported,
             format!(
-                "a path of over {CAPACITY} bytes takes /proc/self/fd, which cannot be used here \
-                 (is /proc mounted?): {missing}"
+                "{what} takes {DIRECTORY}, which cannot be used here (is /proc mounted?): {missing}"
             ),
         )),
     }
-}
-
-/// Returns what a call with a short path through `file` failed with: its own error, or the lack of `/proc`.
-pub(crate) fn explained(error: io::Error, file: BorrowedFd<'_>) -> io::Error {
-    to(file).err().unwrap_or(error)
 }

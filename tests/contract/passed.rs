@@ -116,6 +116,7 @@ async fn each_descriptor_of_a_message_is_named_once_or_all_are_closed(cell: Cell
         (&[2, 0, 7], 2, "names descriptor 7, and 2 came"),
         (&[1, 0], 0, "names descriptor 0, and none came"),
         (&[1, 0, 9], 1, "1 bytes behind the value"),
+        (&[1], 2, "message of 1 bytes is no value of alloc::vec::Vec<"),
         (&[1], 2, "end of buffer"),
         (&[4, 0, 1, 2, 3], 4, "the limit of 3 (Framed::max_fds)"),
         // More than there is capacity for.
@@ -198,7 +199,9 @@ async fn a_value_whose_encoding_fails_leaves_no_descriptor(cell: Cell) {
     let (a, peer) = cell.half();
     let mut a = Framed::new(a, Postcard::<Then, ()>::new()).max_fds(1);
     let (trace, fd) = traced();
-    soon(a.send(Then(fd, || Err(ErrorKind::Other.into())))).await.unwrap_err();
+    let error = soon(a.send(Then(fd, || Err(ErrorKind::Other.into())))).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidInput);
+    assert!(error.to_string().contains("passed::Then not serialized"), "{error}");
     trace.closed().await;
 
     let (trace, fd) = traced();

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use rustix::fs::{AtFlags, CWD, RenameFlags, renameat_with, statat};
+use rustix::fs::{AtFlags, CWD, Mode, RenameFlags, renameat_with, statat};
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 use tokio_seqpacket::{Options, SocketAddr};
 
@@ -21,6 +21,7 @@ use crate::harness::{Cell, Need, Test, alone};
 pub fn tests() -> Vec<Test> {
     let with_root = alone(blocking![
         without_proc_a_long_path_is_an_error_that_says_so,
+        without_proc_a_mode_that_the_umask_cuts_is_an_error_that_says_so,
         errors_name_the_directory_or_file_without_permission,
     ]);
     [
@@ -278,6 +279,28 @@ fn without_proc_a_long_path_is_an_error_that_says_so(cell: Cell) {
     drop(listener);
 }
 
+fn without_proc_a_mode_that_the_umask_cuts_is_an_error_that_says_so(cell: Cell) {
+    let runtime = cell.runtime();
+    let _guard = runtime.enter();
+    let directory = tempfile::tempdir().unwrap();
+    let root = fs::File::open("/").unwrap();
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o022));
+    rustix::process::chroot(directory.path()).unwrap();
+    let refused = cell.options().mode(0o666).bind("/cut", 8).unwrap_err();
+    let uncut = cell.options().mode(0o600).bind("/uncut", 8);
+    rustix::process::fchdir(&root).unwrap();
+    rustix::process::chroot(".").unwrap();
+    rustix::process::umask(umask);
+    assert_eq!(refused.kind(), ErrorKind::Unsupported, "{refused}");
+    for words in ["mode 0666", "umask", "/proc"] {
+        assert!(refused.to_string().contains(words), "{refused}");
+    }
+    assert!(!directory.path().join("cut").exists());
+    uncut.unwrap();
+    let mode = fs::metadata(directory.path().join("uncut")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
 /// The error has the kind and, as its source, the number of the operating system's.
 #[track_caller]
 fn says(error: &io::Error, number: i32, address: &str, cause: &str) {
@@ -298,6 +321,7 @@ async fn errors_of_connect_name_the_path_and_the_cause(cell: Cell) {
             says(&error, number, path.to_str().unwrap(), cause);
         };
         check(&path, libc::ENOENT, "its directory exists").await;
+        check(Path::new("@not-a-name"), libc::ENOENT, "begins with a NUL byte").await;
         let missing = directory.join("missing");
         let cause = format!("the directory {} does not exist", missing.display());
         check(&missing.join("below/s"), libc::ENOENT, &cause).await;
@@ -416,6 +440,8 @@ fn errors_name_the_directory_or_file_without_permission(cell: Cell) {
             let new = path.with_file_name("new");
             let cause = format!("make files in {}", path.parent().unwrap().display());
             says(&bind(cell.options(), &new), libc::EACCES, new.to_str().unwrap(), &cause);
+            let error = bind(cell.options().replace_stale(true), path);
+            says(&error, libc::EADDRINUSE, shown, "write to the file, which has mode 0600");
         }
         let inside = closed.join("below/s");
         let cause = format!("no permission to search {}, which has mode 0700", closed.display());

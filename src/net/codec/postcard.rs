@@ -1,5 +1,6 @@
 //! [`Postcard`]: values of serde in the format of postcard.
 
+use std::any::type_name;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -22,7 +23,7 @@ use crate::net::codec::scope;
 ///
 /// # Errors
 /// A message that is no value of `In`, or has bytes behind it, is `InvalidData`. A value that cannot be
-/// serialized is `InvalidInput`. Nothing is sent then.
+/// serialized is `InvalidInput`. Nothing is sent then. The text names the type.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
@@ -62,7 +63,10 @@ impl<Out: Serialize, In> Encoder<Out> for Postcard<Out, In> {
     fn encode(&mut self, value: Out, to: &mut BytesMut) -> io::Result<()> {
         let mut encode = || {
             let encoded = postcard::to_io(&value, to.writer());
-            encoded.map(drop).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
+            encoded.map(drop).map_err(|error| {
+                let text = format!("value of {} not serialized: {error}", type_name::<Out>());
+                io::Error::new(io::ErrorKind::InvalidInput, text)
+            })
         };
         if scope::is_entered() {
             return encode();
@@ -80,7 +84,11 @@ impl<Out, In: DeserializeOwned> Decoder for Postcard<Out, In> {
     fn decode(&mut self, from: &mut BytesMut) -> io::Result<Option<In>> {
         let bytes = from.split();
         let decode = || {
-            let invalid = |error| io::Error::new(io::ErrorKind::InvalidData, error);
+            let invalid = |error| {
+                let (len, name) = (bytes.len(), type_name::<In>());
+                let text = format!("message of {len} bytes is no value of {name}: {error}");
+                io::Error::new(io::ErrorKind::InvalidData, text)
+            };
             let (value, rest) = postcard::take_from_bytes(&bytes).map_err(invalid)?;
             if rest.is_empty() {
                 return Ok(Some(value));

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use crate::net::address_error::{
-    self, ONLY_A_DIRECTORY, directory_of, in_use, leads_to_directory, with_reason,
+    self, ONLY_A_DIRECTORY, connect_cause, directory_of, in_use, leads_to_directory, with_reason,
 };
 use crate::net::options::FileOptions;
 use crate::sys::{self, Bound, short_path};
@@ -75,7 +75,7 @@ impl Place {
         let Some(path) = address.as_pathname().filter(|_| address.long_path().is_none()) else {
             let directory = self.directory.as_fd();
             let short = short_path::in_directory(directory, &self.name)?;
-            sys::bind(fd, &short).map_err(|error| short_path::explained(error, directory))?;
+            sys::bind(fd, &short).map_err(|error| short_path::of_long_path(error, directory))?;
             return self.identity();
         };
         // Held, so that the new file does not get its inode.
@@ -208,8 +208,11 @@ fn set_owner_and_mode(made: &SocketFile, options: &FileOptions) -> io::Result<()
         let mode = mode & 0o777;
         if found.st_mode & 0o7777 != mode {
             // Restores the bits that the umask removed. An `O_PATH` descriptor has no fchmod(2).
-            let by_raw_fd = format!("/proc/self/fd/{}", file.as_raw_fd());
-            fs::set_permissions(by_raw_fd, fs::Permissions::from_mode(mode))?;
+            let permissions = fs::Permissions::from_mode(mode);
+            fs::set_permissions(short_path::of(file.as_fd()), permissions).map_err(|error| {
+                let what = format!("mode {mode:04o} under an umask that removes a part of it");
+                short_path::explained(error, file.as_fd(), &what)
+            })?;
         }
     }
     Ok(())
@@ -288,7 +291,11 @@ fn is_bound(file: &Held, path: &Path, address: &SocketAddr) -> io::Result<bool> 
     let held = short_path::to(file.file.as_fd());
     match sys::bound_at(held.as_ref().unwrap_or(address)) {
         Ok(bound) => Ok(bound != Bound::Nothing),
-        Err(error) => Err(in_use(path, &format!("cannot find out whether it is in use: {error}"))),
+        Err(error) => {
+            let cause = error.raw_os_error().and_then(|errno| connect_cause(errno, path, address));
+            let why = cause.unwrap_or_else(|| error.to_string());
+            Err(in_use(path, &format!("cannot find out whether it is in use: {why}")))
+        }
     }
 }
 
