@@ -27,6 +27,7 @@ pub(crate) fn tests() -> Vec<Test> {
         descriptors_and_credentials_are_shown,
         the_sender_of_a_message_at_once_is_shown,
         descriptors_go_with_the_message_of_their_number,
+        a_peer_that_accepts_no_descriptors_is_named,
         files_that_came_are_saved,
         files_that_came_are_saved_before_the_tool_ends,
         direction_and_time_are_marked,
@@ -255,6 +256,27 @@ fn descriptors_go_with_the_message_of_their_number(backend: Backend) {
     let (failed, _, errors) = code("1:/nonexistent");
     assert_eq!(failed, Some(1));
     assert!(errors.contains("cannot open /nonexistent"), "{errors}");
+}
+
+fn a_peer_that_accepts_no_descriptors_is_named(backend: Backend) {
+    let place = Place::new();
+    run(async {
+        let options = Options::new().backend(backend).pass_rights(false);
+        let listener = match options.bind(&place.path, 16) {
+            Ok(listener) => listener,
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::Unsupported);
+                return eprintln!("*** SKIPPED: {error}");
+            }
+        };
+        let mut client = at(backend, &place, &["connect", "--fd", "/etc/hostname"]);
+        let socket = listener.accept().await.unwrap();
+        client.stdin().write_all(b"with a file\n").unwrap();
+        assert_eq!(recv(&socket).await, b"");
+        let (code, _, errors) = client.end();
+        assert_eq!(code, Some(1));
+        assert!(errors.contains("not sent, perhaps the peer accepts no descriptors"), "{errors}");
+    });
 }
 
 fn files_that_came_are_saved(backend: Backend) {
@@ -768,6 +790,7 @@ fn the_doctor_writes_json_with_stable_keys(backend: Backend) {
     }
     let limits = [
         "largest_message",
+        "largest_message_settable",
         "locked_memory",
         "max_dgram_qlen",
         "open_files",
@@ -777,9 +800,9 @@ fn the_doctor_writes_json_with_stable_keys(backend: Backend) {
     ];
     assert_eq!(keys(&report["limits"]), limits);
     assert_eq!(keys(&report["limits"]["open_files"]), ["current", "maximum"]);
-    assert!(
-        report["limits"]["largest_message"].as_u64() < report["limits"]["send_buffer"].as_u64()
-    );
+    let limit = |name| report["limits"][name].as_u64().unwrap();
+    assert!(limit("largest_message") < limit("send_buffer"));
+    assert!(limit("largest_message") < limit("largest_message_settable"));
     assert!(report["advice"].is_array());
 
     let mut tool = tool(backend, &["doctor", "--json"]);

@@ -10,6 +10,8 @@ use rustix::process::{Resource, Rlimit, getrlimit};
 use serde_json::{Map, Value, json};
 use tokio_seqpacket::{Backend, Metrics, Options, UnixSeqpacket, UringSupport, metrics, probe};
 
+use crate::format::LARGEST;
+
 #[derive(Debug, Args)]
 pub struct Doctor {
     /// Write one JSON object, for programs: see below
@@ -32,8 +34,10 @@ Keys of --json, which stay as they are; later versions may add some:
   features       SO_PEERGROUPS, SO_PEERPIDFD, SO_PASSPIDFD, SO_PASSRIGHTS and SO_PEERSEC, each with
                  \"available\" and \"reason\"; null if no socket can be made
   limits         \"open_files\" and \"locked_memory\" with \"current\" and \"maximum\", null for unlimited;
-                 \"send_buffer\" and \"largest_message\" in bytes; \"wmem_max\", \"somaxconn\" and
-                 \"max_dgram_qlen\" as the sysctls have them; null for what cannot be found out
+                 \"send_buffer\" and \"largest_message\" of a new socket in bytes, and
+                 \"largest_message_settable\" with the largest send buffer; \"wmem_max\",
+                 \"somaxconn\" and \"max_dgram_qlen\" as the sysctls have them; null for what
+                 cannot be found out
   advice         what to change: an array of sentences";
 
 pub fn run(args: &Doctor, options: &Options) -> io::Result<ExitCode> {
@@ -57,6 +61,8 @@ struct Findings {
     locked_memory: Rlimit,
     send_buffer: Option<Result<usize, String>>,
     largest_message: Option<Result<usize, String>>,
+    /// With the largest send buffer that a socket can have.
+    largest_message_settable: Option<Result<usize, String>>,
     advice: Vec<String>,
 }
 
@@ -83,6 +89,11 @@ fn examine(options: &Options) -> Findings {
         largest_message: socket
             .ok()
             .map(|it| it.max_message_size().map_err(|error| error.to_string())),
+        // After them: it changes the socket.
+        largest_message_settable: socket.ok().map(|it| {
+            let largest = it.set_send_buffer_size(LARGEST).and_then(|()| it.max_message_size());
+            largest.map_err(|error| error.to_string())
+        }),
     }
 }
 
@@ -188,6 +199,7 @@ impl Findings {
         for (name, bytes) in [
             ("send buffer, bytes", &self.send_buffer),
             ("largest message by default, bytes", &self.largest_message),
+            ("with a larger send buffer, bytes", &self.largest_message_settable),
         ] {
             match bytes {
                 Some(Ok(bytes)) => line(&mut text, name, bytes),
@@ -253,6 +265,7 @@ impl Findings {
                 "locked_memory": limit(&self.locked_memory),
                 "send_buffer": bytes(&self.send_buffer),
                 "largest_message": bytes(&self.largest_message),
+                "largest_message_settable": bytes(&self.largest_message_settable),
                 "wmem_max": sysctl("net.core.wmem_max"),
                 "somaxconn": sysctl("net.core.somaxconn"),
                 "max_dgram_qlen": sysctl("net.unix.max_dgram_qlen"),

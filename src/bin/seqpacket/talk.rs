@@ -354,7 +354,11 @@ impl Session {
                 ancillary.add_fds_iter(fds).map_err(io::Error::other)?;
                 socket.send_with_ancillary(bytes, &mut ancillary).await
             };
-            sent.map_err(|error| with(&error, "a message was not sent".into()))?;
+            sent.map_err(|error| {
+                let refused = !fds.is_empty() && error.kind() == io::ErrorKind::PermissionDenied;
+                let why = if refused { ", perhaps the peer accepts no descriptors" } else { "" };
+                with(&error, format!("a message was not sent{why}"))
+            })?;
             self.trace(client, || format!("> {}{}", show::bytes(bytes.len()), fds::with_fds(fds)));
             source.pending = None;
         }
