@@ -10,11 +10,34 @@
 //! | a frame may have any length | two limits: [the sender's and the receiver's](#both-limits-of-a-message) |
 //! | a read of 0 bytes is the end | so it is here, and an empty message is as well: [the end of the stream](#the-end-of-the-stream) |
 //! | `accept` returns a stream and an address | it returns the socket: [who has connected](#who-has-connected) |
+//! | an empty frame is a header with 0 | an empty message, which `BytesCodec` [skips](#empty-frames) |
 //! | a large payload is written in pieces | [sealed memory](#large-payloads) |
 //! | `into_split`, `split` | the same names, and often not needed: all calls take `&self` |
 //! | a dropped `read_exact` loses its place | [nothing is lost](crate::guide::cancel_safety) |
 //!
 //! Both ends have to change together: a stream cannot connect to a seqpacket listener (`EPROTOTYPE`).
+//!
+//! # Line by line
+//!
+//! What changes in a server and its client, which exchange frames of up to 300 KiB. The rest of the program stays:
+//!
+//! ```text
+//! - use tokio::net::{UnixListener, UnixStream};
+//! - use tokio_util::codec::{Framed, LengthDelimitedCodec};
+//! + use tokio_seqpacket::{Framed, UnixSeqpacket, UnixSeqpacketListener};
+//! + use tokio_util::codec::BytesCodec;
+//!
+//! - let listener = UnixListener::bind(path)?;
+//! - let (stream, _) = listener.accept().await?;
+//! - let mut frames = Framed::new(stream, LengthDelimitedCodec::new());
+//! + let listener = UnixSeqpacketListener::bind(path)?;
+//! + let socket = listener.accept().await?;
+//! + let mut frames = Framed::with_max_message(socket, BytesCodec::new(), 300 << 10)?;
+//!
+//! - let mut frames = Framed::new(UnixStream::connect(path).await?, LengthDelimitedCodec::new());
+//! + let socket = UnixSeqpacket::connect(path).await?;
+//! + let mut frames = Framed::with_max_message(socket, BytesCodec::new(), 300 << 10)?;
+//! ```
 //!
 //! # Without a length header
 //!
@@ -46,6 +69,17 @@
 //!
 //! The two ends do not know each other's limits. Choose one length for the protocol, and set both by it at both ends. `Framed`
 //! has one option for both, `Framed::with_max_message`. It fails at once where the system does not allow that length.
+//!
+//! | longest message | what it takes |
+//! |---|---|
+//! | 64 KiB | nothing: it is the limit of `Framed::new` |
+//! | some 208 KiB | `Framed::with_max_message`, or a larger buffer to receive into |
+//! | some 416 KiB | the same. The send buffer becomes as large as `net.core.wmem_max` allows by default |
+//! | 4 MiB | the same, and `net.core.wmem_max` of at least half of the length and 32: 524,304 for 1 MiB |
+//! | any length | [sealed memory](#large-payloads), with no privileges and no settings |
+//!
+//! `net.core.wmem_max` belongs to the system (`sysctl(8)`), also where a program runs in a container. `seqpacket doctor` shows
+//! what can be set. A protocol of frames up to 1 MiB that has to work everywhere sends long ones as sealed memory.
 //!
 //! # Framed
 //!
@@ -79,6 +113,30 @@
 //!
 //! Without that option a `Framed` takes messages of up to 64 KiB, in both directions. A codec with a limit of its own, as
 //! `LengthDelimitedCodec` with 8 MiB, is best set to the same length, less its header.
+//!
+//! # Empty frames
+//!
+//! `BytesCodec` decodes nothing from no bytes. So `Framed` skips an empty message, and a client that awaits an answer to
+//! it waits without end. Where a protocol has empty frames, keep a codec that writes something: `LengthDelimitedCodec`
+//! with its header, or `Postcard` with a length inside. Without `Framed`, `recv_owned` and
+//! [`Messages`](crate::Messages) return empty messages.
+//!
+//! ```
+//! # #[cfg(feature = "codec")]
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use bytes::Bytes;
+//! use futures_util::{SinkExt, StreamExt};
+//! use tokio_seqpacket::{Framed, UnixSeqpacket};
+//! use tokio_util::codec::LengthDelimitedCodec;
+//!
+//! let (a, b) = UnixSeqpacket::pair()?;
+//! let mut a = Framed::new(a, LengthDelimitedCodec::new());
+//! let mut b = Framed::new(b, LengthDelimitedCodec::new());
+//! a.send(Bytes::new()).await?;
+//! assert!(b.next().await.expect("not the end")?.is_empty());
+//! # Ok(()) }
+//! # #[cfg(not(feature = "codec"))] fn main() {}
+//! ```
 //!
 //! # The end of the stream
 //!
