@@ -9,6 +9,9 @@ use crate::common::metrics::Counter;
 
 /// Returns the counters of the current runtime's sockets, since its first socket.
 ///
+/// On epoll only [`parked`](Counters::parked) counts: the others are about the ring.
+/// [`UnixSeqpacket::counters`](crate::UnixSeqpacket::counters) counts messages on both backends.
+///
 /// They cost a load and a store for each operation. They are exact where one thread counts. An increment can be lost where
 /// two threads meet.
 ///

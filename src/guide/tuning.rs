@@ -60,13 +60,56 @@
 //! | choice | for a telemetry pipe and the like |
 //! |---|---|
 //! | calls | `batch()` and `recv_batch` where messages come in groups, else `send` and `recv` |
+//! | owned messages in groups | [`OwnedSendBatch`](crate::OwnedSendBatch), and [`Messages::next_batch`](crate::Messages::next_batch): both can be fields, as below |
 //! | owned messages | `Framed`, or `recv_owned` into a `BytesMut` that `split` takes messages off |
 //! | backend | either: one socket has nothing to batch in a ring |
 //! | submission mode | leave it: [`Submission::Adaptive`](crate::Submission) calls directly here |
 //! | send buffer | leave it, unless the receiver pauses: each message that fits is one the sender need not wait for |
 //!
-//! `seqpacket bench --one-way` measures this on your machine, and says whether io_uring and batches pay there. Here, with
-//! `compare --filter processes`:
+//! A sender whose messages come from several tasks, through a queue. What has come meanwhile goes out with one call:
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
+//! use tokio::sync::mpsc;
+//! use tokio_seqpacket::{Messages, MessagesOptions, OwnedSendBatch, UnixSeqpacket};
+//!
+//! async fn report(socket: UnixSeqpacket, mut samples: mpsc::Receiver<Vec<u8>>) -> std::io::Result<()> {
+//!     let mut batch = OwnedSendBatch::new();
+//!     while let Some(sample) = samples.recv().await {
+//!         batch.push(sample);
+//!         while batch.len() < 32 && let Ok(sample) = samples.try_recv() {
+//!             batch.push(sample);
+//!         }
+//!         batch.send(&socket).await?;
+//!         batch.clear();
+//!     }
+//!     println!("sent {} samples", socket.counters().messages_sent);
+//!     Ok(())
+//! }
+//!
+//! let (a, b) = UnixSeqpacket::pair()?;
+//! let (sender, samples) = mpsc::channel(256);
+//! let reporting = tokio::spawn(report(a, samples));
+//! for n in 0..100_u64 {
+//!     sender.send(n.to_be_bytes().into()).await.expect("the reporter runs");
+//! }
+//! drop(sender);
+//!
+//! // The collector. The stream owns its socket.
+//! let mut messages = Messages::new(b, MessagesOptions::new().buffers(128).size(1024))?;
+//! let mut batch = Vec::new();
+//! while messages.next_batch(&mut batch).await? > 0 {
+//!     batch.drain(..).for_each(|sample| assert_eq!(sample.len(), 8));
+//! }
+//! assert_eq!(messages.get_ref().counters().messages_received, 100);
+//! # reporting.await?
+//! # }
+//! ```
+//!
+//! The example `metrics` exports the counters to Prometheus.
+//!
+//! `seqpacket bench --one-way` measures this on your machine, and says whether io_uring and batches pay there. The first
+//! figures here are those of `cargo bench --manifest-path benches/Cargo.toml --bench compare -- --filter processes`:
 //!
 //! | time of a message, as a ratio to plain calls | 64 bytes, epoll | 64 bytes, io_uring | 1 KiB, epoll | 1 KiB, io_uring |
 //! |---|--:|--:|--:|--:|
@@ -81,6 +124,9 @@
 //! virtual, 2 cores, Linux 6.18, a trivial system call 127 ns, with some nine other processes at work. A plain message took 670 ns of
 //! processor time in each process. Most of it is the kernel's: in user space the receiver runs some 150
 //! instructions for it. `Framed` and `Bytes` add 60 to 80.
+//!
+//! `OwnedSendBatch` of `Bytes` with `Messages::next_batch` took as long as plain calls with 64 bytes: 0.96 on epoll, 1.00 on
+//! io_uring. Medians of 21 rounds of 300,000 messages on that machine, where batches of borrowed messages took 0.90 and 0.88.
 //!
 //! # Messages that outlive the call: streams
 //!
