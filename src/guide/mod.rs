@@ -15,6 +15,20 @@
 //!
 //! The examples run as tests. Most of them use [`UnixSeqpacket::pair`](crate::UnixSeqpacket::pair) in
 //! place of a listener and a client, which needs no path. The two ends of a pair behave as any others do.
+//!
+//! Copied into a program, those with `Framed` and values take the features `codec` or `postcard`, and these crates beside this
+//! one:
+//!
+//! ```toml
+//! [dependencies]
+//! tokio-seqpacket = { package = "tokio-seqpacket-uring", version = "0.1", path = "../tokio-seqpacket-uring", features = ["postcard"] }
+//! tokio = { version = "1.54", features = ["full"] }
+//! futures-util = { version = "0.3", features = ["sink"] }  # StreamExt::next, SinkExt::send
+//! serde = { version = "1", features = ["derive"] }
+//! tokio-util = { version = "0.7", features = ["codec"] }   # BytesCodec, LengthDelimitedCodec
+//! bytes = "1"
+//! sd-notify = { version = "0.5", features = ["fdstore"] }  # restarts without a gap
+//! ```
 
 pub mod backends;
 pub mod cancel_safety;
