@@ -146,6 +146,13 @@
 //! | the backlog | `Backlog=` |
 //! | all other options | the same options |
 //!
+//! `systemd-socket-activate` is for a trial without units. Without `--seqpacket` it makes a stream socket, and without `--fdname` the
+//! name is `unknown`. Both are errors that say so:
+//!
+//! ```sh
+//! systemd-socket-activate --seqpacket --fdname=control --listen=/tmp/service.sock ./service
+//! ```
+//!
 //! # Restarts without a gap
 //!
 //! A socket unit keeps the listener open while the service restarts. Connections end with the process, unless the
@@ -197,6 +204,10 @@
 //! - It keeps what it has passed. Until `FDSTOREREMOVE=1`, a connection that the service closes stays open.
 //! - It may handle a notification after its sender has ended, and not accept it then. `BARRIER=1` with a pipe waits
 //!   (`sd_notify_barrier(3)`).
+//!
+//! A `Framed` holds no received message between two calls: take its socket back with `into_inner` and go on as above.
+//! Each message that is left is a value of its codec. Connections from the store do not count in [`Incoming`](crate::Incoming)'s limits, which
+//! are for connections that it accepts.
 //!
 //! The example `restart` does all of this, and runs without systemd as well: it counts numbered messages through three restarts.
 //! Options that belong to the socket itself (`set_pass_credentials`, buffer sizes) survive a restart. Those of the library do not:

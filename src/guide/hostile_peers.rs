@@ -114,6 +114,10 @@
 //! from peers that make it wait, and needs a high `RLIMIT_NOFILE`: 253 for each connection that is received from at the same
 //! time. A service that must withstand both takes descriptors over a socket and a thread of their own, or none.
 //!
+//! A service that passes descriptors and takes none, such as a broker of open files, uses `pass_rights(false)`. It can still
+//! send them. `Framed::max_fds` limits both directions of its socket, and replaces the limit of `Options::max_fds`. Without
+//! `pass_rights(false)`, a request that brings a descriptor is an error of the stream, unless its value names that.
+//!
 //! Closing a socket closes what is unread in its queue, in the kernel. Where `pass_rights(false)` is not possible, drop the
 //! socket of a peer that was cut off on a thread that may wait:
 //!

@@ -60,7 +60,7 @@
 //! | item of 0.9 | here |
 //! |---|---|
 //! | `recv`, `recv_vectored`, `poll_recv`, `poll_recv_vectored` `-> MessageInfo` | *changed*: `-> usize`. Drop `.bytes_read()`. For the rest of a `MessageInfo`: `recv_message` |
-//! | `recv_with_ancillary`, `recv_vectored_with_ancillary`, `poll_recv_vectored_with_ancillary` `-> (MessageInfo, reader)` | *changed*: `-> (usize, reader)`; the reader says `is_truncated()`; `recv_message` returns both |
+//! | `recv_with_ancillary`, `recv_vectored_with_ancillary`, `poll_recv_vectored_with_ancillary` `-> (MessageInfo, reader)` | *changed*: `-> (usize, reader)`; ask `reader.is_truncated()` before `into_messages()` takes the reader; `recv_message` returns both |
 //! | `poll_recv_with_ancillary` `-> (MessageInfo, reader)` | *changed*: `-> (usize, reader)` |
 //! | `send_with_ancillary`, `poll_send_with_ancillary` | same |
 //! | `peek`, `peek_vectored`, `poll_peek`, `poll_peek_vectored` | same; `message_len()` is the whole length |

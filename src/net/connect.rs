@@ -19,12 +19,11 @@ impl UnixSeqpacket {
     ///
     /// A leading NUL byte makes the address a name in the abstract namespace. While the listener's
     /// backlog is full, this retries every 1 to 32 ms until the connection is queued or refused. A
-    /// test that has paused tokio's clock controls these waits.
+    /// test that has paused tokio's clock controls these waits. A path may have more than the 108
+    /// bytes of `sun_path`: see [`SocketAddr`].
     ///
     /// # Cancel safety
     /// Dropping the future makes no connection: the socket is closed unconnected.
-    ///
-    /// A path may have more than the 108 bytes of `sun_path`: see [`SocketAddr`].
     ///
     /// # Errors
     /// - `InvalidInput` for an empty path, one over 4095 bytes or with a NUL byte inside, and for an

@@ -302,8 +302,9 @@ impl<C, S: AsRef<UnixSeqpacket>> Framed<C, S> {
     /// is an error of the stream, which goes on with the next message. So is one whose value does not
     /// name each of its descriptors. All descriptors of a refused message are closed.
     ///
-    /// The limit on what comes is that of the socket ([`set_max_fds`](UnixSeqpacket::set_max_fds)), which this sets. Its
-    /// other users share it.
+    /// The limit on what comes is that of the socket ([`set_max_fds`](UnixSeqpacket::set_max_fds)), which this sets, also where
+    /// [`Options::max_fds`](crate::Options::max_fds) was lower. Its other users share it. For values with descriptors in one direction only, the receiving end of
+    /// the other one refuses them: [`Options::pass_rights`](crate::Options::pass_rights).
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

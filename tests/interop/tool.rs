@@ -802,7 +802,7 @@ fn the_doctor_writes_json_with_stable_keys(backend: Backend) {
     assert_eq!(keys(&report["limits"]["open_files"]), ["current", "maximum"]);
     let limit = |name| report["limits"][name].as_u64().unwrap();
     assert!(limit("largest_message") < limit("send_buffer"));
-    assert!(limit("largest_message") < limit("largest_message_settable"));
+    assert!(limit("largest_message") <= limit("largest_message_settable"));
     assert!(report["advice"].is_array());
 
     let mut tool = tool(backend, &["doctor", "--json"]);

@@ -33,7 +33,7 @@ const MAX_LISTEN_FDS: usize = 1 << 20;
 /// FileDescriptorName=control
 /// ```
 /// Without `FileDescriptorName=` the name is that of the unit, such as `service.socket`. With
-/// `Accept=yes` it is `connection`.
+/// `Accept=yes` it is `connection`, and `unknown` where the manager passes no names.
 ///
 /// ```no_run
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {

@@ -19,8 +19,8 @@ impl UnixSeqpacketListener {
     ///
     /// # Errors
     /// - `InvalidInput` for an empty path, one over 4095 bytes or with a NUL byte inside, and for an
-    ///   abstract name over 107 bytes. Also for a file name over 83 bytes in a path over 108 bytes,
-    ///   and for a path that ends in a slash, in `.` or in `..`.
+    ///   abstract name over 107 bytes. Also for a path that ends in a slash, in `.` or in `..`, and for a file name that is
+    ///   too long in a path over 108 bytes: up to 83 bytes always work, a few more while raw fds are small.
     /// - `EADDRINUSE` if the path exists, even if no socket listens there any more.
     /// - `ENOENT`, `EACCES`, `EROFS`, `EMFILE` and others of `socket(2)`, `bind(2)` and `listen(2)`.
     /// - `Unsupported` for a path over 108 bytes where `/proc` cannot be used.
