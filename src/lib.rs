@@ -28,7 +28,7 @@
 //! | limits against peers | [`Incoming`], [`Options::max_fds`], [`guide::hostile_peers`] |
 //! | accepting where descriptors run out | [`UnixSeqpacketListener::incoming`] |
 //! | passing descriptors and credentials | [`ancillary`], [`guide::descriptors`], [`guide::credentials`] |
-//! | values through a codec, with descriptors and credentials | `Framed`, `codec` (features `codec`, `serde`, `postcard`), [`guide::descriptors`](guide::descriptors#inside-values) |
+//! | values through a codec, with descriptors and credentials | [`Framed`], [`codec`] (features `codec`, `serde`, `postcard`), [`guide::descriptors`](guide::descriptors#inside-values) |
 //! | payloads larger than a message | [`SealedMemory`] |
 //! | many messages, and the end of the stream told from an empty one | [`UnixSeqpacket::messages`], [`UnixSeqpacket::batch`] |
 //! | the same as fields of a struct, without lifetimes | [`Messages::new`], [`OwnedSendBatch`] |
@@ -72,7 +72,7 @@
 //! - **No other systems than Linux**, and no other socket types. For bytes without boundaries there is
 //!   [`tokio::net::UnixStream`].
 //! - **No messages larger than the kernel takes.** The send buffer limits them. [`SealedMemory`] passes more.
-//! - **No `AsyncRead` or `AsyncWrite`.** They have no message boundaries. `Framed` (feature `codec`) is a stream and a
+//! - **No `AsyncRead` or `AsyncWrite`.** They have no message boundaries. [`Framed`] (feature `codec`) is a stream and a
 //!   sink of values.
 //! - **No confirmation that the peer has read a message.** G1 ends at the peer's queue.
 //! - **No resending or reconnecting**, and no timeouts. Wrap any call in [`tokio::time::timeout`].
@@ -122,7 +122,7 @@
 //! |---|---|
 //! | `stream` | [`Incoming`] and [`Messages`] are a `futures_core::Stream` |
 //! | `bytes` | `Bytes` and `BytesMut` as owned buffers |
-//! | `codec` | `Framed`, a stream and sink over a codec of tokio-util; implies `bytes` and `stream` |
+//! | `codec` | [`Framed`], a stream and sink over a codec of tokio-util; implies `bytes` and `stream` |
 //! | `serde` | `codec::Passed`, a file descriptor inside a value; implies `codec` |
 //! | `postcard` | `codec::Postcard`, a codec of serde values; implies `serde` |
 //! | `tracing` | spans and events, see below |
@@ -156,7 +156,10 @@
 //! [`UnixSeqpacket`], [`UnixSeqpacketListener`] and the halves are the public API (`net`). Below them `backend` has the
 //! calls, the futures and the drivers. `epoll` and `uring` supply how operations wait and how batches run, `common` the
 //! queues and the policy. ARCHITECTURE.md has the layers, the path of a message, and the invariants.
-
+//!
+// Without the feature there is nothing to link to.
+#![cfg_attr(feature = "codec", doc = "[`Framed`]: crate::Framed\n[`codec`]: mod@crate::codec")]
+#![cfg_attr(not(feature = "codec"), doc = "[`Framed`]: crate#features\n[`codec`]: crate#features")]
 // Set by docs.rs only (Cargo.toml): stable compilers never see the feature.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 

@@ -141,5 +141,9 @@
 //!
 //! - [`into_raw_fd`](crate::UnixSeqpacket::into_raw_fd) loses what a dropped stream of messages has left, and on
 //!   io_uring a message that a dropped receive has left. [`try_into_fd`](crate::UnixSeqpacket::try_into_fd) refuses instead.
-//! - `Framed` (feature `codec`) holds a message that was given to the sink and not flushed. It is sent with the next
+//! - [`Framed`] (feature `codec`) holds a message that was given to the sink and not flushed. It is sent with the next
 //!   flush, or never.
+//!
+// Without the feature there is nothing to link to.
+#![cfg_attr(feature = "codec", doc = "[`Framed`]: crate::Framed")]
+#![cfg_attr(not(feature = "codec"), doc = "[`Framed`]: crate#features")]

@@ -205,10 +205,14 @@
 //! - It may handle a notification after its sender has ended, and not accept it then. `BARRIER=1` with a pipe waits
 //!   (`sd_notify_barrier(3)`).
 //!
-//! A `Framed` holds no received message between two calls: take its socket back with `into_inner` and go on as above.
+//! A [`Framed`] holds no received message between two calls: take its socket back with `into_inner` and go on as above.
 //! Each message that is left is a value of its codec. Connections from the store do not count in [`Incoming`](crate::Incoming)'s limits, which
 //! are for connections that it accepts.
 //!
 //! The example `restart` does all of this, and runs without systemd as well: it counts numbered messages through three restarts.
 //! Options that belong to the socket itself (`set_pass_credentials`, buffer sizes) survive a restart. Those of the library do not:
 //! make the socket again with the same [`Options`](crate::Options).
+//!
+// Without the feature there is nothing to link to.
+#![cfg_attr(feature = "codec", doc = "[`Framed`]: crate::Framed")]
+#![cfg_attr(not(feature = "codec"), doc = "[`Framed`]: crate#features")]

@@ -34,8 +34,8 @@
 //!
 //! # Inside values
 //!
-//! `codec::Passed` is a descriptor inside a value of serde (feature `serde`), in any format. With `codec::Postcard` (feature
-//! `postcard`) a `Framed` sends and receives such values:
+//! [`codec::Passed`] is a descriptor inside a value of serde (feature `serde`), in any format. With [`codec::Postcard`] (feature
+//! `postcard`) a [`Framed`] sends and receives such values:
 //!
 //! ```
 //! # #[cfg(feature = "postcard")]
@@ -74,7 +74,7 @@
 //! - `Framed::max_fds` limits both directions. Without it no value has descriptors.
 //! - The type in `Passed` checks what came: `Passed<UnixSeqpacket>` refuses what is no connected seqpacket socket, and
 //!   `Passed<SealedMemory>` memory that can change.
-//! - `codec::WithFds` and `codec::WithCredentials` add the descriptors or the sender's credentials to the items of any
+//! - [`codec::WithFds`] and [`codec::WithCredentials`] add the descriptors or the sender's credentials to the items of any
 //!   codec. `codec::encode_with_fds` and `codec::decode_with_fds` serve calls without `Framed`.
 //!
 //! # In byte arrays
@@ -212,3 +212,21 @@
 //! If no thread can be started, the runtime's thread does the same at once.
 //!
 //! [`AncillaryBuffer`]: crate::ancillary::AncillaryBuffer
+//!
+// Without the feature there is nothing to link to.
+#![cfg_attr(
+    feature = "postcard",
+    doc = "[`Framed`]: crate::Framed",
+    doc = "[`codec::Passed`]: crate::codec::Passed",
+    doc = "[`codec::Postcard`]: crate::codec::Postcard",
+    doc = "[`codec::WithFds`]: crate::codec::WithFds",
+    doc = "[`codec::WithCredentials`]: crate::codec::WithCredentials"
+)]
+#![cfg_attr(
+    not(feature = "postcard"),
+    doc = "[`Framed`]: crate#features",
+    doc = "[`codec::Passed`]: crate#features",
+    doc = "[`codec::Postcard`]: crate#features",
+    doc = "[`codec::WithFds`]: crate#features",
+    doc = "[`codec::WithCredentials`]: crate#features"
+)]

@@ -83,7 +83,7 @@
 //!
 //! # Framed
 //!
-//! `Framed` (feature `codec`) is a stream and a sink over any codec of tokio-util. `LengthDelimitedCodec` works. Its header
+//! [`Framed`] (feature `codec`) is a stream and a sink over any codec of tokio-util. `LengthDelimitedCodec` works. Its header
 //! is only needed where the peer expects it, so `BytesCodec` takes its place:
 //!
 //! ```
@@ -210,3 +210,7 @@
 //!
 //! Inside a value it is `Passed<SealedMemory>`: see [`guide::descriptors`](crate::guide::descriptors#inside-values). Where the sender
 //! produces the payload step by step, a pipe inside a value is a byte stream beside the messages.
+//!
+// Without the feature there is nothing to link to.
+#![cfg_attr(feature = "codec", doc = "[`Framed`]: crate::Framed")]
+#![cfg_attr(not(feature = "codec"), doc = "[`Framed`]: crate#features")]

@@ -61,7 +61,7 @@
 //! |---|---|
 //! | calls | `batch()` and `recv_batch` where messages come in groups, else `send` and `recv` |
 //! | owned messages in groups | [`OwnedSendBatch`](crate::OwnedSendBatch), and [`Messages::next_batch`](crate::Messages::next_batch): both can be fields, as below |
-//! | owned messages | `Framed`, or `recv_owned` into a `BytesMut` that `split` takes messages off |
+//! | owned messages | [`Framed`], or `recv_owned` into a `BytesMut` that `split` takes messages off |
 //! | backend | either: one socket has nothing to batch in a ring |
 //! | submission mode | leave it: [`Submission::Adaptive`](crate::Submission) calls directly here |
 //! | send buffer | leave it, unless the receiver pauses: each message that fits is one the sender need not wait for |
@@ -222,3 +222,7 @@
 //!
 //! It pays when memory is sent more than once or filled in place. Sent again, 1 MiB took 0.37 of the time of
 //! chunks of 64 KiB. Made anew for each message, it took 2.3 times as long, since each page is allocated and cleared.
+//!
+// Without the feature there is nothing to link to.
+#![cfg_attr(feature = "codec", doc = "[`Framed`]: crate::Framed")]
+#![cfg_attr(not(feature = "codec"), doc = "[`Framed`]: crate#features")]

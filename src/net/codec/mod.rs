@@ -5,13 +5,17 @@
 //!
 //! | what | how |
 //! |---|---|
-//! | a descriptor inside a value of serde, in any format | `Passed` (feature `serde`) |
+//! | a descriptor inside a value of serde, in any format | [`Passed`] (feature `serde`) |
 //! | all descriptors of a message, beside the item of any codec | [`WithFds`] |
 //! | the sender's credentials, beside the item of any codec | [`WithCredentials`] |
-//! | values of serde in the format of postcard | `Postcard` (feature `postcard`) |
+//! | values of serde in the format of postcard | [`Postcard`] (feature `postcard`) |
 //!
 //! [`Framed::max_fds`](crate::Framed::max_fds) turns this on, and limits what a message may bring. The calls of a
 //! socket do the same with [`encode_with_fds`] and [`decode_with_fds`].
+//!
+// Without the features there is nothing to link to. With them, the names are in scope.
+#![cfg_attr(not(feature = "serde"), doc = "[`Passed`]: crate#features")]
+#![cfg_attr(not(feature = "postcard"), doc = "[`Postcard`]: crate#features")]
 
 #[cfg(feature = "serde")]
 mod passed;
