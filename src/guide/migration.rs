@@ -28,7 +28,7 @@
 //! | `UnixSeqpacket`: `connect`, `pair`, `from_raw_fd`, `as_raw_fd`, `into_raw_fd`, `as_async_fd`, `peer_cred`, `take_error`, `shutdown` | same |
 //! | `send`, `send_vectored`, `send_vectored_with_ancillary` and their `poll_*` | same |
 //! | `recv`, `recv_vectored`, `recv_vectored_with_ancillary` and their `poll_*` | same |
-//! | `UnixSeqpacketListener`, all of it | same; `accept` and `poll_accept` take `&self` |
+//! | `UnixSeqpacketListener`, all of it | same; `accept` and `poll_accept` take `&self`, so the compiler warns of a `mut` that only they needed |
 //! | `UCred`, `borrow_fd::BorrowFd` | same, and more |
 //! | `ancillary`: writer, reader, iterators, enums and their variants | same, and more |
 //! | `AsFd`, `AsRawFd`, `IntoRawFd`, `TryFrom<OwnedFd>`, `Into<OwnedFd>`, `Debug`, `Send`, `Sync`, `Unpin` | same; `Debug` shows the backend, too |

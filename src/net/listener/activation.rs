@@ -225,6 +225,9 @@ impl Activation {
 
     /// Takes the first descriptor of that name as a connection (`Accept=yes`).
     ///
+    /// For a trial without a unit: `systemd-socket-activate --seqpacket --accept
+    /// --fdname=connection --listen=/tmp/service.sock ./service`.
+    ///
     /// # Errors
     /// `NotFound` if none of that name is left. The error lists the names that are. For other kinds
     /// of sockets those of [`Options::socket_from_fd`].

@@ -210,7 +210,7 @@ fn set_owner_and_mode(made: &SocketFile, options: &FileOptions) -> io::Result<()
             // Restores the bits that the umask removed. An `O_PATH` descriptor has no fchmod(2).
             let permissions = fs::Permissions::from_mode(mode);
             fs::set_permissions(short_path::of(file.as_fd()), permissions).map_err(|error| {
-                let what = format!("mode {mode:04o} under an umask that removes a part of it");
+                let what = format!("mode {mode:04o} under a umask that removes a part of it");
                 short_path::explained(error, file.as_fd(), &what)
             })?;
         }
