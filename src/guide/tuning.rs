@@ -113,17 +113,14 @@
 //!
 //! | time of a message, as a ratio to plain calls | 64 bytes, epoll | 64 bytes, io_uring | 1 KiB, epoll | 1 KiB, io_uring |
 //! |---|--:|--:|--:|--:|
-//! | batches | 0.89 | 0.81 | 0.98 | 0.91 |
-//! | owned calls with `Bytes` | 1.04 | 0.97 | 1.19 | 1.06 |
-//! | `Framed` with `BytesCodec` | 1.03 | 1.00 | 1.12 | 1.07 |
-//! | processor time: batches | 0.91 | 0.89 | 0.96 | 0.91 |
-//! | processor time: owned calls with `Bytes` | 1.07 | 1.02 | 1.08 | 1.05 |
-//! | processor time: `Framed` | 1.07 | 1.04 | 1.15 | 1.10 |
+//! | batches | 0.92, 0.92 | 0.92, 0.90 | 0.96, 0.93 | 0.94, 0.92 |
+//! | owned calls with `Bytes` | 1.09, 1.05 | 1.06, 1.10 | 1.05, 1.01 | 1.07, 1.04 |
+//! | `Framed` with `BytesCodec` | 1.10, 1.04 | 1.11, 1.11 | 1.09, 1.11 | 1.10, 1.07 |
 //!
-//! Medians of 15 alternating rounds of 100,000 messages. Processor time is that of the busier process. Machine: Intel Xeon,
-//! virtual, 2 cores, Linux 6.18, a trivial system call 127 ns, with some nine other processes at work. A plain message took 670 ns of
-//! processor time in each process. Most of it is the kernel's: in user space the receiver runs some 150
-//! instructions for it. `Framed` and `Bytes` add 60 to 80.
+//! Medians of 15 alternating rounds of 100,000 messages, in two runs. Machine: Intel Xeon, virtual, 2 cores, Linux 6.18, a
+//! trivial system call 141 ns. Plain calls carried 0.73 to 0.82 million messages a second. Ratios of processor time, in the
+//! busier process, are the same within 0.02. Most of the time is the kernel's: in user space the receiver runs some 150
+//! instructions for a plain message. `Framed` and `Bytes` add 60 to 80.
 //!
 //! `OwnedSendBatch` of `Bytes` with `Messages::next_batch` took as long as plain calls with 64 bytes: 0.96 on epoll, 1.00 on
 //! io_uring. Medians of 21 rounds of 300,000 messages on that machine, where batches of borrowed messages took 0.90 and 0.88.
