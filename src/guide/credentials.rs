@@ -46,15 +46,15 @@
 //!
 //! # The sender of each message
 //!
-//! Set the option on the listener: accepted sockets have it from their first message on.
+//! Bind the listener with the option: accepted sockets have it from their first message on.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> std::io::Result<()> {
 //! use tokio_seqpacket::ancillary::AncillaryBuffer;
 //! use tokio_seqpacket::{Options, SocketAddr};
 //!
-//! let listener = Options::new().bind_addr(&SocketAddr::unnamed(), 16)?;
-//! listener.set_pass_credentials(true)?;
+//! let options = Options::new().pass_credentials(true);
+//! let listener = options.bind_addr(&SocketAddr::unnamed(), 16)?;
 //! let client = Options::new().connect_addr(&listener.local_socket_addr()?).await?;
 //! client.send(b"before it was accepted").await?;
 //!

@@ -56,12 +56,11 @@
 //! #     assert_eq!(client.recv(&mut [0; 16]).await?, 8);
 //! #     Ok(())
 //! # }
-//! let options = Options::new().max_fds(0);
+//! // With credentials, the end of the stream and an empty message can be told apart.
+//! let options = Options::new().max_fds(0).pass_credentials(true);
 //! // Better, where the kernel has it: peers cannot even send descriptors.
 //! let refusing = options.clone().pass_rights(false).bind_addr(&SocketAddr::unnamed(), 64);
 //! let listener = refusing.or_else(|_| options.bind_addr(&SocketAddr::unnamed(), 64))?;
-//! // The end of the stream and an empty message can be told apart.
-//! listener.set_pass_credentials(true)?;
 //! # let peer = tokio::spawn(client(listener.local_socket_addr()?));
 //!
 //! let mut incoming = listener
