@@ -348,110 +348,59 @@ impl<T: IoBufMut> BoundedBufMut for Slice<T> {
     }
 }
 
-// SAFETY: the memory lies on the heap, or nowhere, and stays there while the vector is not changed. Its capacity is
-// allocated, and its length initialized.
-unsafe impl IoBuf for Vec<u8> {
-    fn stable_ptr(&self) -> *const u8 {
-        self.as_ptr()
-    }
+/// Implements [`IoBuf`] for a type whose first `len` bytes are initialized, of as many as `$total` returns. Each use says why the
+/// memory stays where it is while the buffer is not changed.
+macro_rules! io_buf {
+    ($buffer:ty, $total:ident) => {
+        // SAFETY: the use names the fact. `as_ptr` points to that memory, of which `len` bytes are initialized.
+        unsafe impl IoBuf for $buffer {
+            fn stable_ptr(&self) -> *const u8 {
+                self.as_ptr()
+            }
 
-    fn bytes_init(&self) -> usize {
-        self.len()
-    }
+            fn bytes_init(&self) -> usize {
+                self.len()
+            }
 
-    fn bytes_total(&self) -> usize {
-        self.capacity()
-    }
+            fn bytes_total(&self) -> usize {
+                self.$total()
+            }
+        }
+    };
 }
 
-// SAFETY: as above. The vector owns its memory.
-unsafe impl IoBufMut for Vec<u8> {
-    fn stable_mut_ptr(&mut self) -> *mut u8 {
-        self.as_mut_ptr()
-    }
+/// Implements [`IoBufMut`] for a type that owns its capacity alone.
+macro_rules! io_buf_mut {
+    ($buffer:ty) => {
+        // SAFETY: as for `IoBuf`. The buffer owns its memory, so it may be written to.
+        unsafe impl IoBufMut for $buffer {
+            fn stable_mut_ptr(&mut self) -> *mut u8 {
+                self.as_mut_ptr()
+            }
 
-    unsafe fn set_init(&mut self, pos: usize) {
-        let len = pos.max(self.len());
-        // SAFETY: `pos` bytes have been written by this function's contract, and `len` bytes before that.
-        unsafe { self.set_len(len) }
-    }
+            unsafe fn set_init(&mut self, pos: usize) {
+                let len = pos.max(self.len());
+                // SAFETY: `pos` bytes have been written by this function's contract, and `len` bytes before that.
+                unsafe { self.set_len(len) }
+            }
+        }
+    };
 }
 
-// SAFETY: what it refers to is initialized, and lives and stays in place for ever.
-unsafe impl IoBuf for &'static [u8] {
-    fn stable_ptr(&self) -> *const u8 {
-        self.as_ptr()
-    }
-
-    fn bytes_init(&self) -> usize {
-        self.len()
-    }
-
-    fn bytes_total(&self) -> usize {
-        self.len()
-    }
-}
-
-// SAFETY: as for `&'static [u8]`.
-unsafe impl IoBuf for &'static str {
-    fn stable_ptr(&self) -> *const u8 {
-        self.as_ptr()
-    }
-
-    fn bytes_init(&self) -> usize {
-        self.len()
-    }
-
-    fn bytes_total(&self) -> usize {
-        self.len()
-    }
-}
-
-// SAFETY: the bytes are initialized. They lie on the heap or are static, and stay in place while one `Bytes` refers to them.
+// The memory lies on the heap, or nowhere, and stays there while the vector is not changed. Its capacity is allocated.
+io_buf!(Vec<u8>, capacity);
+io_buf_mut!(Vec<u8>);
+// What it refers to lives and stays in place for ever.
+io_buf!(&'static [u8], len);
+io_buf!(&'static str, len);
+// The bytes lie on the heap or are static, and stay in place while one `Bytes` refers to them.
 #[cfg(feature = "bytes")]
-unsafe impl IoBuf for bytes::Bytes {
-    fn stable_ptr(&self) -> *const u8 {
-        self.as_ptr()
-    }
-
-    fn bytes_init(&self) -> usize {
-        self.len()
-    }
-
-    fn bytes_total(&self) -> usize {
-        self.len()
-    }
-}
-
-// SAFETY: as for vectors: its capacity is allocated for it alone.
+io_buf!(bytes::Bytes, len);
+// As for vectors: its capacity is allocated for it alone.
 #[cfg(feature = "bytes")]
-unsafe impl IoBuf for bytes::BytesMut {
-    fn stable_ptr(&self) -> *const u8 {
-        self.as_ptr()
-    }
-
-    fn bytes_init(&self) -> usize {
-        self.len()
-    }
-
-    fn bytes_total(&self) -> usize {
-        self.capacity()
-    }
-}
-
-// SAFETY: as above.
+io_buf!(bytes::BytesMut, capacity);
 #[cfg(feature = "bytes")]
-unsafe impl IoBufMut for bytes::BytesMut {
-    fn stable_mut_ptr(&mut self) -> *mut u8 {
-        self.as_mut_ptr()
-    }
-
-    unsafe fn set_init(&mut self, pos: usize) {
-        let len = pos.max(self.len());
-        // SAFETY: `pos` bytes have been written by this function's contract, and `len` bytes before that.
-        unsafe { self.set_len(len) }
-    }
-}
+io_buf_mut!(bytes::BytesMut);
 
 #[cfg(test)]
 mod tests {
